@@ -1,0 +1,1 @@
+"""Jobs in, results out: one process, one queue, one device."""

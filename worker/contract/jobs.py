@@ -1,0 +1,133 @@
+"""What a job is, and how it can end.
+
+Every class here is written to Redis as JSON, so a change of a field is a change of the wire format;
+`tests/worker/contract` holds a snapshot of each. Knows nothing about Redis, HTTP or models.
+"""
+
+import secrets
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Task(StrEnum):
+    """The kind of a job; also the name of the queue that carries it."""
+
+    IMAGES = "images"
+    CLASSIFY = "classify"
+    EMBEDDINGS = "embeddings"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class FailureCode(StrEnum):
+    """Why a job failed; `service/errors.py` turns each into one answer."""
+
+    INVALID_IMAGE = "invalid_image"
+    INPUT_TOO_LONG = "input_too_long"
+    GPU_OOM = "gpu_oom"
+    MODEL_LOAD = "model_load"
+    STORAGE = "storage"
+    WORKER_LOST = "worker_lost"
+    INTERNAL = "internal_error"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Job(_Frozen):
+    """What all jobs share. Times are Unix seconds."""
+
+    id: str
+    model: str  # a preset's name
+    created_at: float
+    deadline_at: float | None = None  # not finished by then: expired
+
+
+class ImageJob(_Job):
+    task: Literal[Task.IMAGES] = Task.IMAGES
+    prompt: str
+    seeds: tuple[int, ...]  # one image each, in this order
+    width: int  # pixels
+    height: int
+    num_steps: int
+    guidance_scale: float | None  # None: the preset has no guidance embedding
+
+
+class ClassifyJob(_Job):
+    task: Literal[Task.CLASSIFY] = Task.CLASSIFY
+    images: tuple[str, ...]  # encoded image files (PNG, JPEG, …), each in base64
+    top_k: int
+
+
+class EmbeddingsJob(_Job):
+    task: Literal[Task.EMBEDDINGS] = Task.EMBEDDINGS
+    texts: tuple[str, ...]
+
+
+Job = Annotated[ImageJob | ClassifyJob | EmbeddingsJob, Field(discriminator="task")]
+
+
+class Image(_Frozen):
+    """One finished picture, stored under `file_name` (see `image_files`)."""
+
+    file_name: str
+    seed: int
+    width: int
+    height: int
+    num_bytes: int
+
+
+class ImageResult(_Frozen):
+    task: Literal[Task.IMAGES] = Task.IMAGES
+    images: tuple[Image, ...]
+    num_text_tokens: int
+    num_patches: int  # latent tokens of all images together
+
+
+class Prediction(_Frozen):
+    label: str
+    class_id: int
+    score: float  # probability
+
+
+class ClassifyResult(_Frozen):
+    task: Literal[Task.CLASSIFY] = Task.CLASSIFY
+    predictions: tuple[tuple[Prediction, ...], ...]  # per image, best first, ties by class id
+
+
+class EmbeddingsResult(_Frozen):
+    task: Literal[Task.EMBEDDINGS] = Task.EMBEDDINGS
+    embeddings: tuple[str, ...]  # per text, little-endian float32 in base64
+    num_tokens: int
+
+
+Result = Annotated[ImageResult | ClassifyResult | EmbeddingsResult, Field(discriminator="task")]
+
+
+class Failure(_Frozen):
+    code: FailureCode
+    message: str
+    param: str | None = None  # the request's field at fault, such as "input[2]"
+
+
+JOB: TypeAdapter[ImageJob | ClassifyJob | EmbeddingsJob] = TypeAdapter(Job)
+RESULT: TypeAdapter[ImageResult | ClassifyResult | EmbeddingsResult] = TypeAdapter(Result)
+
+
+def new_job_id() -> str:
+    """128 random bits: an id cannot be guessed. Only characters that RQ allows in ids."""
+    return f"job_{secrets.token_hex(16)}"

@@ -1,0 +1,106 @@
+"""What each living worker says of itself, refreshed by its heartbeat and gone soon after it.
+
+The API's readiness and metrics read this. Free of torch; knows nothing of jobs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from redis import Redis
+
+from worker.contract.jobs import Task
+from worker.contract.records import Scalar
+
+STATUS_TTL_S = 15  # five heartbeats of 3 s: one lost packet does not kill a worker
+_NAMES_KEY = "triptych:workers"
+
+
+class WorkerState(StrEnum):
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the worker takes jobs now or next."""
+        return self in (WorkerState.IDLE, WorkerState.BUSY)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """Times are Unix seconds."""
+
+    name: str
+    task: Task
+    state: WorkerState
+    pid: int
+    host: str
+    device: str
+    models: tuple[str, ...]  # the presets it serves
+    started_at: float
+    heartbeat_at: float
+
+
+def worker_key(name: str) -> str:
+    return f"triptych:worker:{name}"
+
+
+def write(redis: Redis, status: WorkerStatus) -> None:
+    fields: dict[Scalar, Scalar] = {
+        "name": status.name,
+        "task": status.task,
+        "state": status.state,
+        "pid": status.pid,
+        "host": status.host,
+        "device": status.device,
+        "models": json.dumps(status.models),
+        "started_at": status.started_at,
+        "heartbeat_at": status.heartbeat_at,
+    }
+    with redis.pipeline(transaction=True) as pipeline:
+        pipeline.hset(worker_key(status.name), mapping=fields)
+        pipeline.expire(worker_key(status.name), STATUS_TTL_S)
+        pipeline.sadd(_NAMES_KEY, status.name)
+        pipeline.execute()
+
+
+def remove(redis: Redis, name: str) -> None:
+    with redis.pipeline(transaction=True) as pipeline:
+        pipeline.delete(worker_key(name))
+        pipeline.srem(_NAMES_KEY, name)
+        pipeline.execute()
+
+
+def read_all(redis: Redis) -> list[WorkerStatus]:
+    """Every living worker, by name; forgets the names of those whose heartbeat stopped."""
+    names = sorted(_text(name) for name in redis.smembers(_NAMES_KEY))
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hgetall(worker_key(name))
+        hashes = pipeline.execute()
+    dead = [name for name, fields in zip(names, hashes, strict=True) if not fields]
+    if dead:
+        redis.srem(_NAMES_KEY, *dead)
+    return [_parse(fields) for fields in hashes if fields]
+
+
+def _parse(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus:
+    values = {_text(name): _text(value) for name, value in fields.items()}
+    return WorkerStatus(
+        name=values["name"],
+        task=Task(values["task"]),
+        state=WorkerState(values["state"]),
+        pid=int(values["pid"]),
+        host=values["host"],
+        device=values["device"],
+        models=tuple(json.loads(values["models"])),
+        started_at=float(values["started_at"]),
+        heartbeat_at=float(values["heartbeat_at"]),
+    )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
