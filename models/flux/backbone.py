@@ -1,0 +1,165 @@
+"""The Flux transformer: noisy image patches and text in, velocities out.
+
+Computes what black-forest-labs/flux (src/flux/model.py, commit 802fb47) computes, under the
+constructor and call arguments of KerasHub's `FluxBackbone`. Knows nothing about schedules.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.backbone import Backbone
+from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
+from models.flux.layers import (
+    BlockShape,
+    DoubleStreamBlock,
+    LastLayer,
+    MLPEmbedder,
+    SingleStreamBlock,
+)
+
+Shape = Sequence[int | None]
+
+
+class FluxBackbone(Backbone):
+    """A FLUX.1 transformer of any size.
+
+    `image_shape` … `y_shape` are input shapes without the batch axis; only the last entries of
+    `text_shape` (T5 width) and `y_shape` (CLIP width) decide about weights.
+
+    Raises ValueError where `hidden_size` does not divide by `num_heads`, or `axes_dim` does not
+    add up to the head width or holds an odd width.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_size: int,
+        mlp_ratio: float,
+        num_heads: int,
+        depth: int,
+        depth_single_blocks: int,
+        axes_dim: Sequence[int],
+        theta: int,
+        use_bias: bool,
+        guidance_embed: bool = False,
+        image_shape: Shape = (None, 64),
+        text_shape: Shape = (None, 4096),
+        image_ids_shape: Shape = (None, 3),
+        text_ids_shape: Shape = (None, 3),
+        y_shape: Shape = (768,),
+    ) -> None:
+        super().__init__()
+        _check(hidden_size, num_heads, axes_dim)
+        text_width, y_width = text_shape[-1], y_shape[-1]
+        if text_width is None or y_width is None:
+            raise ValueError(
+                f"the last entries of text_shape {tuple(text_shape)} and y_shape {tuple(y_shape)} "
+                "must be numbers"
+            )
+        self.input_channels = input_channels
+        self.hidden_size = hidden_size
+        self.mlp_ratio = mlp_ratio
+        self.num_heads = num_heads
+        self.depth = depth
+        self.depth_single_blocks = depth_single_blocks
+        self.axes_dim = tuple(axes_dim)
+        self.theta = theta
+        self.use_bias = use_bias
+        self.guidance_embed = guidance_embed
+        self.image_shape = tuple(image_shape)
+        self.text_shape = tuple(text_shape)
+        self.image_ids_shape = tuple(image_ids_shape)
+        self.text_ids_shape = tuple(text_ids_shape)
+        self.y_shape = tuple(y_shape)
+
+        shape = BlockShape(hidden_size, num_heads, int(hidden_size * mlp_ratio), use_bias)
+        self.img_in = nn.Linear(input_channels, hidden_size)
+        self.time_in = MLPEmbedder(SINUSOID_WIDTH, hidden_size)
+        self.vector_in = MLPEmbedder(y_width, hidden_size)
+        self.guidance_in = MLPEmbedder(SINUSOID_WIDTH, hidden_size) if guidance_embed else None
+        self.txt_in = nn.Linear(text_width, hidden_size)
+        self.double_blocks = nn.ModuleList(DoubleStreamBlock(shape) for _ in range(depth))
+        self.single_blocks = nn.ModuleList(
+            SingleStreamBlock(shape) for _ in range(depth_single_blocks)
+        )
+        self.final_layer = LastLayer(hidden_size, input_channels)
+
+    def forward(
+        self,
+        image: Tensor,
+        image_ids: Tensor,
+        text: Tensor,
+        text_ids: Tensor,
+        y: Tensor,
+        timesteps: Tensor,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the velocity, each row at its own noise level.
+
+        image      [B, S, 64]    noisy latents, patchified
+        image_ids  [B, S, 3]     position of each patch: 0, row, column
+        text       [B, T, 4096]  T5 features
+        text_ids   [B, T, 3]     zeros
+        y          [B, 768]      CLIP pooled text
+        timesteps  [B] float32   sigma in [0, 1]; 1 is pure noise
+        guidance   [B] float32   distilled guidance scale, unscaled; without effect where the
+                                 backbone has no guidance embedding
+        returns    [B, S, 64]    velocity
+
+        Raises ValueError where the backbone has a guidance embedding and `guidance` is None.
+        """
+        num_text_tokens = text.shape[1]
+        conditioning = self._conditioning(timesteps, guidance, y)
+        positions = rotation(torch.cat((text_ids, image_ids), dim=1), self.axes_dim, self.theta)
+        image, text = self.img_in(image), self.txt_in(text)
+        for double_block in self.double_blocks:
+            image, text = double_block(image, text, conditioning, positions)
+        joined = torch.cat((text, image), dim=1)  # [B, T+S, D]
+        for single_block in self.single_blocks:
+            joined = single_block(joined, conditioning, positions)
+        velocity: Tensor = self.final_layer(joined[:, num_text_tokens:], conditioning)
+        return velocity
+
+    def _conditioning(self, timesteps: Tensor, guidance: Tensor | None, y: Tensor) -> Tensor:
+        """Add up the embeddings that steer every modulation, [B, D]."""
+        dtype = self.img_in.weight.dtype
+        conditioning: Tensor = self.time_in(sinusoids(timesteps).to(dtype)) + self.vector_in(y)
+        if self.guidance_in is not None:
+            if guidance is None:
+                raise ValueError("this backbone embeds guidance: guidance [B] is missing")
+            conditioning = conditioning + self.guidance_in(sinusoids(guidance).to(dtype))
+        return conditioning
+
+    def get_config(self) -> dict[str, object]:
+        return {
+            "input_channels": self.input_channels,
+            "hidden_size": self.hidden_size,
+            "mlp_ratio": self.mlp_ratio,
+            "num_heads": self.num_heads,
+            "depth": self.depth,
+            "depth_single_blocks": self.depth_single_blocks,
+            "axes_dim": list(self.axes_dim),
+            "theta": self.theta,
+            "use_bias": self.use_bias,
+            "guidance_embed": self.guidance_embed,
+            "image_shape": list(self.image_shape),
+            "text_shape": list(self.text_shape),
+            "image_ids_shape": list(self.image_ids_shape),
+            "text_ids_shape": list(self.text_ids_shape),
+            "y_shape": list(self.y_shape),
+        }
+
+
+def _check(hidden_size: int, num_heads: int, axes_dim: Sequence[int]) -> None:
+    if hidden_size % num_heads:
+        raise ValueError(f"hidden_size {hidden_size} does not divide by num_heads {num_heads}")
+    head_width = hidden_size // num_heads
+    if sum(axes_dim) != head_width:
+        raise ValueError(
+            f"axes_dim {list(axes_dim)} adds up to {sum(axes_dim)}, "
+            f"not to the head width {head_width} (hidden_size / num_heads)"
+        )
+    if any(width % 2 for width in axes_dim):
+        raise ValueError(f"axes_dim {list(axes_dim)} holds an odd width; rotations need pairs")

@@ -1,0 +1,131 @@
+"""Read a Flux directory in diffusers' layout: transformer, autoencoder, schedule.
+
+`model_index.json` beside `transformer/`, `vae/`, `scheduler/`; the text encoders and tokenizers are
+read by `text_encoders.py`. Safetensors only.
+"""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.errors import PresetFileError, WeightsError
+from models.flux.backbone import FluxBackbone
+from models.flux.diffusers_weights import from_diffusers
+from models.flux.schedule import Schedule
+
+MLP_RATIO = 4.0  # fixed in diffusers' FluxTransformer2DModel
+THETA = 10_000  # likewise
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class TransformerConfig(BaseModel):
+    """`transformer/config.json`, as far as it decides about the computation."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    in_channels: int = 64
+    num_layers: int = 19
+    num_single_layers: int = 38
+    attention_head_dim: int = 128
+    num_attention_heads: int = 24
+    joint_attention_dim: int = 4096
+    pooled_projection_dim: int = 768
+    guidance_embeds: bool = False
+    axes_dims_rope: tuple[int, ...] = (16, 56, 56)
+
+    def build(self) -> FluxBackbone:
+        return FluxBackbone(
+            input_channels=self.in_channels,
+            hidden_size=self.num_attention_heads * self.attention_head_dim,
+            mlp_ratio=MLP_RATIO,
+            num_heads=self.num_attention_heads,
+            depth=self.num_layers,
+            depth_single_blocks=self.num_single_layers,
+            axes_dim=self.axes_dims_rope,
+            theta=THETA,
+            use_bias=True,
+            guidance_embed=self.guidance_embeds,
+            image_shape=(None, self.in_channels),
+            text_shape=(None, self.joint_attention_dim),
+            y_shape=(self.pooled_projection_dim,),
+        )
+
+
+class _SchedulerConfig(BaseModel):
+    """`scheduler/scheduler_config.json`; what Flux never uses must not be switched on."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    use_dynamic_shifting: bool = False
+    shift: float = 1.0
+    base_shift: float | None = 0.5
+    max_shift: float | None = 1.15
+    base_image_seq_len: int | None = 256
+    max_image_seq_len: int | None = 4096
+
+
+def load_backbone(directory: Path, device: str, dtype: torch.dtype | None) -> FluxBackbone:
+    """Build the transformer on the meta device and give it its weights."""
+    config = _read(directory / "transformer" / "config.json", TransformerConfig)
+    with torch.device("meta"):
+        backbone = config.build()
+    theirs = load_safetensors(directory / "transformer", "diffusion_pytorch_model", device)
+    state = from_diffusers(backbone.state_dict().keys(), theirs)
+    if dtype is not None:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    _check_shapes(backbone, state)
+    backbone.load_state_dict(state, assign=True)
+    return backbone.eval().requires_grad_(False)
+
+
+def load_autoencoder(directory: Path, device: str, dtype: torch.dtype | None) -> AutoencoderKL:
+    autoencoder = AutoencoderKL.from_pretrained(
+        directory / "vae", torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
+    )
+    return autoencoder.to(device).eval().requires_grad_(False)
+
+
+def load_schedule(directory: Path) -> Schedule:
+    config = _read(directory / "scheduler" / "scheduler_config.json", _SchedulerConfig)
+    return Schedule(**config.model_dump(exclude_none=True))
+
+
+def load_safetensors(directory: Path, stem: str, device: str) -> dict[str, Tensor]:
+    """Read `stem.safetensors`, or the shards that `stem.safetensors.index.json` names."""
+    index = directory / f"{stem}.safetensors.index.json"
+    files = [directory / f"{stem}.safetensors"]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = [directory / Path(name).name for name in names]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise PresetFileError(f"{file} is missing")
+        tensors.update(load_file(file, device=device))
+    return tensors
+
+
+def _check_shapes(backbone: FluxBackbone, state: dict[str, Tensor]) -> None:
+    wrong = [
+        f"{name} {list(state[name].shape)}, not {list(wanted.shape)}"
+        for name, wanted in backbone.state_dict().items()
+        if state[name].shape != wanted.shape
+    ]
+    if wrong:
+        raise WeightsError(f"transformer weights of a wrong shape: {'; '.join(wrong)}")
+
+
+def _read(file: Path, config: type[Config]) -> Config:
+    try:
+        return config.model_validate_json(file.read_text())
+    except FileNotFoundError:
+        raise PresetFileError(f"{file} is missing") from None
+    except ValidationError as error:
+        raise PresetFileError(f"{file} is malformed: {error}") from error

@@ -1,0 +1,51 @@
+"""Latents and patches: noise, the 2x2 fold and its exact inverse, positions.
+
+Knows nothing about models.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+LATENT_CHANNELS = 16
+PIXELS_PER_LATENT = 8  # the autoencoder's reduction, per side
+PIXELS_PER_PATCH = 16  # and two latents to a patch, per side
+
+
+def noise(seeds: Sequence[int], width: int, height: int) -> Tensor:
+    """Draw latents [B, 16, h, w] float32 on the CPU, one generator per image.
+
+    So one seed gives one noise on every device and in every batch. Sizes in pixels, multiples of 16.
+    """
+    shape = (LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
+
+
+def patchify(latents: Tensor) -> Tensor:
+    """Fold [B, 16, h, w] to patches [B, S, 64], row by row."""
+    return rearrange(latents, "B C (h ph) (w pw) -> B (h w) (C ph pw)", ph=2, pw=2)
+
+
+def unpatchify(patches: Tensor, width: int, height: int) -> Tensor:
+    """Unfold patches [B, S, 64] to latents [B, 16, h, w]. Sizes in pixels."""
+    return rearrange(
+        patches,
+        "B (h w) (C ph pw) -> B C (h ph) (w pw)",
+        h=height // PIXELS_PER_PATCH,
+        w=width // PIXELS_PER_PATCH,
+        ph=2,
+        pw=2,
+    )
+
+
+def image_ids(width: int, height: int) -> Tensor:
+    """Positions of the patches, [1, S, 3] float32: 0, row, column. Sizes in pixels."""
+    rows, columns = height // PIXELS_PER_PATCH, width // PIXELS_PER_PATCH
+    ids = torch.zeros(rows, columns, 3)
+    ids[..., 1] = torch.arange(rows)[:, None]
+    ids[..., 2] = torch.arange(columns)
+    return ids.reshape(1, rows * columns, 3)

@@ -1,0 +1,196 @@
+"""The blocks of the Flux transformer.
+
+Attribute names are the keys of black-forest-labs checkpoints (src/flux/modules/layers.py, commit
+802fb47), so those load without a map. Knows nothing about sampling.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.flux.embeddings import Rotation, rotate
+from models.layers import attend
+
+NORM_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """The sizes that all blocks share."""
+
+    width: int  # D
+    num_heads: int
+    mlp_width: int
+    has_qkv_bias: bool
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.num_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Modulated:
+    """Shift, scale and gate of one residual branch, each [B, 1, D]."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Normalise [B, L, D], then scale and shift it."""
+        return modulate(x, self.shift, self.scale)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalise [B, L, D] without learned affine, then scale and shift by [B, 1, D]."""
+    return torch.addcmul(shift, 1 + scale, F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON))
+
+
+class MLPEmbedder(nn.Module):
+    """A vector [B, in_width] to the model's width [B, D]."""
+
+    def __init__(self, in_width: int, width: int) -> None:
+        super().__init__()
+        self.in_layer = nn.Linear(in_width, width)
+        self.out_layer = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_layer(F.silu(self.in_layer(x)))
+
+
+class Modulation(nn.Module):
+    """The conditioning vector to one `Modulated` per residual branch."""
+
+    def __init__(self, width: int, num_branches: int) -> None:
+        super().__init__()
+        self.num_branches = num_branches
+        self.lin = nn.Linear(width, 3 * num_branches * width)
+
+    def forward(self, conditioning: Tensor) -> list[Modulated]:
+        """conditioning [B, D]."""
+        chunks = self.lin(F.silu(conditioning))[:, None].chunk(3 * self.num_branches, dim=-1)
+        return [Modulated(*chunks[3 * i : 3 * i + 3]) for i in range(self.num_branches)]
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm over the head width, with a learned scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], self.scale.float(), NORM_EPSILON).to(x.dtype)
+
+
+class QKNorm(nn.Module):
+    """Normalise queries and keys, [B, n, L, d] each."""
+
+    def __init__(self, head_width: int) -> None:
+        super().__init__()
+        self.query_norm = RMSNorm(head_width)
+        self.key_norm = RMSNorm(head_width)
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return self.query_norm(query), self.key_norm(key)
+
+
+class SelfAttention(nn.Module):
+    """The projections of one stream; the attention itself runs over both streams."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.num_heads = shape.num_heads
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=shape.has_qkv_bias)
+        self.norm = QKNorm(shape.head_width)
+        self.proj = nn.Linear(shape.width, shape.width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, L, D] to normed queries and keys [2, B, n, L, d] and values [B, n, L, d]."""
+        query, key, value = rearrange(
+            self.qkv(x), "B L (three n d) -> three B n L d", three=3, n=self.num_heads
+        )
+        return torch.stack(self.norm(query, key)), value
+
+
+def mlp(shape: BlockShape) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(shape.width, shape.mlp_width),
+        nn.GELU(approximate="tanh"),
+        nn.Linear(shape.mlp_width, shape.width),
+    )
+
+
+class DoubleStreamBlock(nn.Module):
+    """Image and text with weights of their own, meeting in one attention."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.img_mod = Modulation(shape.width, num_branches=2)
+        self.img_attn = SelfAttention(shape)
+        self.img_mlp = mlp(shape)
+        self.txt_mod = Modulation(shape.width, num_branches=2)
+        self.txt_attn = SelfAttention(shape)
+        self.txt_mlp = mlp(shape)
+
+    def forward(
+        self, image: Tensor, text: Tensor, conditioning: Tensor, positions: Rotation
+    ) -> tuple[Tensor, Tensor]:
+        """image [B, S, D], text [B, T, D], conditioning [B, D]; positions of text, then image."""
+        image_attention, image_feedforward = self.img_mod(conditioning)
+        text_attention, text_feedforward = self.txt_mod(conditioning)
+
+        image_qk, image_value = self.img_attn.project(image_attention.apply(image))
+        text_qk, text_value = self.txt_attn.project(text_attention.apply(text))
+        query, key = torch.cat((text_qk, image_qk), dim=3)  # each [B, n, T+S, d]
+        value = torch.cat((text_value, image_value), dim=2)
+        attended = attend(rotate(query, positions), rotate(key, positions), value)
+        attended_text, attended_image = attended.split((text.shape[1], image.shape[1]), dim=1)
+
+        image = image + image_attention.gate * self.img_attn.proj(attended_image)
+        image = image + image_feedforward.gate * self.img_mlp(image_feedforward.apply(image))
+        text = text + text_attention.gate * self.txt_attn.proj(attended_text)
+        text = text + text_feedforward.gate * self.txt_mlp(text_feedforward.apply(text))
+        return image, text
+
+
+class SingleStreamBlock(nn.Module):
+    """Text and image as one sequence; attention and feed-forward side by side."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.linear1 = nn.Linear(shape.width, 3 * shape.width + shape.mlp_width)
+        self.linear2 = nn.Linear(shape.width + shape.mlp_width, shape.width)
+        self.norm = QKNorm(shape.head_width)
+        self.modulation = Modulation(shape.width, num_branches=1)
+
+    def forward(self, x: Tensor, conditioning: Tensor, positions: Rotation) -> Tensor:
+        """x [B, L, D], conditioning [B, D]."""
+        (branch,) = self.modulation(conditioning)
+        qkv, feedforward = self.linear1(branch.apply(x)).split(
+            (3 * self.shape.width, self.shape.mlp_width), dim=-1
+        )
+        query, key, value = rearrange(
+            qkv, "B L (three n d) -> three B n L d", three=3, n=self.shape.num_heads
+        )
+        query, key = self.norm(query, key)
+        attended = attend(rotate(query, positions), rotate(key, positions), value)
+        joined = torch.cat((attended, F.gelu(feedforward, approximate="tanh")), dim=-1)
+        return x + branch.gate * self.linear2(joined)
+
+
+class LastLayer(nn.Module):
+    """Modulate once more and project [B, S, D] to velocities [B, S, C]."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, out_width)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(conditioning)[:, None].chunk(2, dim=-1)
+        return self.linear(modulate(x, shift, scale))

@@ -1,0 +1,91 @@
+"""CLIP and T5, from transformers: prompts in, features out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPTextModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+MAX_T5_TOKENS = 512  # FLUX.1 was trained up to here; some tokenizers state no limit of their own
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """What the transformer sees of the prompts.
+
+    text        [B, T, 4096]  T5 features, padding included: Flux attends to it
+    pooled      [B, 768]      CLIP pooled text
+    num_tokens  real T5 tokens per prompt, the end token included
+    truncated   whether the prompt was longer than T tokens
+    """
+
+    text: Tensor
+    pooled: Tensor
+    num_tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+
+
+class TextEncoders:
+    """Both encoders with their tokenizers, on one device."""
+
+    def __init__(
+        self,
+        clip: CLIPTextModel,
+        clip_tokenizer: CLIPTokenizer,
+        t5: T5EncoderModel,
+        t5_tokenizer: T5Tokenizer,
+    ) -> None:
+        self.clip, self.t5 = clip.eval(), t5.eval()
+        self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
+        self.max_tokens = min(t5_tokenizer.model_max_length, MAX_T5_TOKENS)
+
+    @classmethod
+    def from_directory(cls, directory: Path, device: str, dtype: torch.dtype | None) -> Self:
+        """Load from the folders of a diffusers Flux directory."""
+        weights_dtype = "auto" if dtype is None else dtype
+        return cls(
+            CLIPTextModel.from_pretrained(
+                directory / "text_encoder", dtype=weights_dtype, use_safetensors=True
+            ).to(device),
+            CLIPTokenizer.from_pretrained(directory / "tokenizer"),
+            T5EncoderModel.from_pretrained(
+                directory / "text_encoder_2", dtype=weights_dtype, use_safetensors=True
+            ).to(device),
+            T5Tokenizer.from_pretrained(directory / "tokenizer_2"),
+        )
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        clip_ids = _token_ids(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
+        t5_ids = _token_ids(self._t5_tokenizer, prompts, self.max_tokens)
+        counts = [len(ids) for ids in self._t5_tokenizer(list(prompts), verbose=False).input_ids]
+        return TextFeatures(
+            text=self.t5(input_ids=t5_ids.to(self.t5.device)).last_hidden_state,
+            pooled=self.clip(input_ids=clip_ids.to(self.clip.device)).pooler_output,
+            num_tokens=tuple(min(count, self.max_tokens) for count in counts),
+            truncated=tuple(count > self.max_tokens for count in counts),
+        )
+
+
+def _token_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int
+) -> Tensor:
+    """Token ids [B, T], padded and truncated to `max_tokens`."""
+    encoded = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=max_tokens,
+        truncation=True,
+        return_tensors="pt",
+    )
+    ids: Tensor = encoded.input_ids
+    return ids

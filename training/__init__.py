@@ -1,0 +1,1 @@
+"""How the bundled presets were made. Nothing imports this package; it imports `models`."""
