@@ -190,6 +190,7 @@ def enqueue(redis: Redis, job: AnyJob, records: Records) -> None:
     """Write the record and its queue entry in one transaction: both exist or neither does."""
     queue = Queue(queue_name(job.task), connection=redis, serializer=JSONSerializer)
     with redis.pipeline(transaction=True) as pipeline:
+        pipeline.multi()  # or RQ starts the transaction itself, and refuses what came before
         records.create(job, pipeline)
         queue.enqueue_call(
             ENTRY_POINT,
