@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
     """Attend without a mask: three times [B, n, L, d] to [B, L, n·d], scaled by 1/sqrt(d)."""
-    return rearrange(F.scaled_dot_product_attention(query, key, value), "B n L d -> B L (n d)")
+    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return rearrange(attended, "B n L d -> B L (n d)")

@@ -32,6 +32,8 @@ class FluxBackbone(Backbone):
     add up to the head width or holds an odd width.
     """
 
+    keras_module = "keras_hub.src.models.flux.flux_model"
+
     def __init__(
         self,
         input_channels: int,

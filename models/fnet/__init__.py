@@ -1,0 +1,1 @@
+"""FNet: the Fourier transformer and text embedding."""

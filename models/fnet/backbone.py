@@ -1,0 +1,137 @@
+"""The FNet encoder: token ids in, features out, mixed by Fourier transforms.
+
+Computes what KerasHub's `FNetBackbone` (keras_hub/src/models/f_net, 71453d0) computes, under its
+arguments. There is no padding mask: padding is a token like any other.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.backbone import Backbone, as_torch_dtype
+from models.presets import PresetTask
+
+LAYER_NORM_EPSILON = 1e-12
+
+
+class Embeddings(nn.Module):
+    """Add up what is known of a token: which, where, in which segment."""
+
+    def __init__(
+        self, vocabulary_size: int, max_sequence_length: int, num_segments: int, width: int
+    ) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocabulary_size, width)
+        self.position_embedding = nn.Embedding(max_sequence_length, width)
+        self.segment_embedding = nn.Embedding(num_segments, width)
+        self.layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
+        """Two times [B, L] to [B, L, D]."""
+        embedded = (
+            self.token_embedding(token_ids)
+            + self.position_embedding.weight[: token_ids.shape[1]]
+            + self.segment_embedding(segment_ids)
+        )
+        projected: Tensor = self.projection(self.layer_norm(embedded))
+        return projected
+
+
+class EncoderLayer(nn.Module):
+    """Fourier mixing and feed-forward, each normed after its residual."""
+
+    def __init__(self, width: int, intermediate_width: int, dropout: float) -> None:
+        super().__init__()
+        self.mixing_layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.intermediate_dense = nn.Linear(width, intermediate_width)
+        self.output_dense = nn.Linear(intermediate_width, width)
+        self.output_layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, L, D]."""
+        x = self.mixing_layer_norm(x + mix(x))
+        inner = F.gelu(self.intermediate_dense(x), approximate="tanh")
+        normed: Tensor = self.output_layer_norm(x + self.dropout(self.output_dense(inner)))
+        return normed
+
+
+def mix(x: Tensor) -> Tensor:
+    """Take the real part of the Fourier transform over length and width, in float32."""
+    mixed: Tensor = torch.fft.fft2(x.float(), dim=(-2, -1)).real
+    return mixed.to(x.dtype)
+
+
+class FNetBackbone(Backbone):
+    """An FNet encoder of any size."""
+
+    keras_module = "keras_hub.src.models.f_net.f_net_backbone"
+    preset_task = PresetTask.EMBEDDING
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        dropout: float = 0.1,
+        max_sequence_length: int = 512,
+        num_segments: int = 4,
+        dtype: torch.dtype | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = num_layers
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        self.dropout_rate = dropout
+        self.max_sequence_length = max_sequence_length
+        self.num_segments = num_segments
+
+        self.embeddings = Embeddings(vocabulary_size, max_sequence_length, num_segments, hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder_layers = nn.ModuleList(
+            EncoderLayer(hidden_dim, intermediate_dim, dropout) for _ in range(num_layers)
+        )
+        self.pooled_dense = nn.Linear(hidden_dim, hidden_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                for parameter in module.parameters():
+                    nn.init.normal_(parameter, std=0.02)
+        self.to(as_torch_dtype(dtype))
+
+    def forward(self, token_ids: Tensor, segment_ids: Tensor) -> dict[str, Tensor]:
+        """Return the features of every token, and of the whole text.
+
+        token_ids        [B, L] integers
+        segment_ids      [B, L] integers
+        sequence_output  [B, L, D]
+        pooled_output    [B, D]     from the first token
+
+        Raises ValueError where L is more than `max_sequence_length`.
+        """
+        length = token_ids.shape[1]
+        if length > self.max_sequence_length:
+            raise ValueError(
+                f"token_ids has {length} tokens; at most {self.max_sequence_length} are allowed"
+            )
+        x = self.dropout(self.embeddings(token_ids, segment_ids))
+        for layer in self.encoder_layers:
+            x = layer(x)
+        return {"sequence_output": x, "pooled_output": torch.tanh(self.pooled_dense(x[:, 0]))}
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        return self.embeddings.token_embedding
+
+    def get_config(self) -> dict[str, object]:
+        return {
+            "vocabulary_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
+            "dropout": self.dropout_rate,
+            "max_sequence_length": self.max_sequence_length,
+            "num_segments": self.num_segments,
+        }

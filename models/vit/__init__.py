@@ -1,0 +1,1 @@
+"""ViT: the vision transformer and image classification."""
