@@ -1,0 +1,223 @@
+"""From what went wrong to the answer: OpenAI's envelope, status, headers.
+
+ServiceError            an answer that is an error; everything else becomes one here
+├── RequestError        400: a field of the request is wrong
+├── ModelNotFoundError  404
+├── NotFoundError       404: a job or a file
+├── QueueFullError      429, with Retry-After
+├── JobEndedError       the job ended in failed, canceled or expired, or is gone
+├── SyncWaitError       504: the wait is over, the job goes on
+└── UnavailableError    503, with Retry-After: Redis or the workers are not there
+
+`FAILURE_ANSWERS` is complete over `FailureCode`; `worker/failures.py` is the road's other half.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from worker.contract.jobs import Failure, FailureCode, JobState
+
+_MAX_SHOWN = 80  # characters of a value that a message repeats
+
+
+class ErrorBody(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """OpenAI's error envelope: all four keys, always."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: ErrorBody
+
+
+class ServiceError(Exception):
+    """Raise it to answer with it."""
+
+    def __init__(
+        self,
+        status: int,
+        error_type: str,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        body = ErrorBody(message=clean(message), type=error_type, param=param, code=code)
+        self.body = body if job_id is None else body.model_copy(update={"job_id": job_id})
+        if job_id is not None:
+            self.headers["location"] = f"/v1/jobs/{job_id}"
+
+
+class RequestError(ServiceError):
+    """Raised for a field whose value is not allowed; the message says what is."""
+
+    def __init__(self, param: str | None, message: str, code: str = "invalid_value") -> None:
+        super().__init__(400, "invalid_request_error", code, message, param=param)
+
+
+class ModelNotFoundError(ServiceError):
+    """Raised for a model that is not served for this task."""
+
+    def __init__(self, name: str, allowed: list[str]) -> None:
+        message = f"model: {shown(name)} does not exist here; allowed: {', '.join(allowed)}"
+        super().__init__(404, "invalid_request_error", "model_not_found", message, param="model")
+
+
+class NotFoundError(ServiceError):
+    """Raised for a job or a file that is unknown or gone."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(404, "invalid_request_error", code, message)
+
+
+class QueueFullError(ServiceError):
+    """Raised when as many jobs wait as may wait."""
+
+    def __init__(self, task: str, depth: int, retry_after_s: int) -> None:
+        message = f"the queue {task} is full: {depth} jobs wait; try again in {retry_after_s} s"
+        headers = {"retry-after": str(retry_after_s)}
+        super().__init__(429, "rate_limit_error", "queue_full", message, headers=headers)
+
+
+class UnavailableError(ServiceError):
+    """Raised when the service cannot serve at all for now."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(503, "server_error", code, message, headers={"retry-after": "1"})
+
+
+class SyncWaitError(ServiceError):
+    """Raised when the caller's wait is over; a retry would start the same work again."""
+
+    def __init__(self, job_id: str, waited_s: float) -> None:
+        message = (
+            f"job {job_id} did not finish within {waited_s:g} s and goes on; "
+            f"read it at /v1/jobs/{job_id}"
+        )
+        headers = {"x-should-retry": "false"}
+        super().__init__(
+            504, "timeout_error", "sync_wait_timeout", message, headers=headers, job_id=job_id
+        )
+
+
+class JobEndedError(ServiceError):
+    """Raised on a synchronous call whose job ended without a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureAnswer:
+    """How a failure looks from outside. `message` None: the worker's own, written for clients."""
+
+    status: int
+    type: str
+    message: str | None
+    is_retry_useful: bool
+
+
+FAILURE_ANSWERS: Mapping[FailureCode, FailureAnswer] = {
+    FailureCode.INVALID_IMAGE: FailureAnswer(400, "invalid_request_error", None, False),
+    FailureCode.INPUT_TOO_LONG: FailureAnswer(400, "invalid_request_error", None, False),
+    FailureCode.GPU_OOM: FailureAnswer(
+        500,
+        "server_error",
+        "the device ran out of memory; try a smaller size or fewer images",
+        True,
+    ),
+    FailureCode.MODEL_LOAD: FailureAnswer(
+        500, "server_error", "the model could not be loaded", False
+    ),
+    FailureCode.STORAGE: FailureAnswer(
+        500, "server_error", "the result could not be stored", False
+    ),
+    FailureCode.WORKER_LOST: FailureAnswer(
+        500, "server_error", "the workers that ran the job died, as often as it may be tried", False
+    ),
+    FailureCode.INTERNAL: FailureAnswer(500, "server_error", "the job failed in the worker", False),
+}
+
+
+def failure_body(failure: Failure) -> ErrorBody:
+    """What a client is told; nothing of the server's insides."""
+    answer = FAILURE_ANSWERS[failure.code]
+    return ErrorBody(
+        message=clean(failure.message) if answer.message is None else answer.message,
+        type=answer.type,
+        param=failure.param,
+        code=failure.code.value,
+    )
+
+
+def failure_error(job_id: str, failure: Failure) -> JobEndedError:
+    answer = FAILURE_ANSWERS[failure.code]
+    body = failure_body(failure)
+    headers = {} if answer.status < 500 else {"x-should-retry": _flag(answer.is_retry_useful)}
+    return JobEndedError(
+        answer.status,
+        body.type,
+        failure.code.value,
+        body.message,
+        param=body.param,
+        headers=headers,
+        job_id=job_id,
+    )
+
+
+def ended_error(job_id: str, state: JobState) -> JobEndedError:
+    """The answer to a waiter whose job was canceled by another call or missed its deadline."""
+    no_retry = {"x-should-retry": "false"}
+    if state is JobState.CANCELED:
+        message = f"job {job_id} was canceled"
+        return JobEndedError(
+            409, "conflict_error", "job_canceled", message, headers=no_retry, job_id=job_id
+        )
+    message = f"job {job_id} did not finish before its deadline"
+    return JobEndedError(
+        504, "timeout_error", "job_expired", message, headers=no_retry, job_id=job_id
+    )
+
+
+def lost_error(job_id: str) -> JobEndedError:
+    """The record is gone: the store lost it, and the work with it, so a retry is right."""
+    message = f"job {job_id} was lost"
+    return JobEndedError(
+        500, "server_error", "job_lost", message, headers={"x-should-retry": "true"}
+    )
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def clean(text: str) -> str:
+    """Text that can be written as UTF-8: lone surrogates, which JSON allows, become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown(value: object) -> str:
+    """A value as a message can carry it: JSON, cut short."""
+    if isinstance(value, str) and len(value) > _MAX_SHOWN:
+        return f"{_json(value[:_MAX_SHOWN])}… ({len(value)} characters)"
+    if isinstance(value, list | tuple):
+        return f"an array of {len(value)}"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} keys"
+    return _json(value)
+
+
+def _json(value: object) -> str:
+    return clean(json.dumps(value, ensure_ascii=False, default=repr))

@@ -1,0 +1,111 @@
+"""The service process: builds the app, opens its parts, serves it.
+
+`create_app` does no I/O; the lifespan opens Redis and the listener and closes them in reverse. The
+process starts, and answers 503, without Redis: it waits for it as for its workers.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from service import envelope
+from service.catalog import Catalog
+from service.dependencies import Parts
+from service.job_client import JobClient
+from service.metrics import Metrics
+from service.queue_truth import QueueCollector
+from service.request_frame import RequestFrame
+from service.routes import classify, embeddings, files, health, images, jobs, models
+from service.settings import ServiceSettings
+from worker.contract.image_files import ImageFiles
+from worker.contract.records import Records
+
+_REDIS_TIMEOUT_S = 5.0
+_REDIS_RETRIES = 1  # at once: a pooled connection that a restart broke, and no longer wait
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _open_parts(settings, metrics) as parts:
+            app.state.parts = parts
+            yield
+
+    app = FastAPI(
+        title="Triptych",
+        summary="Paints, sees and reads: FLUX images, ViT classification, FNet embeddings.",
+        version="1",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.add_middleware(RequestFrame, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    envelope.install(app)
+    for module in (images, files, classify, embeddings, jobs, models, health):
+        app.include_router(module.router)
+    return app
+
+
+@asynccontextmanager
+async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Parts]:
+    blocking_redis = Redis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), _REDIS_RETRIES),
+    )
+    redis = AsyncRedis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        retry=AsyncRetry(NoBackoff(), _REDIS_RETRIES),
+    )
+    metrics.registry.register(QueueCollector(blocking_redis))
+    records = Records(blocking_redis, settings.result_ttl_s)
+    job_client = JobClient(redis, blocking_redis, records, settings.max_queue_depth)
+    listener = asyncio.create_task(job_client.listen())
+    try:
+        yield Parts(
+            settings=settings,
+            catalog=Catalog(settings),
+            metrics=metrics,
+            image_files=ImageFiles(settings.data_dir / "images"),
+            jobs=job_client,
+            blocking_redis=blocking_redis,
+            started_at=int(time.time()),
+        )
+    finally:
+        listener.cancel()
+        with suppress(asyncio.CancelledError):
+            await listener
+        await redis.aclose()
+        blocking_redis.close()
+
+
+def main(settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT; open requests get the grace, then the connection closes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=settings.drain_grace_s,
+        access_log=False,  # RequestFrame writes it, with route, time and id
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main(ServiceSettings())

@@ -1,0 +1,81 @@
+"""What the API process counts by itself; names after `triptych_`, every label bounded.
+
+The queues' truth is in `queue_metrics.py`. Knows nothing about HTTP frameworks or Redis.
+"""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from worker.contract.jobs import Task
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_BUCKETS_S = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300),
+)
+
+
+class Metrics:
+    """One registry per app, so that two apps in one process stay apart."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        ProcessCollector(registry=registry)
+        self.http_requests = Counter(
+            "triptych_http_requests_total",
+            "Requests answered.",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self.http_request_duration = Histogram(
+            "triptych_http_request_duration_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ("route", "method"),
+            buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self.http_requests_in_flight = Gauge(
+            "triptych_http_requests_in_flight", "Requests being answered.", registry=registry
+        )
+        self.http_response_bytes = Counter(
+            "triptych_http_response_bytes_total", "Bodies sent.", ("route",), registry=registry
+        )
+        self.jobs_enqueued = Counter(
+            "triptych_jobs_enqueued_total",
+            "Jobs put on a queue.",
+            ("task", "model"),
+            registry=registry,
+        )
+        self.admission_rejections = Counter(
+            "triptych_admission_rejections_total",
+            "Requests refused before a job was made.",
+            ("task", "reason"),
+            registry=registry,
+        )
+        self.sync_wait_timeouts = Counter(
+            "triptych_sync_wait_timeouts_total",
+            "Synchronous calls whose wait was over before their job.",
+            ("task",),
+            registry=registry,
+        )
+        for task in Task:  # zeros, so that no series is missing before its first event
+            self.admission_rejections.labels(task.value, "queue_full")
+            self.sync_wait_timeouts.labels(task.value)
+
+    def observe_request(
+        self, route: str, method: str, status: int, seconds: float, num_bytes: int
+    ) -> None:
+        method = method if method in _METHODS else "other"
+        self.http_requests.labels(route, method, str(status)).inc()
+        self.http_request_duration.labels(route, method).observe(seconds)
+        self.http_response_bytes.labels(route).inc(num_bytes)
+
+    def render(self) -> bytes:
+        """The exposition text. Reads Redis, so it runs in a thread."""
+        return generate_latest(self.registry)

@@ -1,0 +1,36 @@
+"""`POST /v1/embeddings`: OpenAI's route to text embeddings."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.answers import ERRORS, run
+from service.dependencies import CurrentParts, CurrentPreference
+from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
+from service.schemas.fields import ResponseBody
+from service.schemas.jobs import JobObject
+from worker.contract.jobs import EmbeddingsResult
+from worker.contract.records import Record
+
+router = APIRouter(tags=["embeddings"])
+
+
+@router.post(
+    "/v1/embeddings",
+    response_model=None,
+    responses={200: {"model": EmbeddingsResponse}, 202: {"model": JobObject}, **ERRORS},
+)
+async def create_embeddings(
+    body: EmbeddingsRequest, request: Request, parts: CurrentParts, preference: CurrentPreference
+) -> Response:
+    """Embed one text or many; embeddings have unit length and keep the order of the input."""
+    preset, width = parts.catalog.embeddings_preset(body.model)
+    settings = parts.settings
+    job = body.to_job(
+        preset, width, settings.max_embedding_texts, parts.now(), settings.job_timeout_s
+    )
+
+    async def respond(record: Record) -> ResponseBody:
+        result = record.result
+        assert isinstance(result, EmbeddingsResult), "this is a bug: another task's result"
+        return EmbeddingsResponse.from_result(record, result, body.encoding_format or "float")
+
+    return await run(job, parts, preference, request, respond)

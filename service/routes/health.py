@@ -1,0 +1,55 @@
+"""Alive, ready, measured: for the machines that watch the service."""
+
+from collections.abc import Sequence
+
+from anyio import to_thread
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from service.answers import ERRORS, json_response
+from service.dependencies import CurrentParts
+from service.errors import UnavailableError
+from service.schemas.health import Health, Readiness
+from worker.contract import workers
+from worker.contract.jobs import Task
+from worker.contract.workers import WorkerStatus
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", response_model=None, responses={200: {"model": Health}})
+async def get_health() -> Response:
+    """Say that the process lives, whatever the rest does."""
+    return json_response(Health())
+
+
+@router.get("/readyz", response_model=None, responses={200: {"model": Readiness}, **ERRORS})
+async def get_readiness(parts: CurrentParts) -> Response:
+    """Say whether every task has a warm worker; 503 names those that have none."""
+    statuses = await to_thread.run_sync(workers.read_all, parts.blocking_redis)
+    faults = {task: _fault(task, statuses) for task in Task}
+    if any(faults.values()):
+        message = "; ".join(f"{task}: {fault}" for task, fault in faults.items() if fault)
+        is_loading = all(fault in (None, _LOADING) for fault in faults.values())
+        raise UnavailableError("model_loading" if is_loading else "no_workers", message)
+    return json_response(Readiness(tasks=list(Task)))
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def get_metrics(parts: CurrentParts) -> Response:
+    """Expose the API's metrics and the state of queues and workers to Prometheus."""
+    text = await to_thread.run_sync(parts.metrics.render)
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+_LOADING = "the worker is loading its model"
+
+
+def _fault(task: Task, statuses: Sequence[WorkerStatus]) -> str | None:
+    """Why a task is not served; None where it is."""
+    states = [status.state for status in statuses if status.task is task]
+    if any(state.is_warm for state in states):
+        return None
+    if not states:
+        return "no live worker"
+    return _LOADING if "loading" in states else "the worker is draining"

@@ -1,0 +1,40 @@
+"""`POST /v1/images/generations`: OpenAI's route to text-to-image."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.answers import ERRORS, inline_items, run, url_items
+from service.dependencies import CurrentParts, CurrentPreference
+from service.schemas.fields import ResponseBody
+from service.schemas.images import ImageRequest, ImagesResponse
+from service.schemas.jobs import JobObject
+from worker.contract.jobs import ImageResult
+from worker.contract.records import Record
+
+router = APIRouter(tags=["images"])
+
+
+@router.post(
+    "/v1/images/generations",
+    response_model=None,
+    responses={200: {"model": ImagesResponse}, 202: {"model": JobObject}, **ERRORS},
+)
+async def create_images(
+    body: ImageRequest, request: Request, parts: CurrentParts, preference: CurrentPreference
+) -> Response:
+    """Paint `n` images of the prompt.
+
+    `Prefer: respond-async` answers 202 with the job at once, `Prefer: wait=N` bounds the wait.
+    """
+    preset, limits = parts.catalog.image_preset(body.model)
+    job = body.to_job(preset, limits, parts.now(), parts.settings.job_timeout_s)
+
+    async def respond(record: Record) -> ResponseBody:
+        result = record.result
+        assert isinstance(result, ImageResult), "this is a bug: another task's result"
+        if body.response_format == "url":
+            items = url_items(result, parts, request)
+        else:
+            items = await inline_items(record, result, parts)
+        return ImagesResponse.from_result(record, result, items, limits, body.safety_identifier)
+
+    return await run(job, parts, preference, request, respond)

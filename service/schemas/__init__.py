@@ -1,0 +1,1 @@
+"""HTTP bodies: requests become jobs, results become responses. No I/O."""

@@ -1,0 +1,176 @@
+"""Bodies of `POST /v1/classify`: images as data URIs, base64 or files; labels with scores back.
+
+Looks at the first bytes of an image to refuse what no worker would decode; decoding is theirs.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.presets import Preset
+from service.errors import RequestError, shown
+from service.schemas.fields import RequestBody, ResponseBody, Text, Timings
+from worker.contract.jobs import ClassifyJob, ClassifyResult, new_job_id
+from worker.contract.records import Record
+
+_DEFAULT_TOP_K = 5
+_DATA_URI = re.compile(r"data:[^,]{0,100},", re.IGNORECASE)
+_FORMATS = "PNG, JPEG or WebP"
+
+
+class ClassifyRequest(RequestBody):
+    """What to look at."""
+
+    input: Text | list[Text] = Field(
+        description="an image or a list of images, each a data URI or base64 of PNG, JPEG or WebP"
+    )
+    model: Text | None = Field(None, description="a classification model; null: the default one")
+    top_k: int | None = Field(None, ge=1, description="labels per image; null: 5")
+    user: Text | None = Field(None, description="accepted and ignored")
+
+
+class ClassifyFields(BaseModel):
+    """The text fields of multipart/form-data, where every number is text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Text | None = None
+    top_k: int | None = Field(None, ge=1)
+    user: Text | None = None
+
+
+class Prediction(ResponseBody):
+    label: str
+    class_id: int
+    score: float = Field(description="probability")
+
+
+class Classification(ResponseBody):
+    object: Literal["classification"] = "classification"
+    index: int
+    label: str = Field(description="of the best prediction")
+    score: float
+    predictions: list[Prediction]
+
+
+class ClassifyUsage(ResponseBody):
+    images: int
+    prompt_tokens: Literal[0] = 0
+    total_tokens: Literal[0] = 0
+
+
+class ClassifyResponse(ResponseBody):
+    id: str = Field(description="the job's id")
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[Classification]
+    usage: ClassifyUsage
+    timings: Timings
+
+    @classmethod
+    def from_result(cls, record: Record, result: ClassifyResult) -> "ClassifyResponse":
+        return cls(
+            id=record.id,
+            created=int(record.finished_at or record.job.created_at),
+            model=record.job.model,
+            data=[
+                Classification(
+                    index=index,
+                    label=best[0].label,
+                    score=best[0].score,
+                    predictions=[Prediction(**p.model_dump()) for p in best],
+                )
+                for index, best in enumerate(result.predictions)
+            ],
+            usage=ClassifyUsage(images=len(result.predictions)),
+            timings=Timings.from_record(record),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """One encoded image, and the field that brought it."""
+
+    param: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What both kinds of bodies come to."""
+
+    images: tuple[ImageBytes, ...]
+    model: str | None
+    top_k: int | None
+
+    def to_job(
+        self, preset: Preset, num_labels: int, max_bytes: int, now: float, timeout_s: float
+    ) -> ClassifyJob:
+        """Raises RequestError for what the preset does not take."""
+        top_k = min(_DEFAULT_TOP_K, num_labels) if self.top_k is None else self.top_k
+        if top_k > num_labels:
+            raise RequestError("top_k", f"top_k: got {top_k}; allowed: 1 to {num_labels}")
+        return ClassifyJob(
+            id=new_job_id(),
+            model=preset.name,
+            created_at=now,
+            deadline_at=now + timeout_s,
+            images=tuple(_checked(image, max_bytes) for image in self.images),
+            top_k=top_k,
+        )
+
+
+def upload_of(request: ClassifyRequest) -> Upload:
+    """From text to bytes; raises RequestError naming the first image that is not base64."""
+    if isinstance(request.input, str):
+        images = [_decoded("input", request.input)]
+    else:
+        images = [_decoded(f"input[{i}]", text) for i, text in enumerate(request.input)]
+    return Upload(tuple(images), request.model, request.top_k)
+
+
+def check_count(param: str, images: Sequence[object], max_images: int) -> None:
+    if not 1 <= len(images) <= max_images:
+        raise RequestError(param, f"{param}: got {len(images)} images; allowed: 1 to {max_images}")
+
+
+def _decoded(param: str, text: str) -> ImageBytes:
+    if text.startswith(("http://", "https://")):
+        message = f"{param}: got {shown(text)}; URLs are not fetched; allowed: data URI or base64"
+        raise RequestError(param, message, "unsupported_value")
+    uri = _DATA_URI.match(text)
+    if uri is not None and not uri[0].lower().endswith(";base64,"):
+        raise RequestError(param, f"{param}: got {shown(text)}; allowed: a data URI in base64")
+    encoded = text if uri is None else text[uri.end() :]
+    try:
+        # line breaks: `base64` on the command line writes them
+        content = base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        message = f"{param}: not base64 ({error}); got {shown(text)}"
+        raise RequestError(param, message, "invalid_image") from error
+    return ImageBytes(param, content)
+
+
+def _checked(image: ImageBytes, max_bytes: int) -> str:
+    """The image in base64, as the job carries it."""
+    content, param = image.content, image.param
+    if len(content) > max_bytes:
+        message = f"{param}: got {len(content)} bytes; allowed: at most {max_bytes}"
+        raise RequestError(param, message, "image_too_large")
+    if not _is_known(content):
+        got = shown(content[:8].hex(" ")) if content else "nothing"
+        message = f"{param}: starts with {got}; allowed: {_FORMATS}"
+        raise RequestError(param, message, "invalid_image")
+    return base64.b64encode(content).decode("ascii")
+
+
+def _is_known(content: bytes) -> bool:
+    return content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (
+        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+    )

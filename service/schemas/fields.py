@@ -1,0 +1,51 @@
+"""What the bodies of all routes share."""
+
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from worker.contract.records import Record
+
+
+def _well_formed(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PydanticCustomError("text", "must not hold lone surrogates (half of a \\u pair)")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]  # a string that UTF-8 can carry
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+_Value = TypeVar("_Value")
+Absent = Annotated[_Value | None, Field(exclude_if=_is_none)]  # left out where it is None
+
+
+class RequestBody(BaseModel):
+    """Strict: no "5" for 5; an unknown key is an error, for a misspelt one costs device time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ResponseBody(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Timings(ResponseBody):
+    """Where a finished job's time went, in seconds."""
+
+    queue_s: float = Field(description="from creation to the start of the attempt that counted")
+    run_s: float
+
+    @classmethod
+    def from_record(cls, record: Record) -> "Timings":
+        created_at = record.job.created_at
+        started_at = created_at if record.started_at is None else record.started_at
+        finished_at = started_at if record.finished_at is None else record.finished_at
+        # clamped: creation is dated by the API's clock, the rest by the server's
+        queue_s = max(0.0, started_at - created_at)
+        return cls(queue_s=round(queue_s, 6), run_s=round(finished_at - started_at, 6))

@@ -1,0 +1,301 @@
+"""Bodies of `POST /v1/images/generations`: OpenAI's fields, and those that FLUX adds.
+
+Limits and defaults come from the preset, never from here. OpenAI's fields that this service has no
+use for are named one by one: accepted and ignored, or refused with a reason.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from models.presets import ImageLimits, Preset
+from service.errors import RequestError, shown
+from service.schemas.fields import Absent, RequestBody, ResponseBody, Text, Timings
+from worker.contract.jobs import ImageJob, ImageResult, new_job_id
+from worker.contract.records import Record
+
+Quality = Literal["low", "medium", "high", "xhigh", "max"]
+
+_MAX_PROMPT_CHARACTERS = 32_000  # OpenAI's; what the encoders cut off shows in the usage
+_MAX_SEED = 2**63 - 1
+_RANDOM_SEEDS = 2**32  # small enough for the numbers of every JSON reader
+_MAX_ASPECT = 3  # OpenAI's: 1:3 to 3:1
+_ALIASES = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+
+# The number of steps of a tier, as a multiple of the preset's default.
+_STEPS_FACTORS: dict[Quality, float] = {"low": 0.5, "medium": 1, "high": 2, "xhigh": 3, "max": 4}
+_QUALITIES: dict[str, Quality] = {
+    "auto": "medium",
+    "standard": "medium",
+    "hd": "high",
+    **{quality: quality for quality in _STEPS_FACTORS},
+}
+
+
+def _only_png(output_format: object) -> object:
+    if output_format in ("jpeg", "webp", "gif", "svg"):
+        raise PydanticCustomError("unsupported_value", "not supported here; allowed: 'png'")
+    return output_format
+
+
+def _no_transparency(background: object) -> object:
+    if background == "transparent":
+        raise PydanticCustomError(
+            "unsupported_value", "FLUX paints no alpha channel; allowed: 'auto', 'opaque'"
+        )
+    return background
+
+
+def _no_stream(stream: bool) -> bool:
+    if stream:
+        raise PydanticCustomError("unsupported_value", "streaming is not supported; allowed: false")
+    return stream
+
+
+def _no_partial_images(partial_images: int) -> int:
+    if partial_images:
+        raise PydanticCustomError("unsupported_value", "needs stream; allowed: 0")
+    return partial_images
+
+
+def _only_null(value: object) -> None:
+    if value is not None:
+        raise PydanticCustomError("unsupported_parameter", "not supported here; allowed: null")
+
+
+Unsupported = Annotated[object, AfterValidator(_only_null)]
+
+
+class ImageRequest(RequestBody):
+    """What to paint."""
+
+    prompt: Text = Field(min_length=1, max_length=_MAX_PROMPT_CHARACTERS)
+    model: Text | None = Field(None, description="a text-to-image model; null: the default one")
+    n: int | None = Field(None, ge=1, description="number of images; null: 1")
+    size: Text | None = Field(
+        None, description="`auto` or WIDTHxHEIGHT in pixels", examples=["128x128"]
+    )
+    seed: int | None = Field(
+        None, ge=0, le=_MAX_SEED, description="image i has seed + i; null: random; always echoed"
+    )
+    num_inference_steps: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("num_inference_steps", "steps"),
+        description="denoising steps (alias `steps`); wins over `quality`",
+    )
+    guidance_scale: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("guidance_scale", "guidance"),
+        description="distilled guidance (alias `guidance`), where the model has it",
+    )
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
+        Field(None, description="tier of steps: half, once, twice, … the model's default")
+    )
+    response_format: Literal["b64_json", "url"] | None = Field(None, description="null: b64_json")
+    output_format: Annotated[Literal["png"] | None, BeforeValidator(_only_png)] = None
+    background: Annotated[Literal["auto", "opaque"] | None, BeforeValidator(_no_transparency)] = (
+        Field(None, description="both the same: FLUX paints no alpha channel")
+    )
+    stream: Annotated[bool, AfterValidator(_no_stream)] | None = None
+    partial_images: (
+        Annotated[Annotated[int, Field(ge=0, le=3)], AfterValidator(_no_partial_images)] | None
+    ) = None
+    safety_identifier: Text | None = Field(None, description="echoed")
+    user: Text | None = Field(None, description="accepted and ignored")
+    style: Literal["vivid", "natural"] | None = Field(None, description="accepted and ignored")
+    moderation: Literal["low", "auto"] | None = Field(None, description="accepted and ignored")
+    output_compression: Unsupported = None
+    complexity: Unsupported = None
+    frame_count: Unsupported = None
+    frame_duration_ms: Unsupported = None
+    svg: Unsupported = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name_each(cls, body: object) -> object:
+        for alias, name in _ALIASES.items():
+            if isinstance(body, Mapping) and alias in body and name in body:
+                raise RequestError(alias, f"{alias}: the same as {name}, which is given too")
+        return body
+
+    def to_job(self, preset: Preset, limits: ImageLimits, now: float, timeout_s: float) -> ImageJob:
+        """Fill in the preset's defaults; raises RequestError for what the preset does not take."""
+        width, height = _size(self.size, limits)
+        return ImageJob(
+            id=new_job_id(),
+            model=preset.name,
+            created_at=now,
+            deadline_at=now + timeout_s,
+            prompt=self.prompt,
+            seeds=_seeds(self.seed, _num_images(self.n, limits)),
+            width=width,
+            height=height,
+            num_steps=self._num_steps(limits),
+            guidance_scale=_guidance_scale(self.guidance_scale, preset, limits),
+        )
+
+    def _num_steps(self, limits: ImageLimits) -> int:
+        if self.num_inference_steps is None:
+            quality = self.quality or "auto"
+            return _tier_steps(limits)[_QUALITIES[quality]]
+        return _at_most("num_inference_steps", self.num_inference_steps, limits.max_num_steps)
+
+
+class TokenDetails(ResponseBody):
+    text_tokens: int
+    image_tokens: int
+
+
+class ImageUsage(ResponseBody):
+    input_tokens: int = Field(description="text tokens that were encoded")
+    input_tokens_details: TokenDetails
+    output_tokens: int = Field(description="latent patches of all images")
+    total_tokens: int
+
+
+class ImageItem(ResponseBody):
+    b64_json: Absent[str] = None
+    url: Absent[str] = None
+    seed: int
+    width: int
+    height: int
+
+
+class ImagesResponse(ResponseBody):
+    """OpenAI's images response; `id`, `model`, `seed` and the fields after `usage` are ours."""
+
+    id: str = Field(description="the job's id")
+    created: int
+    model: str
+    data: list[ImageItem]
+    background: Literal["opaque"] = "opaque"
+    output_format: Literal["png"] = "png"
+    quality: Quality
+    size: str
+    usage: ImageUsage
+    seed: int = Field(description="of the first image")
+    num_inference_steps: int
+    guidance_scale: float | None
+    timings: Timings
+    safety_identifier: Absent[str] = None
+
+    @classmethod
+    def from_result(
+        cls,
+        record: Record,
+        result: ImageResult,
+        items: Sequence[ImageItem],
+        limits: ImageLimits,
+        safety_identifier: str | None = None,
+    ) -> "ImagesResponse":
+        job = record.job
+        assert isinstance(job, ImageJob), "this is a bug: an image result of another job"
+        return cls(
+            id=job.id,
+            created=int(record.finished_at or job.created_at),
+            model=job.model,
+            data=list(items),
+            quality=_tier(job.num_steps, limits),
+            size=f"{job.width}x{job.height}",
+            usage=_usage(result),
+            seed=job.seeds[0],
+            num_inference_steps=job.num_steps,
+            guidance_scale=job.guidance_scale,
+            timings=Timings.from_record(record),
+            safety_identifier=safety_identifier,
+        )
+
+
+def _num_images(n: int | None, limits: ImageLimits) -> int:
+    return 1 if n is None else _at_most("n", n, limits.max_images)
+
+
+def _at_most(param: str, value: int, maximum: int) -> int:
+    if value > maximum:
+        raise RequestError(param, f"{param}: got {value}; allowed: 1 to {maximum}")
+    return value
+
+
+def _seeds(seed: int | None, num_images: int) -> tuple[int, ...]:
+    first = secrets.randbelow(_RANDOM_SEEDS) if seed is None else seed
+    return tuple((first + i) & _MAX_SEED for i in range(num_images))
+
+
+def _size(size: str | None, limits: ImageLimits) -> tuple[int, int]:
+    """Width and height. Nothing is rounded: a size that does not fit is refused."""
+    if size is None or size == "auto":
+        return limits.default_width, limits.default_height
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise RequestError("size", f"size: got {shown(size)}; allowed: auto or WIDTHxHEIGHT")
+    width, height = int(match[1]), int(match[2])
+    reason = _size_fault(width, height, limits)
+    if reason is not None:
+        raise RequestError("size", f"size: got {shown(size)}: {reason}")
+    return width, height
+
+
+def _size_fault(width: int, height: int, limits: ImageLimits) -> str | None:
+    for name, side in (("width", width), ("height", height)):
+        if side % limits.side_multiple:
+            return f"{name} {side} is not a multiple of {limits.side_multiple}"
+        if not limits.min_side <= side <= limits.max_side:
+            return f"{name} {side} is not in {limits.min_side} to {limits.max_side}"
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        return f"longer than 1:{_MAX_ASPECT}; allowed: 1:{_MAX_ASPECT} to {_MAX_ASPECT}:1"
+    if width * height > limits.max_pixels:
+        return f"{width * height} pixels; allowed: at most {limits.max_pixels}"
+    return None
+
+
+def _guidance_scale(value: float | None, preset: Preset, limits: ImageLimits) -> float | None:
+    if value is None:
+        return limits.default_guidance_scale
+    if limits.default_guidance_scale is None:
+        raise RequestError(
+            "guidance_scale",
+            f"guidance_scale: got {value:g}; allowed: null, for {preset.name} has no guidance",
+            "unsupported_parameter",
+        )
+    if value > limits.max_guidance_scale:
+        raise RequestError(
+            "guidance_scale",
+            f"guidance_scale: got {value:g}; allowed: 0 to {limits.max_guidance_scale:g}",
+        )
+    return value
+
+
+def _tier_steps(limits: ImageLimits) -> dict[Quality, int]:
+    """The steps of each tier, from few to many, inside what the preset takes."""
+    default, most = limits.default_num_steps, limits.max_num_steps
+    return {
+        quality: min(max(1, round(default * factor)), most)
+        for quality, factor in _STEPS_FACTORS.items()
+    }
+
+
+def _tier(num_steps: int, limits: ImageLimits) -> Quality:
+    """The highest tier that these steps reach."""
+    reached: Quality = "low"
+    for quality, steps in _tier_steps(limits).items():
+        if _tier_steps(limits)[reached] < steps <= num_steps:
+            reached = quality
+    return reached
+
+
+def _usage(result: ImageResult) -> ImageUsage:
+    text, patches = result.num_text_tokens, result.num_patches
+    return ImageUsage(
+        input_tokens=text,
+        input_tokens_details=TokenDetails(text_tokens=text, image_tokens=0),
+        output_tokens=patches,
+        total_tokens=text + patches,
+    )

@@ -1,0 +1,77 @@
+"""What the service process can be told: one field an environment variable, prefix `TRIPTYCH_`.
+
+Built once in `main.py` and passed down. A bad value stops the start and says what is allowed.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.presets import PRESETS, PresetTask
+
+_MIB = 1024 * 1024
+
+
+class ServiceSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one"
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", description="where jobs and records lie"
+    )
+    data_dir: Path = Field(default=Path("data"), description="images lie in its folder `images`")
+    public_base_url: str | None = Field(
+        default=None, description="prefix of image URLs; None: the address that the client called"
+    )
+
+    default_image_model: str = Field(default="flux_shapes", description="preset or alias")
+    default_classify_model: str = Field(default="vit_shapes", description="preset or alias")
+    default_embeddings_model: str = Field(default="f_net_shapes", description="preset or alias")
+    model_aliases: dict[str, str] = Field(
+        default_factory=dict, description="further public names of presets, alias to preset"
+    )
+
+    max_queue_depth: int = Field(
+        default=64, ge=1, description="waiting jobs per task; beyond is a 429"
+    )
+    sync_wait_s: float = Field(
+        default=300.0, gt=0, description="longest wait of a synchronous call"
+    )
+    job_timeout_s: float = Field(
+        default=3600.0, gt=0, description="from creation to a job's deadline"
+    )
+    result_ttl_s: float = Field(
+        default=86400.0, ge=1, description="how long a final record is kept"
+    )
+    drain_grace_s: int = Field(default=30, ge=0, description="wait for open requests at shutdown")
+
+    # 32 MiB: three images of the largest size in base64, or hundreds of ordinary ones
+    max_body_bytes: int = Field(default=32 * _MIB, ge=1024, description="largest request body")
+    max_image_bytes: int = Field(
+        default=10 * _MIB, ge=1, description="largest image to classify, encoded"
+    )
+    max_classify_images: int = Field(default=32, ge=1, description="images per classification")
+    max_embedding_texts: int = Field(default=2048, ge=1, description="texts per embedding request")
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Self:
+        for alias, name in self.model_aliases.items():
+            if alias in PRESETS:
+                raise ValueError(f"model_aliases: {alias!r} is already the name of a preset")
+            if name not in PRESETS:
+                raise ValueError(f"model_aliases: {name!r} is not one of {', '.join(PRESETS)}")
+        self._check_default(self.default_image_model, PresetTask.TEXT_TO_IMAGE)
+        self._check_default(self.default_classify_model, PresetTask.IMAGE_CLASSIFICATION)
+        self._check_default(self.default_embeddings_model, PresetTask.EMBEDDING)
+        return self
+
+    def _check_default(self, name: str, task: PresetTask) -> None:
+        preset = PRESETS.get(self.model_aliases.get(name, name))
+        if preset is None or preset.task is not task:
+            allowed = ", ".join(p.name for p in PRESETS.values() if p.task is task)
+            raise ValueError(f"default model {name!r} is not one of {allowed} ({task.value})")

@@ -1,0 +1,246 @@
+"""`POST /v1/images/generations` over real HTTP."""
+
+import base64
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from models.presets import get_preset
+from service.errors import RequestError
+from service.main import create_app
+from service.schemas.images import ImageRequest
+from service.settings import ServiceSettings
+from tests.service.conftest import PNG, TestWorker, error_of, serve
+from worker.contract.jobs import ImageJob
+
+ROUTE = "/v1/images/generations"
+
+
+def only_job(worker: TestWorker) -> ImageJob:
+    [job] = worker.jobs
+    assert isinstance(job, ImageJob)
+    return job
+
+
+def test_a_prompt_becomes_a_picture_in_base64(http: httpx.Client, worker: TestWorker) -> None:
+    response = http.post(ROUTE, json={"prompt": "a red circle", "seed": 7})
+    body = response.json()
+    assert response.status_code == 200
+    assert base64.b64decode(body["data"][0]["b64_json"]) == PNG
+    assert "url" not in body["data"][0]
+    assert body["model"] == "flux_shapes"
+    assert body["size"] == "128x128"
+    assert body["output_format"] == "png"
+    assert body["usage"]["output_tokens"] == 64
+    assert body["id"] == response.headers["x-job-id"]
+
+
+def test_a_url_leads_to_the_picture(http: httpx.Client, worker: TestWorker) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", "response_format": "url"}).json()
+    file = http.get(body["data"][0]["url"])
+    assert file.status_code == 200
+    assert file.content == PNG
+    assert file.headers["content-type"] == "image/png"
+    assert "b64_json" not in body["data"][0]
+
+
+def test_urls_start_with_the_configured_base(settings: ServiceSettings, worker: TestWorker) -> None:
+    app = create_app(settings.model_copy(update={"public_base_url": "https://shapes.example/t/"}))
+    with serve(app) as url:
+        body = httpx.post(f"{url}{ROUTE}", json={"prompt": "x", "response_format": "url"}).json()
+    assert body["data"][0]["url"].startswith("https://shapes.example/t/v1/images/job_")
+
+
+def test_defaults_come_from_the_preset(http: httpx.Client, worker: TestWorker) -> None:
+    http.post(ROUTE, json={"prompt": "x"})
+    job, limits = only_job(worker), get_preset("flux_shapes").image_limits
+    assert limits is not None
+    assert (job.width, job.height) == (limits.default_width, limits.default_height)
+    assert job.num_steps == limits.default_num_steps
+    assert job.guidance_scale == limits.default_guidance_scale
+    assert job.deadline_at == pytest.approx(job.created_at + 3600)
+
+
+def test_nulls_are_defaults(http: httpx.Client, worker: TestWorker) -> None:
+    fields = ("model", "n", "size", "seed", "num_inference_steps", "guidance_scale", "quality")
+    others = ("response_format", "output_format", "background", "stream", "svg", "user")
+    body = {"prompt": "x"} | dict.fromkeys(fields + others)
+    assert http.post(ROUTE, json=body).status_code == 200
+    assert only_job(worker).num_steps == 8
+
+
+def test_image_i_has_seed_plus_i(http: httpx.Client, worker: TestWorker) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", "seed": 2**63 - 2, "n": 3}).json()
+    assert [item["seed"] for item in body["data"]] == [2**63 - 2, 2**63 - 1, 0]
+    assert body["seed"] == 2**63 - 2
+
+
+def test_a_random_seed_is_echoed(http: httpx.Client, worker: TestWorker) -> None:
+    seeds = {http.post(ROUTE, json={"prompt": "x"}).json()["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+    assert seeds == {job.seeds[0] for job in worker.jobs if isinstance(job, ImageJob)}
+
+
+def test_steps_and_guidance_are_aliases(http: httpx.Client, worker: TestWorker) -> None:
+    http.post(ROUTE, json={"prompt": "x", "steps": 3, "guidance": 4})
+    assert only_job(worker).num_steps == 3
+    assert only_job(worker).guidance_scale == 4.0
+
+
+@pytest.mark.parametrize(
+    ("quality", "num_steps", "tier"),
+    [
+        ("low", 4, "low"),
+        ("medium", 8, "medium"),
+        ("standard", 8, "medium"),
+        ("auto", 8, "medium"),
+        ("high", 16, "high"),
+        ("hd", 16, "high"),
+        ("xhigh", 24, "xhigh"),
+        ("max", 32, "max"),
+    ],
+)
+def test_quality_is_a_tier_of_steps(
+    http: httpx.Client, worker: TestWorker, quality: str, num_steps: int, tier: str
+) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", "quality": quality}).json()
+    assert only_job(worker).num_steps == num_steps
+    assert body["quality"] == tier
+
+
+def test_explicit_steps_win_over_quality(http: httpx.Client, worker: TestWorker) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", "quality": "hd", "num_inference_steps": 5}).json()
+    assert only_job(worker).num_steps == 5
+    assert body["quality"] == "low"
+
+
+def test_openais_other_fields_are_accepted(http: httpx.Client, worker: TestWorker) -> None:
+    ignored = {"user": "u", "style": "vivid", "moderation": "low", "background": "opaque"}
+    body = {"prompt": "x", "safety_identifier": "s", "stream": False, "partial_images": 0}
+    response = http.post(ROUTE, json=body | ignored)
+    assert response.status_code == 200
+    assert response.json()["safety_identifier"] == "s"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code", "says"),
+    [
+        ("prompt", "", "invalid_value", "at least 1 character"),
+        ("prompt", "x" * 32_001, "invalid_value", "at most 32000 characters"),
+        ("prompt", 5, "invalid_value", "valid string; got 5"),
+        ("prompt", None, "invalid_value", "got null"),
+        ("n", 0, "invalid_value", "greater than or equal to 1; got 0"),
+        ("n", 11, "invalid_value", "got 11; allowed: 1 to 10"),
+        ("n", "2", "invalid_value", 'valid integer; got "2"'),
+        ("n", True, "invalid_value", "got true"),
+        ("size", "big", "invalid_value", 'got "big"; allowed: auto or WIDTHxHEIGHT'),
+        ("size", "100x128", "invalid_value", "width 100 is not a multiple of 16"),
+        ("size", "128x48", "invalid_value", "height 48 is not in 64 to 256"),
+        ("size", "256x64", "invalid_value", "allowed: 1:3 to 3:1"),
+        ("size", "1024x1024", "invalid_value", "width 1024 is not in 64 to 256"),
+        ("seed", -1, "invalid_value", "greater than or equal to 0"),
+        ("seed", 2**63, "invalid_value", "less than or equal to 9223372036854775807"),
+        ("num_inference_steps", 51, "invalid_value", "got 51; allowed: 1 to 50"),
+        ("steps", 0, "invalid_value", "greater than or equal to 1"),
+        ("guidance_scale", 10.5, "invalid_value", "got 10.5; allowed: 0 to 10"),
+        ("guidance_scale", -1, "invalid_value", "greater than or equal to 0"),
+        ("quality", "best", "invalid_value", "'auto', 'low'"),
+        ("response_format", "file", "invalid_value", "'b64_json' or 'url'"),
+        ("output_format", "webp", "unsupported_value", "allowed: 'png'"),
+        ("output_format", "bmp", "invalid_value", "should be 'png'"),
+        ("background", "transparent", "unsupported_value", "allowed: 'auto', 'opaque'"),
+        ("stream", True, "unsupported_value", "allowed: false"),
+        ("partial_images", 2, "unsupported_value", "needs stream"),
+        ("partial_images", 4, "invalid_value", "less than or equal to 3"),
+        ("output_compression", 90, "unsupported_parameter", "allowed: null"),
+        ("frame_count", 4, "unsupported_parameter", "allowed: null"),
+        ("num_inferece_steps", 4, "unknown_parameter", "unknown parameter"),
+        ("style", "loud", "invalid_value", "'vivid' or 'natural'"),
+    ],
+)
+def test_a_bad_field_is_named_with_what_was_got_and_what_is_allowed(
+    http: httpx.Client, redis: object, field: str, value: object, code: str, says: str
+) -> None:
+    error = error_of(http.post(ROUTE, json={"prompt": "x", field: value}), 400)
+    assert error["param"] == field
+    assert error["code"] == code
+    assert error["type"] == "invalid_request_error"
+    assert str(error["message"]).startswith(f"{field}: ")
+    assert says in str(error["message"])
+
+
+def test_the_prompt_is_required(http: httpx.Client) -> None:
+    error = error_of(http.post(ROUTE, json={"n": 1}), 400)
+    assert (error["param"], error["code"]) == ("prompt", "missing_required_parameter")
+
+
+def test_an_alias_beside_its_field_is_refused(http: httpx.Client) -> None:
+    body = {"prompt": "x", "steps": 3, "num_inference_steps": 3}
+    error = error_of(http.post(ROUTE, json=body), 400)
+    assert error["message"] == "steps: the same as num_inference_steps, which is given too"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_guidance_that_is_no_number_is_refused(http: httpx.Client, number: str) -> None:
+    content = f'{{"prompt": "x", "guidance_scale": {number}}}'
+    response = http.post(ROUTE, content=content, headers={"content-type": "application/json"})
+    assert error_of(response, 400)["param"] == "guidance_scale"
+
+
+def test_a_prompt_with_half_a_character_is_refused(http: httpx.Client) -> None:
+    content = b'{"prompt": "\\ud800"}'
+    response = http.post(ROUTE, content=content, headers={"content-type": "application/json"})
+    assert error_of(response, 400)["param"] == "prompt"
+
+
+def test_a_long_value_is_cut_in_the_message(http: httpx.Client) -> None:
+    error = error_of(http.post(ROUTE, json={"prompt": "x" * 40_000}), 400)
+    assert len(str(error["message"])) < 250
+    assert "(40000 characters)" in str(error["message"])
+
+
+def test_guidance_for_a_model_without_it_is_refused() -> None:
+    preset = get_preset("flux_shapes")
+    assert preset.image_limits is not None
+    limits = replace(preset.image_limits, default_guidance_scale=None)
+    request = ImageRequest.model_validate({"prompt": "x", "guidance_scale": 2.0})
+    with pytest.raises(RequestError, match="flux_shapes has no guidance") as caught:
+        request.to_job(preset, limits, 0.0, 1.0)
+    assert caught.value.body.param == "guidance_scale"
+
+
+def test_an_unknown_model_is_a_404_that_names_the_known(http: httpx.Client) -> None:
+    error = error_of(http.post(ROUTE, json={"prompt": "x", "model": "dall-e-9"}), 404)
+    assert (error["param"], error["code"]) == ("model", "model_not_found")
+    assert error["message"] == 'model: "dall-e-9" does not exist here; allowed: flux_shapes'
+
+
+def test_a_model_of_another_task_is_a_404(http: httpx.Client) -> None:
+    error_of(http.post(ROUTE, json={"prompt": "x", "model": "vit_shapes"}), 404)
+
+
+def test_an_alias_names_a_preset(settings: ServiceSettings, worker: TestWorker) -> None:
+    aliases = {"model_aliases": {"gpt-image-1": "flux_shapes"}}
+    with serve(create_app(settings.model_copy(update=aliases))) as url:
+        body = {"prompt": "x", "model": "gpt-image-1"}
+        response = httpx.post(f"{url}{ROUTE}", json=body)
+    assert response.json()["model"] == "flux_shapes"
+
+
+@pytest.mark.parametrize("name", ["nothing", "job_0-1-0", "..%2f..%2fetc%2fpasswd", "a b"])
+def test_an_unknown_picture_is_a_404(http: httpx.Client, name: str) -> None:
+    error_of(http.get(f"/v1/images/{name}.png"), 404)
+
+
+def test_a_picture_that_is_gone_fails_the_call(http: httpx.Client, worker: TestWorker) -> None:
+    def answer(job: object, attempt: int) -> object:
+        assert isinstance(job, ImageJob)
+        outcome = worker.default_answer(job, attempt)
+        worker.image_files.path(f"{job.id}-{attempt}-0.png").unlink()
+        return outcome
+
+    worker.answer = answer  # type: ignore[assignment]
+    error = error_of(http.post(ROUTE, json={"prompt": "x"}), 500)
+    assert error["code"] == "storage"
+    assert "/" not in str(error["message"])
