@@ -1,0 +1,39 @@
+# Each target does all of its own set-up in .venv, and finds it done the second time.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(name))))
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := benchmarks models service tests training triptych worker
+
+.PHONY: serve test check fix openapi up
+
+serve: $(STAMP)
+	@exec $(RUN)/triptych serve
+
+test: $(STAMP)
+	$(RUN)/python -m pytest
+
+check: $(STAMP)
+	$(RUN)/ruff format --check $(SOURCES)
+	$(RUN)/ruff check $(SOURCES)
+	$(RUN)/mypy
+
+fix: $(STAMP)
+	$(RUN)/ruff check --fix $(SOURCES)
+	$(RUN)/ruff format $(SOURCES)
+
+openapi: $(STAMP)
+	$(RUN)/python -m service.openapi
+
+up:
+	docker compose --profile gpu up --build
+
+# The project's own metadata is installed without its dependencies: the lock names them all.
+$(STAMP): requirements.lock pyproject.toml
+	$(if $(PYTHON),,$(error Python 3.11 or newer is needed; set PYTHON=/path/to/python))
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --requirement requirements.lock
+	$(RUN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,146 @@
+"""How long does a user wait? `python -m benchmarks.latency [--output FILE]`.
+
+Starts `triptych serve` with an empty data directory, takes the time until `/readyz` answers 200, then
+the medians at the client of a 128x128 image at 8 steps, a classification and an embedding, one request
+at a time.
+"""
+
+import argparse
+import base64
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+
+READY_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds at the client over `count` requests."""
+
+    count: int
+    median_ms: float
+    p95_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    machine: str
+    num_cores: int
+    ready_s: float
+    image_128_8_steps: Latency
+    classification: Latency
+    embedding: Latency
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> float:
+    """Return the seconds until `/readyz` answered 200."""
+    started = time.monotonic()
+    while time.monotonic() - started < READY_TIMEOUT_S:
+        if process.poll() is not None:
+            raise RuntimeError(f"the service ended with status {process.returncode}")
+        try:
+            if client.get("/readyz").status_code == httpx.codes.OK:
+                return time.monotonic() - started
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    raise TimeoutError(f"not ready within {READY_TIMEOUT_S} s")
+
+
+def measure(count: int, request: Callable[[], httpx.Response]) -> Latency:
+    """Time `count` requests after two that warm up."""
+    times_ms = []
+    for _ in range(count + 2):
+        started = time.perf_counter()
+        request().raise_for_status()
+        times_ms.append((time.perf_counter() - started) * 1000)
+    ordered = sorted(times_ms[2:])
+    return Latency(
+        count=count,
+        median_ms=round(statistics.median(ordered), 1),
+        p95_ms=round(ordered[int(0.95 * (count - 1))], 1),
+        max_ms=round(ordered[-1], 1),
+    )
+
+
+def report(client: httpx.Client, ready_s: float, num_requests: int) -> Report:
+    prompt = "a large red circle on a white background at the left"
+
+    def paint() -> httpx.Response:
+        return client.post(
+            "/v1/images/generations",
+            json={"prompt": prompt, "size": "128x128", "num_inference_steps": 8, "seed": 1},
+        )
+
+    picture: str = paint().raise_for_status().json()["data"][0]["b64_json"]
+    file = base64.b64decode(picture)
+    return Report(
+        machine=processor(),
+        num_cores=os.cpu_count() or 1,
+        ready_s=round(ready_s, 2),
+        image_128_8_steps=measure(max(10, num_requests // 4), paint),
+        classification=measure(
+            num_requests,
+            lambda: client.post("/v1/classify", files={"file": ("a.png", file, "image/png")}),
+        ),
+        embedding=measure(
+            num_requests,
+            lambda: client.post("/v1/embeddings", json={"model": "f_net_shapes", "input": prompt}),
+        ),
+    )
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num-requests", type=int, default=100)
+    parser.add_argument("--output", type=Path, default=None)
+    arguments = parser.parse_args()
+    port = free_port()
+    with tempfile.TemporaryDirectory() as data_dir:
+        command = [sys.executable, "-m", "triptych", "serve", "--port", str(port), "--data-dir", data_dir]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                ready_s = wait_until_ready(client, process)
+                measured = report(client, ready_s, arguments.num_requests)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+    text = json.dumps(asdict(measured), indent=2)
+    sys.stdout.write(text + "\n")
+    if arguments.output:
+        arguments.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

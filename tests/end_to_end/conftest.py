@@ -1,0 +1,107 @@
+"""The real thing: `triptych serve` with the bundled presets, started once for this folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.latency import free_port, wait_until_ready
+
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running `triptych serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    log: Path
+
+    def workers(self, queue: str) -> list[int]:
+        """The process ids of the workers of one queue."""
+        return [
+            pid
+            for pid in descendants(self.process.pid)
+            if "worker.main" in read(pid, "cmdline")
+            and f"TRIPTYCH_QUEUE={queue}\0" in read(pid, "environ") + "\0"
+        ]
+
+
+def read(pid: int, name: str) -> str:
+    """A file of `/proc/PID`, or nothing where the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def descendants(pid: int) -> list[int]:
+    """All live processes below `pid`."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (stat := read(int(folder.name), "stat")):
+            # the name in brackets may hold spaces: state and parent follow the last bracket
+            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
+
+
+def start_service(data_dir: Path, **settings: str) -> Service:
+    """Start `triptych serve` on a free port; `settings` are environment variables."""
+    port = free_port()
+    log = data_dir / "serve.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "triptych", "serve", "--port", str(port), "--data-dir", str(data_dir)],  # fmt: skip
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **settings},
+        )
+    service = Service(f"http://127.0.0.1:{port}", process, data_dir, log)
+    try:
+        with httpx.Client(base_url=service.url, timeout=10) as client:
+            wait_until_ready(client, process)
+    except BaseException:
+        stop_service(service)
+        sys.stderr.write(log.read_text())
+        raise
+    return service
+
+
+def stop_service(service: Service) -> int:
+    """Drain and stop; return the exit status."""
+    service.process.send_signal(signal.SIGTERM)
+    return service.process.wait(timeout=STOP_TIMEOUT_S)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = start_service(tmp_path_factory.mktemp("data"))
+    yield running
+    stop_service(running)
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=120) as made:
+        yield made
+
+
+def poll_until(reached: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Ask until the condition holds; fail when time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{reached} did not hold within {timeout_s} s")
+        time.sleep(0.02)

@@ -1,0 +1,189 @@
+"""A newcomer's first minutes, with curl's and OpenAI's eyes, against the running service."""
+
+import base64
+import io
+import json
+import os
+import signal
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+from tests.end_to_end.conftest import (
+    Service,
+    descendants,
+    poll_until,
+    read,
+    start_service,
+    stop_service,
+)
+from training.geometry import describe
+
+PROMPT = "a large red circle on a white background at the left"
+SLOW = {"prompt": PROMPT, "size": "256x256", "n": 10, "num_inference_steps": 50, "seed": 1}
+
+
+def open_png(encoded: str) -> Image.Image:
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert picture.format == "PNG"
+    return picture
+
+
+def submit(client: httpx.Client, body: dict[str, object]) -> str:
+    """Post an image job asynchronously and return its id."""
+    answer = client.post(
+        "/v1/images/generations", json=body, headers={"Prefer": "respond-async"}
+    )
+    assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def status(client: httpx.Client, job_id: str) -> str:
+    state: str = client.get(f"/v1/jobs/{job_id}").raise_for_status().json()["status"]
+    return state
+
+
+@pytest.fixture
+def stock(service: Service) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{service.url}/v1", api_key="none")
+
+
+def test_the_picture_shows_what_the_prompt_says(client: httpx.Client) -> None:
+    answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": 3})
+
+    picture = open_png(answer.raise_for_status().json()["data"][0]["b64_json"])
+    seen = describe(np.asarray(picture.convert("RGB")))
+    assert picture.size == (128, 128)
+    assert (seen.colour, seen.shape, seen.background, seen.position) == (
+        "red", "circle", "white", "left",
+    )  # fmt: skip
+
+
+def test_the_png_carries_its_parameters(client: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "seed": 5, "num_inference_steps": 4, "size": "96x64"}
+    answer = client.post("/v1/images/generations", json=body).raise_for_status().json()
+
+    picture = open_png(answer["data"][0]["b64_json"])
+    parameters = json.loads(picture.text["parameters"])  # type: ignore[attr-defined]
+    assert picture.size == (96, 64)
+    assert parameters["prompt"] == PROMPT
+    assert parameters["seed"] == 5
+    assert parameters["num_inference_steps"] == 4
+
+
+def test_one_seed_is_one_picture(client: httpx.Client) -> None:
+    def paint(seed: int) -> str:
+        answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": seed})
+        encoded: str = answer.raise_for_status().json()["data"][0]["b64_json"]
+        return np.asarray(open_png(encoded)).tobytes().hex()
+
+    assert paint(8) == paint(8)
+    assert paint(8) != paint(9)
+
+
+def test_a_url_serves_the_picture(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v1/images/generations", json={"prompt": PROMPT, "response_format": "url"}
+    )
+    file = client.get(answer.raise_for_status().json()["data"][0]["url"])
+    assert file.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(file.content)).size == (128, 128)
+
+
+def test_the_stock_client_paints(stock: openai.OpenAI) -> None:
+    answer = stock.images.generate(
+        model="flux_shapes", prompt=PROMPT, n=2, size="128x128", extra_body={"seed": 1}
+    )
+    assert answer.data is not None
+    assert len({picture.b64_json for picture in answer.data}) == 2
+
+
+def test_the_stock_client_embeds(stock: openai.OpenAI) -> None:
+    texts = [PROMPT, "on a white background a big red circle in the left", "a small blue star"]
+    answer = stock.embeddings.create(model="f_net_shapes", input=texts)
+
+    vectors = np.array([row.embedding for row in answer.data])
+    likeness = vectors @ vectors.T
+    assert vectors.shape == (3, 128)
+    assert np.allclose(np.diag(likeness), 1.0, atol=1e-5)
+    assert likeness[0, 1] > likeness[0, 2]
+
+
+def test_the_stock_client_lists_the_models(stock: openai.OpenAI) -> None:
+    assert {model.id for model in stock.models.list()} == {
+        "flux_shapes", "vit_shapes", "f_net_shapes",
+    }  # fmt: skip
+
+
+def test_the_service_sees_what_it_painted(client: httpx.Client) -> None:
+    picture = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": 3})
+    encoded = picture.raise_for_status().json()["data"][0]["b64_json"]
+
+    answer = client.post("/v1/classify", json={"input": encoded, "top_k": 3}).raise_for_status()
+
+    predictions = answer.json()["data"][0]["predictions"]
+    assert predictions[0]["label"] == "red circle"
+    assert len(predictions) == 3
+
+
+def test_a_killed_workers_job_runs_again(service: Service, client: httpx.Client) -> None:
+    job_id = submit(client, SLOW)
+    poll_until(lambda: client.get(f"/v1/jobs/{job_id}").json()["progress"]["step"] > 2)
+
+    (worker,) = service.workers("images")
+    os.kill(worker, signal.SIGKILL)
+
+    poll_until(lambda: status(client, job_id) == "succeeded", timeout_s=120)
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert job["attempt"] == 2
+    assert len(job["result"]["data"]) == 10
+    poll_until(lambda: client.get("/readyz").status_code == httpx.codes.OK)
+
+
+def test_a_running_job_is_canceled_between_two_steps(client: httpx.Client) -> None:
+    job_id = submit(client, SLOW)
+    poll_until(lambda: client.get(f"/v1/jobs/{job_id}").json()["progress"]["step"] > 0)
+
+    client.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+
+    poll_until(lambda: status(client, job_id) == "canceled")
+    assert client.get(f"/v1/jobs/{job_id}").json()["progress"]["step"] < 50
+
+
+def test_a_wait_that_is_too_long_ends_in_504_while_the_job_goes_on(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v1/images/generations",
+        json={**SLOW, "n": 2},
+        headers={"Prefer": "wait=1"},
+    )
+    assert answer.status_code == httpx.codes.GATEWAY_TIMEOUT
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.json()["error"]["code"] == "sync_wait_timeout"
+    job_id = answer.headers["location"].rpartition("/")[2]
+    poll_until(lambda: status(client, job_id) == "succeeded")
+
+
+def test_the_workers_metrics_count_the_images(client: httpx.Client) -> None:
+    client.post("/v1/images/generations", json={"prompt": PROMPT}).raise_for_status()
+    page = client.get("/metrics").text
+    assert "triptych_http_requests_total" in page
+    assert 'triptych_workers{state="idle",task="images"} 1.0' in page
+
+
+def test_sigterm_finishes_the_job_and_leaves_no_process(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    service = start_service(tmp_path_factory.mktemp("drained"))
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        job_id = submit(client, {**SLOW, "n": 2})
+        poll_until(lambda: status(client, job_id) == "running")
+        children = descendants(service.process.pid)
+
+        assert stop_service(service) == 0
+
+    assert not [pid for pid in children if read(pid, "cmdline")]
+    assert len(list((service.data_dir / "images").glob(f"{job_id}-*.png"))) == 2
