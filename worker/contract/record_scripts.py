@@ -12,6 +12,7 @@ RECORD_PREFIX = "triptych:job:"
 RUNNING_PREFIX = "triptych:running:"
 FINISHED_CHANNEL = "triptych:finished"
 QUEUE_NAME_PREFIX = "triptych-"
+_QUEUE_PREFIX = Queue.redis_queue_namespace_prefix + QUEUE_NAME_PREFIX
 
 _PRELUDE = f"""
 local function now()
@@ -32,7 +33,7 @@ local function running_key(key)
 end
 
 local function queue_key(key)
-  return '{Queue.redis_queue_namespace_prefix}{QUEUE_NAME_PREFIX}' .. redis.call('HGET', key, 'task')
+  return '{_QUEUE_PREFIX}' .. redis.call('HGET', key, 'task')
 end
 
 local function rq_job_key(id)
@@ -140,17 +141,23 @@ end
 """
 )
 
-# ARGV: id, attempt. Back to the front of the queue: the job has waited longest.
+# ARGV: id, attempt, ttl_s. Back to the front of the queue, as the job has waited longest; canceled
+# instead, if that was asked of its lost worker.
 RELEASE = (
     _PRELUDE
     + """
 local key = record_key(ARGV[1])
 if not is_running(key, ARGV[2]) then return 0 end
+local queue = queue_key(key)
+redis.call('LREM', queue .. ':intermediate', 0, ARGV[1])
+if redis.call('HGET', key, 'cancel_requested') == '1' then
+  redis.call('DEL', rq_job_key(ARGV[1]))
+  conclude(ARGV[1], 'canceled', ARGV[3])
+  return 1
+end
 redis.call('HSET', key, 'state', 'queued', 'step', 0)
 redis.call('HDEL', key, 'started_at', 'worker', 'lease_expires_at')
 redis.call('ZREM', running_key(key), ARGV[1])
-local queue = queue_key(key)
-redis.call('LREM', queue .. ':intermediate', 0, ARGV[1])
 redis.call('HSET', rq_job_key(ARGV[1]), 'status', 'queued')
 redis.call('PERSIST', rq_job_key(ARGV[1]))
 redis.call('LPUSH', queue, ARGV[1])
@@ -158,14 +165,17 @@ return 1
 """
 )
 
-# ARGV: id. A worker died between taking the entry from the list and taking the job.
+# ARGV: id. A worker died between taking the entry from the list and taking the job. Returns 1 if
+# the job is back in the queue.
 UNSTICK = (
     _PRELUDE
     + """
 local key = record_key(ARGV[1])
-if redis.call('HGET', key, 'state') ~= 'queued' then return 0 end
+local state = redis.call('HGET', key, 'state')
+if not state then return 0 end
 local queue = queue_key(key)
 if redis.call('LREM', queue .. ':intermediate', 0, ARGV[1]) == 0 then return 0 end
+if state ~= 'queued' then return 0 end
 redis.call('LPUSH', queue, ARGV[1])
 return 1
 """

@@ -42,7 +42,8 @@ _RQ_NO_TIMEOUT = -1  # deadlines are ours: RQ's would raise in the middle of any
 
 AnyJob: TypeAlias = ImageJob | ClassifyJob | EmbeddingsJob
 AnyResult: TypeAlias = ImageResult | ClassifyResult | EmbeddingsResult
-Outcome: TypeAlias = AnyResult | Failure | Literal[JobState.CANCELED, JobState.EXPIRED]
+EndedEarly: TypeAlias = Literal[JobState.CANCELED, JobState.EXPIRED]
+Outcome: TypeAlias = AnyResult | Failure | EndedEarly
 Scalar: TypeAlias = bytes | bytearray | memoryview | str | int | float  # what Redis stores
 
 
@@ -168,8 +169,11 @@ class Records:
         return self.get(job_id)
 
     def release(self, job_id: str, attempt: int) -> bool:
-        """Put a running job back at the front of its queue; False if the attempt is stale."""
-        return bool(self._release(args=[job_id, attempt]))
+        """Put a running job back at the front of its queue; False if the attempt is stale.
+
+        A job whose cancel was requested is canceled instead.
+        """
+        return bool(self._release(args=[job_id, attempt, self._ttl_s]))
 
     def unstick(self, job_id: str) -> bool:
         """Put back a queued job whose entry a dying worker left outside the queue."""

@@ -1,0 +1,84 @@
+"""Exception to failure: one complete table, and the worker's own exceptions.
+
+WorkerError
+├── StorageError       the disk did not take a finished picture
+├── BadItemError       one item of a request's input is at fault; its cause says why
+├── StaleAttemptError  the job belongs to a later attempt: nothing may be written any more
+├── JobFailedError     tells RQ that a job failed; the record says why
+└── JobStoppedError    tells RQ that a job was canceled or expired
+"""
+
+import logging
+
+import torch
+
+from models.errors import ImageDecodeError, PresetError, TextTooLongError
+from worker.contract.jobs import Failure, FailureCode
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerError(Exception):
+    """The root of what the worker raises on purpose."""
+
+
+class StorageError(WorkerError):
+    """Raised when a finished picture cannot be stored."""
+
+
+class BadItemError(WorkerError):
+    """Raised `from` the error of one item, so that the failure can name it."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"input[{index}] is at fault")
+        self.index = index
+
+
+class StaleAttemptError(WorkerError):
+    """Raised between steps when another attempt owns the job."""
+
+
+class JobFailedError(WorkerError):
+    """Raised through RQ, which stores its text: a failure code and nothing of the request."""
+
+
+class JobStoppedError(WorkerError):
+    """Raised through RQ for a job that ended canceled or expired."""
+
+
+# What a client may read; None: the exception's own words, which speak of the input alone.
+_TABLE: tuple[tuple[type[Exception], FailureCode, str | None], ...] = (
+    (ImageDecodeError, FailureCode.INVALID_IMAGE, None),
+    (TextTooLongError, FailureCode.INPUT_TOO_LONG, None),
+    (torch.OutOfMemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
+    (MemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
+    (PresetError, FailureCode.MODEL_LOAD, "the model could not be loaded"),
+    (StorageError, FailureCode.STORAGE, "the result could not be stored"),
+)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Say in the contract's words why a job failed; what is not in the table is internal."""
+    if isinstance(error, BadItemError) and isinstance(error.__cause__, Exception):
+        failure = failure_of(error.__cause__)
+        return failure.model_copy(update={"param": f"input[{error.index}]"})
+    for kind, code, message in _TABLE:
+        if isinstance(error, kind):
+            return Failure(code=code, message=str(error) if message is None else message)
+    return Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
+
+
+def explain(job_id: str, error: Exception) -> Failure:
+    """`failure_of`, logged; with the traceback unless the input is at fault."""
+    failure = failure_of(error)
+    is_input = failure.code in (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG)
+    cause = None if is_input else error
+    logger.warning("event=job_failed job=%s code=%s", job_id, failure.code, exc_info=cause)
+    return failure
+
+
+def worker_lost(num_attempts: int) -> Failure:
+    return Failure(
+        code=FailureCode.WORKER_LOST,
+        message=f"the job's worker was lost {num_attempts} times; it is not tried again",
+    )

@@ -1,0 +1,108 @@
+"""The thread that says "alive": renews the leases of running jobs and the worker's own status.
+
+It runs beside the one thread that owns the device, because a forward can take longer than a lease.
+Knows nothing of models and batches.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from worker.contract import workers
+from worker.contract.jobs import Task
+from worker.contract.records import Record, Records
+from worker.contract.workers import WorkerState, WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    def __init__(
+        self,
+        redis: Redis,
+        records: Records,
+        status: WorkerStatus,
+        lease_s: float,
+        interval_s: float,
+    ) -> None:
+        self._redis = redis
+        self._records = records
+        self._status = status
+        self._lease_s = lease_s
+        self._interval_s = interval_s
+        self._lock = threading.RLock()  # status and leases; a signal handler may re-enter
+        self._leases: dict[str, int] = {}
+        self._companions: list[Callable[[], None]] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    @property
+    def name(self) -> str:
+        return self._status.name
+
+    @property
+    def task(self) -> Task:
+        return self._status.task
+
+    def start(self) -> None:
+        self._write()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and take the worker off the list of the living."""
+        self._stopping.set()
+        self._thread.join()
+        workers.remove(self._redis, self._status.name)
+
+    def also(self, companion: Callable[[], None]) -> None:
+        """Call this at every beat as well."""
+        self._companions.append(companion)
+
+    def announce(self, state: WorkerState) -> None:
+        """Change the state and write it now: readiness waits for it."""
+        self.note(state)
+        self._write()
+
+    def note(self, state: WorkerState) -> None:
+        """Change the state for the next beat; draining is never taken back."""
+        with self._lock:
+            if self._status.state is not WorkerState.DRAINING:
+                self._status = replace(self._status, state=state)
+
+    def take(self, job_ids: Sequence[str]) -> list[Record]:
+        """Start those of these jobs that are still to be done, and renew their leases from now."""
+        taken = self._records.take(job_ids, self._status.name, self._lease_s)
+        records = [record for record in taken if record is not None]
+        with self._lock:
+            self._leases.update((record.id, record.attempt) for record in records)
+        return records
+
+    def let_go(self, job_id: str) -> None:
+        with self._lock:
+            self._leases.pop(job_id, None)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            try:
+                self._beat()
+            except RedisError as error:  # the next beat tries again; leases outlast several
+                logger.warning("event=heartbeat_failed error=%s", type(error).__name__)
+
+    def _beat(self) -> None:
+        with self._lock:
+            leases = dict(self._leases)
+        self._records.renew(leases, self._lease_s)
+        self._write()
+        for companion in self._companions:
+            companion()
+
+    def _write(self) -> None:
+        with self._lock:
+            self._status = replace(self._status, heartbeat_at=time.time())
+            status = self._status
+        workers.write(self._redis, status)

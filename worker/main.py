@@ -1,0 +1,170 @@
+"""One worker process: settings in, a loop over one queue until a signal ends it.
+
+Opens everything in order and closes it in reverse. `run` takes the function that loads pipelines,
+so that tests can bring their own.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import FrameType
+from typing import TypeAlias, cast
+
+import torch
+from models.load import load_pipeline
+from prometheus_client import start_http_server
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from models.presets import PRESETS, PresetTask
+from worker.classify import Classifier, ClassifyTask
+from worker.contract.image_files import ImageFiles
+from worker.contract.jobs import Task
+from worker.contract.records import Records
+from worker.contract.workers import WorkerState, WorkerStatus
+from worker.embeddings import Embedder, EmbeddingsTask
+from worker.gpu_worker import GpuWorker
+from worker.heartbeat import Heartbeat
+from worker.images import ImageWork, Painter
+from worker.metrics import WorkerMetrics
+from worker.reaper import Reaper
+from worker.residency import Residency
+from worker.row_work import RowWork
+from worker.settings import WorkerSettings
+from worker.tasks import Batches, Work
+
+Load: TypeAlias = Callable[[str], Painter | Classifier | Embedder]
+
+PRESET_TASKS = {
+    Task.IMAGES: PresetTask.TEXT_TO_IMAGE,
+    Task.CLASSIFY: PresetTask.IMAGE_CLASSIFICATION,
+    Task.EMBEDDINGS: PresetTask.EMBEDDING,
+}
+
+logger = logging.getLogger(__name__)
+
+
+def main(settings: WorkerSettings) -> None:
+    """Serve one queue until a signal; exits 0 after a drain, 1 after anything else."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("rq").setLevel(logging.WARNING)  # its every job is logged by us already
+    device = _device(settings.device)
+    sys.exit(run(settings, lambda name: load_pipeline(name, device=device)))
+
+
+def run(settings: WorkerSettings, load: Load) -> int:
+    """Open everything, work, close everything; returns the exit code."""
+    signal.signal(signal.SIGTERM, _stop_loading)  # until the loop installs its own
+    names = served_models(settings)
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    metrics = WorkerMetrics()
+    with ExitStack() as stack:
+        # two pools: the blocking wait for jobs needs a timeout that is too long for heartbeats
+        redis = stack.enter_context(_connect(settings.redis_url, timeout_s=None))
+        side_redis = stack.enter_context(_connect(settings.redis_url, timeout_s=5.0))
+        if settings.metrics_port is not None:
+            server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+        side_records = Records(side_redis)
+        heartbeat = Heartbeat(
+            side_redis,
+            side_records,
+            _status(settings, names),
+            lease_s=settings.lease_s,
+            interval_s=settings.heartbeat_s,
+        )
+        heartbeat.start()
+        stack.callback(heartbeat.stop)
+        work = build_work(settings, names, load, Records(redis), metrics)
+        work.warm_up(names[0])
+        batches = Batches(work, Records(redis), heartbeat, metrics)
+        worker = GpuWorker(redis, batches, heartbeat, max_jobs=_max_jobs(settings))
+        reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
+        reaper.start()
+        stack.callback(reaper.stop)
+        heartbeat.announce(WorkerState.IDLE)
+        worker.work(logging_level=None)
+        return 0 if worker.was_asked_to_stop else 1
+
+
+def served_models(settings: WorkerSettings) -> tuple[str, ...]:
+    """The presets to serve, the default first; ValueError for one of another task."""
+    task = PRESET_TASKS[settings.queue]
+    allowed = tuple(name for name, preset in PRESETS.items() if preset.task is task)
+    for name in settings.models:
+        if name not in allowed:
+            raise ValueError(f"model {name!r} is not one of {', '.join(allowed)} ({task})")
+    return settings.models or allowed
+
+
+def build_work(
+    settings: WorkerSettings,
+    names: tuple[str, ...],
+    load: Load,
+    records: Records,
+    metrics: WorkerMetrics,
+) -> Work:
+    # the casts hold because every name belongs to the queue's task (`served_models`)
+    match settings.queue:
+        case Task.IMAGES:
+            painters = Residency(names, cast(Callable[[str], Painter], load), metrics)
+            files = ImageFiles(settings.data_dir / "images")
+            return ImageWork(painters, records, files, metrics)
+        case Task.CLASSIFY:
+            classifiers = Residency(names, cast(Callable[[str], Classifier], load), metrics)
+            classify = ClassifyTask(classifiers, metrics)
+            return RowWork(settings.queue, classify, settings.max_batch, metrics)
+        case Task.EMBEDDINGS:
+            embedders = Residency(names, cast(Callable[[str], Embedder], load), metrics)
+            embeddings = EmbeddingsTask(embedders, metrics)
+            return RowWork(settings.queue, embeddings, settings.max_batch, metrics)
+
+
+def _max_jobs(settings: WorkerSettings) -> int:
+    """Image jobs run one at a time: all seeds of one share its steps, and cancels stay prompt."""
+    return 1 if settings.queue is Task.IMAGES else settings.max_batch
+
+
+def _connect(url: str, timeout_s: float | None) -> Redis:
+    """A client that outlives a restart of the server: 10 tries over some 8 seconds."""
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries=10)
+    return Redis.from_url(url, retry=retry, socket_timeout=timeout_s, socket_connect_timeout=5.0)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _status(settings: WorkerSettings, names: tuple[str, ...]) -> WorkerStatus:
+    host = socket.gethostname()
+    return WorkerStatus(
+        name=f"{settings.queue}-{host}-{os.getpid()}-{secrets.token_hex(2)}",
+        task=settings.queue,
+        state=WorkerState.LOADING,
+        pid=os.getpid(),
+        host=host,
+        device=_device(settings.device),
+        models=names,
+        started_at=time.time(),
+        heartbeat_at=time.time(),
+    )
+
+
+def _stop_loading(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """A signal before the first job: nothing to finish, so leave as if drained."""
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main(WorkerSettings())  # type: ignore[call-arg]  # all from the environment

@@ -1,0 +1,40 @@
+"""The settings of one worker process, from the environment (`TRIPTYCH_…`) or by keyword."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.contract.jobs import Task
+
+
+class WorkerSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True)
+
+    redis_url: str
+    queue: Task  # the one queue that this process serves
+    data_dir: Path  # the pictures go to its folder `images`
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda:\d+)$"
+    )  # auto: cuda:0 if there is one
+    models: Annotated[tuple[str, ...], NoDecode] = ()  # presets served, a,b,c; none: all built in
+    num_threads: int | None = Field(
+        default=None, ge=1
+    )  # of torch on the CPU; None: as torch decides
+    metrics_port: int | None = Field(default=None, ge=1, le=65_535)  # None: no metrics are served
+    max_batch: int = Field(
+        default=32, ge=1, le=256
+    )  # jobs drained at once, and rows of one forward
+    max_attempts: int = Field(
+        default=3, ge=1
+    )  # a job that loses so many workers is to blame itself
+    lease_s: float = Field(default=15.0, gt=0)  # a silent worker loses its jobs after this time
+    heartbeat_s: float = Field(default=3.0, gt=0)
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
