@@ -1,0 +1,21 @@
+"""What `triptych serve` can be told, from the environment (`TRIPTYCH_…`) or by flags, which win."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServeSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=1, le=65_000, description="the API's port")
+    data_dir: Path = Field(default=Path(".triptych"), description="images and the embedded Valkey")
+    redis_url: str | None = Field(default=None, description="None: start a private Valkey")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda:\d+)$", description="of the workers"
+    )
+    drain_grace_s: int = Field(
+        default=30, ge=0, description="how long open requests are waited for at shutdown"
+    )
