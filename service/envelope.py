@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service.errors import ErrorEnvelope, RequestError, ServiceError, UnavailableError, shown
+from service.errors import ErrorEnvelope, RequestError, ServiceError, UnavailableError, clean, shown
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +102,10 @@ def body_error(error: Exception) -> ServiceError:
 def validation_error(
     errors: Sequence[Mapping[str, object]], content_type: str | None
 ) -> ServiceError:
-    """The first of pydantic's errors in our words: the field, what was got, what is allowed."""
-    first = errors[0]
+    """The most precise of pydantic's errors: the field, what was got, what is allowed."""
+    first = max(errors, key=lambda error: len(_indices(error)))
     kind, message = str(first["type"]), str(first["msg"])
-    param = _param(first.get("loc"))
+    param = _param(first)
     code = _CODES.get(kind, "invalid_value")
     if kind == "json_invalid":
         return RequestError(None, f"the request body is not JSON: {_reason(first)}", code)
@@ -131,13 +131,20 @@ def _whole_body_error(first: Mapping[str, object], content_type: str | None) -> 
     )
 
 
-def _param(loc: object) -> str | None:
-    """("body", "input", 2) is input[2]."""
-    parts = loc[1:] if isinstance(loc, tuple) else ()
-    param = ""
-    for part in parts:
-        param += f"[{part}]" if isinstance(part, int) else f".{part}" if param else str(part)
-    return param or None
+def _indices(error: Mapping[str, object]) -> list[int]:
+    loc = error.get("loc")
+    return [part for part in loc if isinstance(part, int)] if isinstance(loc, tuple) else []
+
+
+def _param(error: Mapping[str, object]) -> str | None:
+    """("body", "input", 2) is input[2]; what follows a field but numbers names pydantic's insides.
+
+    Enough, since the fields of our bodies hold no objects.
+    """
+    loc = error.get("loc")
+    if not isinstance(loc, tuple) or len(loc) < 2:
+        return None
+    return clean(str(loc[1])) + "".join(f"[{index}]" for index in _indices(error))
 
 
 def _reason(first: Mapping[str, object]) -> str:

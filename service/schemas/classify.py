@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.presets import Preset
 from service.errors import RequestError, shown
-from service.schemas.fields import RequestBody, ResponseBody, Text, Timings
+from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text, Timings
 from worker.contract.jobs import ClassifyJob, ClassifyResult, new_job_id
 from worker.contract.records import Record
 
@@ -26,7 +26,7 @@ _FORMATS = "PNG, JPEG or WebP"
 class ClassifyRequest(RequestBody):
     """What to look at."""
 
-    input: Text | list[Text] = Field(
+    input: OneOrMany = Field(
         description="an image or a list of images, each a data URI or base64 of PNG, JPEG or WebP"
     )
     model: Text | None = Field(None, description="a classification model; null: the default one")

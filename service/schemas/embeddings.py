@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from models.presets import Preset
 from service.errors import RequestError
-from service.schemas.fields import RequestBody, ResponseBody, Text
+from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text
 from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, new_job_id
 from worker.contract.records import Record
 
@@ -21,21 +21,18 @@ _MAX_CHARACTERS = 32_000
 
 
 def _no_token_ids(value: object) -> object:
-    is_ids = isinstance(value, list) and any(isinstance(item, int | list) for item in value)
-    if is_ids:
+    if isinstance(value, list) and any(isinstance(item, int | list) for item in value):
         raise PydanticCustomError(
             "unsupported_value",
             "arrays of token ids are not supported; allowed: a string or an array of strings",
         )
-    if not isinstance(value, str | list):
-        raise PydanticCustomError("input", "allowed: a string or an array of strings")
     return value
 
 
 class EmbeddingsRequest(RequestBody):
     """What to embed."""
 
-    input: Annotated[Text | list[Text], BeforeValidator(_no_token_ids)] = Field(
+    input: Annotated[OneOrMany, BeforeValidator(_no_token_ids)] = Field(
         description="a text or a list of texts"
     )
     model: Text | None = Field(None, description="an embedding model; null: the default one")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from worker.contract.records import Record
@@ -15,6 +15,23 @@ def _well_formed(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_well_formed)]  # a string that UTF-8 can carry
+
+
+def _strings(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    allowed = "allowed: a string or an array of strings"
+    if not isinstance(value, list):
+        raise PydanticCustomError("strings", allowed)
+    for index, item in enumerate(value):
+        if not isinstance(item, str):
+            raise PydanticCustomError(
+                "strings", "item {index} is no string; " + allowed, {"index": index}
+            )
+    return value
+
+
+OneOrMany = Annotated[Text | list[Text], BeforeValidator(_strings)]
 
 
 def _is_none(value: object) -> bool:

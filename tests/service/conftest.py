@@ -30,7 +30,6 @@ from worker.contract.jobs import (
     Image,
     ImageJob,
     ImageResult,
-    JobState,
     Prediction,
     Task,
 )
@@ -150,21 +149,20 @@ def service_url(settings: ServiceSettings) -> Iterator[str]:
 
 
 @pytest.fixture
-def http(service_url: str, redis: Redis) -> Iterator[httpx.Client]:
+def http(service_url: str, redis: Redis) -> Iterator[httpx.Client]:  # noqa: ARG001
     """A client of the service, with its Redis emptied."""
     with httpx.Client(base_url=service_url, timeout=20) as client:
         yield client
 
 
 @pytest.fixture
-def worker(redis: Redis, redis_url: str, data_dir: Path) -> Iterator[TestWorker]:
-    with Redis.from_url(redis_url) as connection:
-        worker = TestWorker(connection, ImageFiles(data_dir / "images"))
-        thread = threading.Thread(target=worker.run)
-        thread.start()
-        yield worker
-        worker.stop()
-        thread.join()
+def worker(redis: Redis, data_dir: Path) -> Iterator[TestWorker]:
+    worker = TestWorker(redis, ImageFiles(data_dir / "images"))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    yield worker
+    worker.stop()
+    thread.join()
 
 
 def error_of(response: httpx.Response, status: int) -> dict[str, str | None]:

@@ -23,7 +23,8 @@ def only_job(worker: TestWorker) -> ImageJob:
     return job
 
 
-def test_a_prompt_becomes_a_picture_in_base64(http: httpx.Client, worker: TestWorker) -> None:
+@pytest.mark.usefixtures("worker")
+def test_a_prompt_becomes_a_picture_in_base64(http: httpx.Client) -> None:
     response = http.post(ROUTE, json={"prompt": "a red circle", "seed": 7})
     body = response.json()
     assert response.status_code == 200
@@ -36,7 +37,8 @@ def test_a_prompt_becomes_a_picture_in_base64(http: httpx.Client, worker: TestWo
     assert body["id"] == response.headers["x-job-id"]
 
 
-def test_a_url_leads_to_the_picture(http: httpx.Client, worker: TestWorker) -> None:
+@pytest.mark.usefixtures("worker")
+def test_a_url_leads_to_the_picture(http: httpx.Client) -> None:
     body = http.post(ROUTE, json={"prompt": "x", "response_format": "url"}).json()
     file = http.get(body["data"][0]["url"])
     assert file.status_code == 200
@@ -45,7 +47,8 @@ def test_a_url_leads_to_the_picture(http: httpx.Client, worker: TestWorker) -> N
     assert "b64_json" not in body["data"][0]
 
 
-def test_urls_start_with_the_configured_base(settings: ServiceSettings, worker: TestWorker) -> None:
+@pytest.mark.usefixtures("worker")
+def test_urls_start_with_the_configured_base(settings: ServiceSettings) -> None:
     app = create_app(settings.model_copy(update={"public_base_url": "https://shapes.example/t/"}))
     with serve(app) as url:
         body = httpx.post(f"{url}{ROUTE}", json={"prompt": "x", "response_format": "url"}).json()
@@ -70,7 +73,8 @@ def test_nulls_are_defaults(http: httpx.Client, worker: TestWorker) -> None:
     assert only_job(worker).num_steps == 8
 
 
-def test_image_i_has_seed_plus_i(http: httpx.Client, worker: TestWorker) -> None:
+@pytest.mark.usefixtures("worker")
+def test_image_i_has_seed_plus_i(http: httpx.Client) -> None:
     body = http.post(ROUTE, json={"prompt": "x", "seed": 2**63 - 2, "n": 3}).json()
     assert [item["seed"] for item in body["data"]] == [2**63 - 2, 2**63 - 1, 0]
     assert body["seed"] == 2**63 - 2
@@ -115,7 +119,8 @@ def test_explicit_steps_win_over_quality(http: httpx.Client, worker: TestWorker)
     assert body["quality"] == "low"
 
 
-def test_openais_other_fields_are_accepted(http: httpx.Client, worker: TestWorker) -> None:
+@pytest.mark.usefixtures("worker")
+def test_openais_other_fields_are_accepted(http: httpx.Client) -> None:
     ignored = {"user": "u", "style": "vivid", "moderation": "low", "background": "opaque"}
     body = {"prompt": "x", "safety_identifier": "s", "stream": False, "partial_images": 0}
     response = http.post(ROUTE, json=body | ignored)
@@ -123,6 +128,7 @@ def test_openais_other_fields_are_accepted(http: httpx.Client, worker: TestWorke
     assert response.json()["safety_identifier"] == "s"
 
 
+@pytest.mark.usefixtures("redis")
 @pytest.mark.parametrize(
     ("field", "value", "code", "says"),
     [
@@ -160,7 +166,7 @@ def test_openais_other_fields_are_accepted(http: httpx.Client, worker: TestWorke
     ],
 )
 def test_a_bad_field_is_named_with_what_was_got_and_what_is_allowed(
-    http: httpx.Client, redis: object, field: str, value: object, code: str, says: str
+    http: httpx.Client, field: str, value: object, code: str, says: str
 ) -> None:
     error = error_of(http.post(ROUTE, json={"prompt": "x", field: value}), 400)
     assert error["param"] == field
@@ -220,7 +226,8 @@ def test_a_model_of_another_task_is_a_404(http: httpx.Client) -> None:
     error_of(http.post(ROUTE, json={"prompt": "x", "model": "vit_shapes"}), 404)
 
 
-def test_an_alias_names_a_preset(settings: ServiceSettings, worker: TestWorker) -> None:
+@pytest.mark.usefixtures("worker")
+def test_an_alias_names_a_preset(settings: ServiceSettings) -> None:
     aliases = {"model_aliases": {"gpt-image-1": "flux_shapes"}}
     with serve(create_app(settings.model_copy(update=aliases))) as url:
         body = {"prompt": "x", "model": "gpt-image-1"}

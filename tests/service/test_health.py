@@ -1,0 +1,126 @@
+"""Alive, ready, measured."""
+
+import time
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from service.main import create_app
+from service.settings import ServiceSettings
+from tests.service.conftest import TestWorker, error_of, serve
+from worker.contract import workers
+from worker.contract.jobs import Task
+from worker.contract.records import Records
+from worker.contract.workers import WorkerState, WorkerStatus
+
+ASYNC = {"prefer": "respond-async"}
+
+
+def status_of(task: Task, state: WorkerState, models: tuple[str, ...] = ()) -> WorkerStatus:
+    now = time.time()
+    return WorkerStatus(f"{task}-0", task, state, 1, "host", "cpu", models, now, now)
+
+
+def samples(text: str) -> dict[str, float]:
+    """Each sample by its name and labels, as `name{a=b}`."""
+    return {
+        f"{sample.name}{{{','.join(f'{k}={v}' for k, v in sorted(sample.labels.items()))}}}": (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_process_says_that_it_lives(http: httpx.Client) -> None:
+    response = http.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_without_workers_it_is_not_ready_and_says_why(http: httpx.Client, redis: Redis) -> None:
+    workers.write(redis, status_of(Task.CLASSIFY, WorkerState.LOADING))
+    workers.write(redis, status_of(Task.EMBEDDINGS, WorkerState.DRAINING))
+    error = error_of(http.get("/readyz"), 503)
+    assert error["code"] == "no_workers"
+    assert error["message"] == (
+        "images: no live worker; "
+        "classify: the worker is loading its model; "
+        "embeddings: the worker is draining"
+    )
+
+
+def test_while_models_load_it_is_not_ready(http: httpx.Client, redis: Redis) -> None:
+    for task in Task:
+        workers.write(redis, status_of(task, WorkerState.LOADING))
+    assert error_of(http.get("/readyz"), 503)["code"] == "model_loading"
+
+
+def test_with_a_warm_worker_for_each_task_it_is_ready(http: httpx.Client, redis: Redis) -> None:
+    for task, state in zip(Task, (WorkerState.IDLE, WorkerState.BUSY, WorkerState.IDLE)):  # noqa: B905
+        workers.write(redis, status_of(task, state))
+    response = http.get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "tasks": ["images", "classify", "embeddings"]}
+
+
+def test_the_metrics_tell_the_truth_about_queues_and_workers(
+    http: httpx.Client, redis: Redis
+) -> None:
+    posts = [http.post("/v1/embeddings", json={"input": "x"}, headers=ASYNC) for _ in range(2)]
+    taken = redis.lpop("rq:queue:triptych-embeddings")
+    assert isinstance(taken, bytes)
+    Records(redis).start(taken.decode(), "test", lease_s=60)
+    workers.write(redis, status_of(Task.IMAGES, WorkerState.BUSY))
+    values = samples(http.get("/metrics").text)
+    assert taken.decode() == posts[0].json()["id"]
+    assert values["triptych_redis_up{}"] == 1
+    assert values["triptych_queue_depth{task=embeddings}"] == 1
+    assert values["triptych_queue_depth{task=images}"] == 0
+    assert 0 < values["triptych_queue_oldest_job_age_seconds{task=embeddings}"] < 60
+    assert values["triptych_jobs_in_state{state=running,task=embeddings}"] == 1
+    assert values["triptych_workers{state=busy,task=images}"] == 1
+    assert values["triptych_workers{state=idle,task=images}"] == 0
+    assert values["triptych_worker_heartbeat_timestamp_seconds{worker=images-0}"] > 0
+
+
+def test_the_metrics_count_requests_by_route_and_status(
+    settings: ServiceSettings, worker: TestWorker
+) -> None:
+    with serve(create_app(settings)) as url, httpx.Client(base_url=url) as http:
+        http.post("/v1/embeddings", json={"input": "x"})
+        http.post("/v1/embeddings", json={"input": "x"}, headers={"prefer": "wait=0"})
+        http.get("/v1/jobs/job_x")
+        http.get("/v2/nothing")
+        http.request("PROPFIND", "/v1/embeddings")
+        values = samples(http.get("/metrics").text)
+    requests = "triptych_http_requests_total"
+    assert values[f"{requests}{{method=POST,route=/v1/embeddings,status=200}}"] >= 1
+    assert values[f"{requests}{{method=GET,route=/v1/jobs/{{job_id}},status=404}}"] == 1
+    assert values[f"{requests}{{method=GET,route=other,status=404}}"] == 1
+    assert values[f"{requests}{{method=other,route=/v1/embeddings,status=405}}"] == 1
+    assert values["triptych_http_requests_in_flight{}"] == 1
+    assert values["triptych_jobs_enqueued_total{model=f_net_shapes,task=embeddings}"] == 2
+    assert values["triptych_http_response_bytes_total{route=/v1/embeddings}"] > 100
+    assert "triptych_sync_wait_timeouts_total{task=embeddings}" in values
+    assert worker.jobs
+
+
+@pytest.mark.usefixtures("redis")
+def test_the_metrics_count_refusals(settings: ServiceSettings) -> None:
+    app = create_app(settings.model_copy(update={"max_queue_depth": 1}))
+    with serve(app) as url, httpx.Client(base_url=url) as http:
+        for _ in range(3):
+            http.post("/v1/embeddings", json={"input": "x"}, headers=ASYNC)
+        values = samples(http.get("/metrics").text)
+    refused = "triptych_admission_rejections_total{reason=queue_full,task=embeddings}"
+    assert values[refused] == 2
+
+
+def test_without_redis_the_metrics_say_so(settings: ServiceSettings) -> None:
+    app = create_app(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+    with serve(app) as url:
+        values = samples(httpx.get(f"{url}/metrics").text)
+    assert values["triptych_redis_up{}"] == 0
+    assert not [name for name in values if name.startswith("triptych_queue")]
