@@ -70,26 +70,15 @@ def read_object(directory: Path, name: str) -> KerasObject:
 
     Raises PresetFileError for a missing or malformed file.
     """
-    return read_model(directory, name, KerasObject)
+    return _parse(_read_json(directory / name), KerasObject, directory / name)
 
 
-def read_model(directory: Path, name: str, model: type[Config]) -> Config:
-    """Read a JSON file into a pydantic model.
+def read_config(directory: Path, name: str, model: type[Config]) -> Config:
+    """Read the `config` of a serialised object into a pydantic model.
 
     Raises PresetFileError for a missing file or one that does not fit.
     """
-    return parse(json.dumps(_read_json(directory / name)), model, directory / name)
-
-
-def parse(text: str, model: type[Config], origin: Path) -> Config:
-    """Read JSON text that stands in `origin`.
-
-    Raises PresetFileError where it does not fit.
-    """
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise PresetFileError(f"{origin} is malformed: {error}") from error
+    return _parse(read_object(directory, name).config, model, directory / name)
 
 
 def read_labels(directory: Path) -> tuple[str, ...]:
@@ -177,6 +166,13 @@ def _some(names: list[str]) -> str:
     more = len(names) - MAX_NAMES_IN_MESSAGE
     shown = ", ".join(names[:MAX_NAMES_IN_MESSAGE])
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _parse(value: object, model: type[Config], file: Path) -> Config:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise PresetFileError(f"{file} is malformed: {error}") from error
 
 
 def _read_json(file: Path) -> object:
