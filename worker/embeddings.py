@@ -1,11 +1,12 @@
 """Embeddings jobs: texts in, unit vectors out, as little-endian float32 in base64."""
 
+from __future__ import annotations
+
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from models.fnet.text_embedder import TokenizedText
 from torch import Tensor
 
 from worker.batch import BatchKey, Row
@@ -14,6 +15,9 @@ from worker.contract.records import AnyJob
 from worker.failures import BadItemError
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
+
+if TYPE_CHECKING:  # its import is slow, and other queues' workers do without
+    from models.fnet.tokenizer import TokenizedText
 
 
 class Embedder(Protocol):

@@ -152,6 +152,9 @@ class GpuWorker(SimpleWorker):
                     queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
         self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ declares None alone
 
+    def subscribe(self) -> None:
+        """Take no commands over Redis: stopping is for signals, canceling is in the records."""
+
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self._heartbeat.note(WorkerState.DRAINING)
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]

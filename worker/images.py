@@ -4,21 +4,21 @@ All seeds of a job share each step. Between two steps the job may be canceled, r
 belong to another attempt; then the loop stops there.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image as PilImage
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from models.flux.sampling import DenoiseStep
-from models.flux.text_encoders import TextFeatures
 from models.presets import get_preset
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Image, ImageJob, ImageResult, JobState
@@ -26,6 +26,10 @@ from worker.contract.records import AnyJob, EndedEarly, Outcome, Record, Records
 from worker.failures import StaleAttemptError, StorageError, explain
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
+
+if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' workers do without
+    from models.flux.sampling import DenoiseStep
+    from models.flux.text_encoders import TextFeatures
 
 logger = logging.getLogger(__name__)
 

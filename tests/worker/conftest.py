@@ -1,0 +1,141 @@
+"""A worker inside the test's own process, and real ones beside it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.worker import pipelines
+from worker.contract.jobs import Task
+from worker.contract.records import Record, Records
+from worker.contract.workers import WorkerState, WorkerStatus, read_all
+from worker.gpu_worker import GpuWorker
+from worker.heartbeat import Heartbeat
+from worker.main import build_work
+from worker.metrics import WorkerMetrics
+from worker.settings import WorkerSettings
+from worker.tasks import Batches
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0  # for anything to happen; reached only by a failing test
+MODELS = {
+    Task.IMAGES: "flux_shapes",
+    Task.CLASSIFY: "vit_shapes",
+    Task.EMBEDDINGS: "f_net_shapes",
+}
+
+
+def wait_until(condition: Callable[[], bool], message: str) -> None:
+    give_up_at = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < give_up_at, message
+        time.sleep(0.01)
+
+
+def wait_until_final(records: Records, job_id: str) -> Record:
+    def is_final() -> bool:
+        record = records.get(job_id)
+        return record is not None and record.state.is_final
+
+    wait_until(is_final, f"{job_id} did not end")
+    record = records.get(job_id)
+    assert record is not None
+    return record
+
+
+@pytest.fixture
+def records(redis: Redis) -> Records:
+    return Records(redis)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorker:
+    """The real worker classes around a tiny pipeline, run in this process until idle."""
+
+    worker: GpuWorker
+    heartbeat: Heartbeat
+    metrics: WorkerMetrics
+    pipeline: pipelines.TinyPainter | pipelines.TinyClassifier | pipelines.TinyEmbedder
+
+    def run_until_idle(self) -> None:
+        self.worker.work(burst=True, logging_level=None)
+
+
+@pytest.fixture
+def local_worker(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> Iterator[Callable[[Task], LocalWorker]]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def make(task: Task) -> LocalWorker:
+        settings = WorkerSettings(redis_url=redis_url, queue=task, data_dir=tmp_path, device="cpu")
+        metrics = WorkerMetrics()
+        pipeline = pipelines.load(MODELS[task])
+        status = WorkerStatus(
+            f"local-{task}", task, WorkerState.IDLE, os.getpid(), "here", "cpu", (), 0.0, 0.0
+        )
+        heartbeat = Heartbeat(redis, Records(redis), status, lease_s=15.0, interval_s=3.0)
+        work = build_work(settings, (MODELS[task],), lambda _: pipeline, Records(redis), metrics)
+        batches = Batches(work, Records(redis), heartbeat, metrics)
+        max_jobs = 1 if task is Task.IMAGES else settings.max_batch
+        worker = GpuWorker(redis, batches, heartbeat, max_jobs)
+        return LocalWorker(worker, heartbeat, metrics, pipeline)
+
+    yield make
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    process: subprocess.Popen[bytes]
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self) -> int:
+        return self.process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def start_worker(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> Iterator[Callable[[Task], WorkerProcess]]:
+    """Start real processes with short leases; each is warm when this returns."""
+    started: list[WorkerProcess] = []
+
+    def start(task: Task) -> WorkerProcess:
+        environment = os.environ | {
+            "TRIPTYCH_REDIS_URL": redis_url,
+            "TRIPTYCH_QUEUE": task.value,
+            "TRIPTYCH_DATA_DIR": str(tmp_path),
+            "TRIPTYCH_DEVICE": "cpu",
+            "TRIPTYCH_LEASE_S": "1.5",
+            "TRIPTYCH_HEARTBEAT_S": "0.2",
+            "TRIPTYCH_MAX_ATTEMPTS": "2",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", "tests.worker.tiny_worker"]
+        worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment))
+        started.append(worker)
+        pid = worker.process.pid
+
+        def is_warm() -> bool:
+            assert worker.process.poll() is None, "the worker died while loading"
+            return any(status.pid == pid and status.state.is_warm for status in read_all(redis))
+
+        wait_until(is_warm, "the worker never became warm")
+        return worker
+
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.process.kill()
+        worker.process.wait()

@@ -1,0 +1,92 @@
+"""The wire format: what stands in Redis today must be readable tomorrow."""
+
+import pytest
+
+from worker.contract.jobs import (
+    JOB,
+    RESULT,
+    ClassifyJob,
+    ClassifyResult,
+    EmbeddingsJob,
+    EmbeddingsResult,
+    Failure,
+    FailureCode,
+    Image,
+    ImageJob,
+    ImageResult,
+    JobState,
+    Prediction,
+    new_job_id,
+)
+from worker.contract.records import AnyJob, AnyResult
+
+JOBS: list[tuple[AnyJob, str]] = [
+    (
+        ImageJob(
+            id="job_1", model="m", created_at=1.5, prompt="p", seeds=(1, 2), width=64, height=32,
+            num_steps=4, guidance_scale=None,
+        ),
+        '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
+        '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null}',
+    ),
+    (
+        ClassifyJob(
+            id="job_2", model="m", created_at=1.5, deadline_at=2.0, images=("YQ==",), top_k=5
+        ),
+        '{"id":"job_2","model":"m","created_at":1.5,"deadline_at":2.0,"task":"classify",'
+        '"images":["YQ=="],"top_k":5}',
+    ),
+    (
+        EmbeddingsJob(id="job_3", model="m", created_at=1.5, texts=("a",)),
+        '{"id":"job_3","model":"m","created_at":1.5,"deadline_at":null,"task":"embeddings",'
+        '"texts":["a"]}',
+    ),
+]  # fmt: skip
+
+RESULTS: list[tuple[AnyResult, str]] = [
+    (
+        ImageResult(
+            images=(Image(file_name="a-1-0.png", seed=1, width=64, height=32, num_bytes=9),),
+            num_text_tokens=3,
+            num_patches=8,
+        ),
+        '{"task":"images","images":[{"file_name":"a-1-0.png","seed":1,"width":64,"height":32,'
+        '"num_bytes":9}],"num_text_tokens":3,"num_patches":8}',
+    ),
+    (
+        ClassifyResult(predictions=((Prediction(label="red", class_id=0, score=0.5),),)),
+        '{"task":"classify","predictions":[[{"label":"red","class_id":0,"score":0.5}]]}',
+    ),
+    (
+        EmbeddingsResult(embeddings=("AACAPw==",), num_tokens=3),
+        '{"task":"embeddings","embeddings":["AACAPw=="],"num_tokens":3}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("job", "text"), JOBS)
+def test_the_json_of_each_job_stays_what_it_is(job: AnyJob, text: str) -> None:
+    assert job.model_dump_json() == text
+    assert JOB.validate_json(text) == job
+
+
+@pytest.mark.parametrize(("result", "text"), RESULTS)
+def test_the_json_of_each_result_stays_what_it_is(result: AnyResult, text: str) -> None:
+    assert result.model_dump_json() == text
+    assert RESULT.validate_json(text) == result
+
+
+def test_the_json_of_a_failure_stays_what_it_is() -> None:
+    failure = Failure(code=FailureCode.INVALID_IMAGE, message="m", param="input[0]")
+    assert failure.model_dump_json() == '{"code":"invalid_image","message":"m","param":"input[0]"}'
+
+
+def test_queued_and_running_are_the_states_that_are_not_final() -> None:
+    assert [state for state in JobState if not state.is_final] == ["queued", "running"]
+
+
+def test_job_ids_are_long_and_fit_rq() -> None:
+    first, second = new_job_id(), new_job_id()
+    assert first != second
+    assert len(first) == len("job_") + 32
+    assert first.replace("_", "").isalnum()

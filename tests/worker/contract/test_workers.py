@@ -1,0 +1,45 @@
+"""The list of living workers."""
+
+from redis import Redis
+
+from worker.contract import workers
+from worker.contract.jobs import Task
+from worker.contract.workers import WorkerState, WorkerStatus
+
+
+def status(name: str, state: WorkerState = WorkerState.IDLE) -> WorkerStatus:
+    return WorkerStatus(
+        name=name,
+        task=Task.IMAGES,
+        state=state,
+        pid=42,
+        host="host",
+        device="cpu",
+        models=("flux_shapes",),
+        started_at=1.5,
+        heartbeat_at=2.5,
+    )
+
+
+def test_what_workers_write_is_read_in_the_order_of_names(redis: Redis) -> None:
+    second, first = status("b"), status("a", WorkerState.LOADING)
+    workers.write(redis, second)
+    workers.write(redis, first)
+    assert workers.read_all(redis) == [first, second]
+
+
+def test_a_worker_that_falls_silent_is_gone_after_the_ttl(redis: Redis) -> None:
+    workers.write(redis, status("a"))
+    assert 0 < redis.ttl(workers.worker_key("a")) <= workers.STATUS_TTL_S
+    redis.delete(workers.worker_key("a"))  # as the server does then
+    assert workers.read_all(redis) == []
+
+
+def test_a_worker_that_leaves_is_gone_at_once(redis: Redis) -> None:
+    workers.write(redis, status("a"))
+    workers.remove(redis, "a")
+    assert workers.read_all(redis) == []
+
+
+def test_idle_and_busy_workers_are_warm() -> None:
+    assert [state for state in WorkerState if state.is_warm] == ["idle", "busy"]

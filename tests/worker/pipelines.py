@@ -1,0 +1,125 @@
+"""Tiny pipelines in the place of real ones: they compute at once, or wait for a file.
+
+A prompt `wait FILE` holds the painter before its last step, a text `wait FILE` the embedder, until
+that file exists: so a test decides what a worker is busy with.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.errors import TextTooLongError
+from models.flux.sampling import DenoiseStep
+from models.flux.text_encoders import TextFeatures
+from models.fnet.tokenizer import TokenizedText
+from models.presets import PRESETS, PresetTask
+
+LABELS = ("red", "green", "blue")
+MAX_WORDS = 8
+WAIT_LIMIT_S = 60.0  # a forgotten file fails the test instead of hanging it
+
+
+def wait_for_file(text: str) -> None:
+    word, _, path = text.partition(" ")
+    give_up_at = time.monotonic() + WAIT_LIMIT_S
+    while word == "wait" and not Path(path).exists():
+        assert time.monotonic() < give_up_at, f"{path} never came"
+        time.sleep(0.005)
+
+
+class TinyPainter:
+    """Paints one colour a seed; the prompt `broken` raises in the first step."""
+
+    has_guidance = False
+
+    def __init__(self) -> None:
+        self.num_denoise_calls = 0
+        self._prompt = ""
+
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        self._prompt = prompts[0]
+        return TextFeatures(torch.zeros(1, 4, 8), torch.zeros(1, 8), (4,), (False,))
+
+    def denoise(
+        self,
+        text: TextFeatures,  # noqa: ARG002
+        seeds: Sequence[int],
+        width: int,
+        height: int,
+        num_steps: int,
+        guidance_scale: float | None = None,
+    ) -> Iterator[DenoiseStep]:
+        assert guidance_scale is None
+        self.num_denoise_calls += 1
+        num_patches = (width // 16) * (height // 16)
+        patches = torch.tensor(seeds).float()[:, None, None].expand(-1, num_patches, 64)
+        for step in range(1, num_steps + 1):
+            if self._prompt == "broken":
+                raise RuntimeError("the painter broke")
+            if step == num_steps:
+                wait_for_file(self._prompt)
+            yield DenoiseStep(step, num_steps, 1 - step / num_steps, patches)
+
+    def decode(self, patches: Tensor, width: int, height: int) -> np.ndarray:
+        levels = patches[:, 0, 0].numpy().astype(np.uint8)
+        return np.broadcast_to(levels[:, None, None, None], (len(levels), height, width, 3))
+
+
+class TinyClassifier:
+    """Logits are the mean red, green and blue; a picture of 13 pixels' width breaks its forward."""
+
+    labels = LABELS
+
+    def __init__(self) -> None:
+        self.batch_sizes: list[int] = []
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 255)
+
+    def logits(self, images: Tensor) -> Tensor:
+        self.batch_sizes.append(len(images))
+        if images.shape[2] == 13:
+            raise RuntimeError("the forward broke")
+        return images.mean(dim=(1, 2))
+
+
+class TinyEmbedder:
+    """The embedding is the direction of (number of words, number of letters)."""
+
+    def __init__(self) -> None:
+        self.batch_sizes: list[int] = []
+        self._texts: dict[tuple[int, ...], str] = {}
+
+    def tokenize(self, text: str) -> TokenizedText:
+        words = text.split()
+        if len(words) > MAX_WORDS:
+            raise TextTooLongError(f"{len(words)} tokens; at most {MAX_WORDS} are allowed")
+        lengths = [len(word) for word in words]
+        padding = [0] * (-len(words) % 4)  # to a multiple of 4
+        token_ids = (*lengths, *padding)
+        self._texts[token_ids] = text
+        return TokenizedText(token_ids, len(words))
+
+    def embed(self, batch: Sequence[TokenizedText]) -> Tensor:
+        self.batch_sizes.append(len(batch))
+        for text in batch:
+            wait_for_file(self._texts[text.token_ids])
+        vectors = torch.tensor(
+            [[text.num_tokens, sum(text.token_ids)] for text in batch], dtype=torch.float32
+        )
+        return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def load(name: str) -> TinyPainter | TinyClassifier | TinyEmbedder:
+    match PRESETS[name].task:
+        case PresetTask.TEXT_TO_IMAGE:
+            return TinyPainter()
+        case PresetTask.IMAGE_CLASSIFICATION:
+            return TinyClassifier()
+        case _:
+            return TinyEmbedder()

@@ -1,0 +1,137 @@
+"""Real worker processes: killed, frozen, stopped and asked to cancel."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from tests.worker.conftest import WorkerProcess, wait_until, wait_until_final
+from tests.worker.jobs import embeddings_job, image_job
+from worker.contract.jobs import ImageJob, ImageResult, JobState, Task
+from worker.contract.records import Records, enqueue
+from worker.contract.workers import WorkerState, read_all
+from worker.rq_entries import open_queue
+
+StartWorker = Callable[[Task], WorkerProcess]
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """Held jobs go on once this file exists."""
+    return tmp_path / "release"
+
+
+def submit_held(redis: Redis, release: Path) -> ImageJob:
+    """An image job of three steps that waits in its last one."""
+    job = image_job(f"wait {release}", num_steps=3)
+    enqueue(redis, job, Records(redis))
+    return job
+
+
+def wait_until_held(records: Records, job: ImageJob, attempt: int = 1) -> None:
+    def is_held() -> bool:
+        record = records.get(job.id)
+        return record is not None and (record.attempt, record.step) == (attempt, 2)
+
+    wait_until(is_held, f"attempt {attempt} of {job.id} never came to its second step")
+
+
+def assert_books_are_clean(redis: Redis, job_id: str, status: JobStatus) -> None:
+    queue = open_queue(redis, Task.IMAGES)
+
+    def is_booked() -> bool:
+        started = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
+        return started == [] and Job.fetch(job_id, redis, JSONSerializer).get_status() is status
+
+    wait_until(is_booked, f"RQ's books do not say {status}")
+    assert queue.job_ids == []
+    assert queue.intermediate_queue.get_job_ids() == []
+
+
+def test_a_killed_workers_job_runs_again_and_has_one_result(
+    redis: Redis, records: Records, start_worker: StartWorker, tmp_path: Path, release: Path
+) -> None:
+    job = submit_held(redis, release)
+    victim = start_worker(Task.IMAGES)
+    wait_until_held(records, job)
+    victim.send(signal.SIGKILL)
+    victim.exit_code()
+    release.touch()
+    start_worker(Task.IMAGES)
+    record = wait_until_final(records, job.id)
+    assert (record.state, record.attempt) == (JobState.SUCCEEDED, 2)
+    assert isinstance(record.result, ImageResult)
+    assert os.listdir(tmp_path / "images") == [record.result.images[0].file_name]
+    assert_books_are_clean(redis, job.id, JobStatus.FINISHED)
+
+
+def test_a_worker_that_slept_past_its_lease_cannot_end_its_job(
+    redis: Redis, records: Records, start_worker: StartWorker, release: Path
+) -> None:
+    job = submit_held(redis, release)
+    sleeper = start_worker(Task.IMAGES)
+    wait_until_held(records, job)
+    sleeper.send(signal.SIGSTOP)
+    start_worker(Task.IMAGES)
+    wait_until_held(records, job, attempt=2)
+    release.touch()
+    before = wait_until_final(records, job.id)
+    sleeper.send(signal.SIGCONT)
+    sleeper.send(signal.SIGTERM)
+    assert sleeper.exit_code() == 0
+    assert records.get(job.id) == before
+    assert before.attempt == 2
+    assert_books_are_clean(redis, job.id, JobStatus.FINISHED)
+
+
+def test_a_running_image_is_canceled_at_its_next_step_and_the_worker_goes_on(
+    redis: Redis, records: Records, start_worker: StartWorker, tmp_path: Path, release: Path
+) -> None:
+    canceled = submit_held(redis, release)
+    start_worker(Task.IMAGES)
+    wait_until_held(records, canceled)
+    records.cancel(canceled.id)
+    release.touch()
+    record = wait_until_final(records, canceled.id)
+    assert record.state is JobState.CANCELED
+    assert not (tmp_path / "images").exists()
+    assert_books_are_clean(redis, canceled.id, JobStatus.STOPPED)
+    enqueue(redis, job := image_job(), records)
+    assert wait_until_final(records, job.id).state is JobState.SUCCEEDED
+
+
+def test_sigterm_lets_the_running_job_end_and_leaves_the_others_queued(
+    redis: Redis, records: Records, start_worker: StartWorker, release: Path
+) -> None:
+    running = submit_held(redis, release)
+    worker = start_worker(Task.IMAGES)
+    wait_until_held(records, running)
+    waiting = image_job()
+    enqueue(redis, waiting, records)
+    worker.send(signal.SIGTERM)
+    wait_until(
+        lambda: [status.state for status in read_all(redis)] == [WorkerState.DRAINING],
+        "the worker never said that it drains",
+    )
+    release.touch()
+    assert worker.exit_code() == 0
+    assert wait_until_final(records, running.id).state is JobState.SUCCEEDED
+    assert open_queue(redis, Task.IMAGES).job_ids == [waiting.id]
+    assert read_all(redis) == []
+
+
+def test_an_idle_worker_wakes_for_a_job_and_exits_0_on_sigterm(
+    redis: Redis, records: Records, start_worker: StartWorker
+) -> None:
+    worker = start_worker(Task.EMBEDDINGS)
+    job = embeddings_job("a b c")
+    enqueue(redis, job, records)
+    assert wait_until_final(records, job.id).state is JobState.SUCCEEDED
+    worker.send(signal.SIGTERM)
+    assert worker.exit_code() == 0
+    assert read_all(redis) == []
