@@ -1,0 +1,36 @@
+"""From logits to the predictions of a result."""
+
+import torch
+
+from tests.worker.jobs import classify_job, picture
+from tests.worker.pipelines import TinyClassifier
+from worker.classify import ClassifyTask, best
+from worker.metrics import WorkerMetrics
+from worker.residency import Residency
+
+
+def test_ties_go_to_the_lower_class_id() -> None:
+    predictions = best(torch.tensor([0.2, 0.3, 0.2, 0.3]), ("a", "b", "c", "d"), top_k=4)
+    assert [prediction.class_id for prediction in predictions] == [1, 3, 0, 2]
+
+
+def test_only_the_best_are_kept_with_their_labels() -> None:
+    predictions = best(torch.tensor([0.1, 0.7, 0.2]), ("a", "b", "c"), top_k=2)
+    assert [prediction.label for prediction in predictions] == ["b", "c"]
+
+
+def test_more_than_there_are_gives_all() -> None:
+    assert len(best(torch.tensor([0.4, 0.6]), ("a", "b"), top_k=5)) == 2
+
+
+def test_scores_are_probabilities_of_each_picture_in_order() -> None:
+    metrics = WorkerMetrics()
+    task = ClassifyTask(Residency(["vit_shapes"], lambda _: TinyClassifier(), metrics), metrics)
+    job = classify_job(picture((250, 0, 0)), picture((0, 0, 250)))
+    rows = task.forward("vit_shapes", [row.prepared for row in task.prepare(job)])
+    predictions = task.result(job, rows).predictions
+    assert [best_of[0].label for best_of in predictions] == ["red", "blue"]
+    assert (
+        sum(prediction.score for prediction in predictions[0]) == 1.0
+        or abs(sum(prediction.score for prediction in predictions[0]) - 1.0) < 1e-6
+    )

@@ -1,0 +1,65 @@
+"""The table from exceptions to failures is complete, and says nothing it should not."""
+
+import pytest
+import torch
+
+from models import errors
+from models.errors import (
+    ImageDecodeError,
+    ModelsError,
+    PresetFileError,
+    TextTooLongError,
+    UnknownPresetError,
+    WeightsError,
+)
+from worker.contract.jobs import FailureCode
+from worker.failures import BadItemError, StorageError, failure_of, worker_lost
+
+SECRET = "/secret/path"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ImageDecodeError("bad"), FailureCode.INVALID_IMAGE),
+        (TextTooLongError("long"), FailureCode.INPUT_TOO_LONG),
+        (torch.OutOfMemoryError(SECRET), FailureCode.GPU_OOM),
+        (MemoryError(SECRET), FailureCode.GPU_OOM),
+        (UnknownPresetError(SECRET), FailureCode.MODEL_LOAD),
+        (PresetFileError(SECRET), FailureCode.MODEL_LOAD),
+        (WeightsError(SECRET), FailureCode.MODEL_LOAD),
+        (StorageError(SECRET), FailureCode.STORAGE),
+        (RuntimeError(SECRET), FailureCode.INTERNAL),
+    ],
+)
+def test_each_exception_has_its_code_and_keeps_its_secrets(
+    error: Exception, code: FailureCode
+) -> None:
+    failure = failure_of(error)
+    assert failure.code is code
+    assert SECRET not in failure.message
+
+
+def test_every_error_of_models_has_a_code_of_its_own() -> None:
+    leaves = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, ModelsError) and not kind.__subclasses__()
+    ]
+    assert len(leaves) >= 5
+    assert [kind for kind in leaves if failure_of(kind("x")).code is FailureCode.INTERNAL] == []
+
+
+def test_an_input_error_speaks_for_itself() -> None:
+    assert failure_of(TextTooLongError("9 tokens; 8 are allowed")).message.startswith("9 tokens")
+
+
+def test_a_bad_item_is_named() -> None:
+    error = BadItemError(2)
+    error.__cause__ = ImageDecodeError("bad")
+    failure = failure_of(error)
+    assert (failure.code, failure.message, failure.param) == ("invalid_image", "bad", "input[2]")
+
+
+def test_a_lost_worker_has_a_code_of_its_own() -> None:
+    assert worker_lost(3).code is FailureCode.WORKER_LOST

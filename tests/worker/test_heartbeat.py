@@ -1,0 +1,62 @@
+"""What the heartbeat keeps alive."""
+
+import signal
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from tests.worker.conftest import wait_until
+from tests.worker.contract.test_workers import status
+from tests.worker.jobs import image_job
+from worker.contract.jobs import Task
+from worker.contract.records import Records, enqueue
+from worker.contract.workers import WorkerState, read_all
+from worker.heartbeat import Heartbeat
+
+LEASE_S = 0.5
+
+
+@pytest.fixture
+def heartbeat(redis: Redis, records: Records) -> Heartbeat:
+    loading = replace(status("w"), state=WorkerState.LOADING)
+    return Heartbeat(redis, records, loading, lease_s=LEASE_S, interval_s=0.05)
+
+
+def test_a_worker_is_listed_from_its_start_to_its_stop(redis: Redis, heartbeat: Heartbeat) -> None:
+    heartbeat.start()
+    assert [worker.state for worker in read_all(redis)] == [WorkerState.LOADING]
+    heartbeat.announce(WorkerState.IDLE)
+    assert [worker.state for worker in read_all(redis)] == [WorkerState.IDLE]
+    heartbeat.stop()
+    assert read_all(redis) == []
+
+
+def test_leases_are_renewed_until_they_are_let_go(
+    redis: Redis, records: Records, heartbeat: Heartbeat
+) -> None:
+    enqueue(redis, job := image_job(), records)
+    [record] = heartbeat.take([job.id])
+    first_end = records.now() + LEASE_S
+    heartbeat.start()
+    wait_until(lambda: records.now() > first_end + LEASE_S, "the clock stands still")
+    assert records.overdue(Task.IMAGES, records.now()) == []
+    heartbeat.let_go(record.id)
+    wait_until(lambda: records.overdue(Task.IMAGES, records.now()) == [job.id], "still renewed")
+    heartbeat.stop()
+
+
+def test_draining_is_never_taken_back(redis: Redis, heartbeat: Heartbeat) -> None:
+    heartbeat.note(WorkerState.DRAINING)
+    heartbeat.announce(WorkerState.IDLE)
+    assert [worker.state for worker in read_all(redis)] == [WorkerState.DRAINING]
+
+
+def test_a_signal_during_a_note_does_not_deadlock(heartbeat: Heartbeat) -> None:
+    before = signal.signal(signal.SIGUSR1, lambda *_: heartbeat.note(WorkerState.DRAINING))
+    try:
+        with heartbeat._lock:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heartbeat._status.state is WorkerState.DRAINING

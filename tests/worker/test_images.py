@@ -1,0 +1,162 @@
+"""One image job: its pictures, its progress, and the ways it can stop."""
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from redis import Redis
+
+from models.flux.sampling import DenoiseStep
+from tests.worker.jobs import image_job
+from tests.worker.pipelines import TinyPainter
+from worker.contract.image_files import ImageFiles
+from worker.contract.jobs import Failure, FailureCode, ImageJob, ImageResult, JobState
+from worker.contract.records import Outcome, Record, Records, enqueue
+from worker.images import ImageWork, Painter
+from worker.metrics import WorkerMetrics
+from worker.residency import Residency
+
+
+class Studio:
+    """An `ImageWork` whose painter can be interrupted after a step."""
+
+    def __init__(self, records: Records, directory: Path) -> None:
+        self.records = records
+        self.files = ImageFiles(directory / "images")
+        self.painter = TinyPainter()
+        metrics = WorkerMetrics()
+        residency: Residency[Painter] = Residency(["flux_shapes"], lambda _: self.painter, metrics)
+        self.work = ImageWork(residency, records, self.files, metrics)
+        self.outcomes: list[Outcome] = []
+
+    def start(self, redis: Redis, job: ImageJob) -> Record:
+        enqueue(redis, job, self.records)
+        [record] = self.records.take([job.id], "worker", 15.0)
+        assert record is not None
+        return record
+
+    def paint(self, record: Record) -> None:
+        self.work.run([record], lambda _, outcome: self.outcomes.append(outcome))
+
+
+@pytest.fixture
+def studio(records: Records, tmp_path: Path) -> Studio:
+    return Studio(records, tmp_path)
+
+
+def interrupt_after_step(
+    monkeypatch: pytest.MonkeyPatch, records: Records, record: Record, number: int
+) -> list[int]:
+    """Cancel the job when the painter is about to do the step after `number`; returns the steps."""
+    steps: list[int] = []
+    denoise = TinyPainter.denoise
+
+    def interrupted(*args: object) -> Iterator[DenoiseStep]:
+        for step in denoise(*args):  # type: ignore[arg-type]
+            steps.append(step.step)
+            yield step
+            if step.step == number:
+                records.cancel(record.id)
+
+    monkeypatch.setattr(TinyPainter, "denoise", interrupted)
+    return steps
+
+
+def test_each_seed_of_a_job_is_one_picture_of_one_loop(redis: Redis, studio: Studio) -> None:
+    studio.paint(studio.start(redis, image_job(seeds=(7, 200))))
+    [result] = studio.outcomes
+    assert isinstance(result, ImageResult)
+    assert studio.painter.num_denoise_calls == 1
+    pictures = [Image.open(studio.files.path(image.file_name)) for image in result.images]
+    assert [picture.getpixel((0, 0)) for picture in pictures] == [(7, 7, 7), (200, 200, 200)]
+    assert [image.seed for image in result.images] == [7, 200]
+
+
+def test_a_result_says_what_it_measured(redis: Redis, studio: Studio) -> None:
+    studio.paint(studio.start(redis, image_job(seeds=(1, 2))))
+    [result] = studio.outcomes
+    assert isinstance(result, ImageResult)
+    assert (result.num_text_tokens, result.num_patches) == (4, 2 * 4 * 6)
+    first = result.images[0]
+    assert (first.width, first.height) == (64, 96)
+    assert first.num_bytes == len(studio.files.read(first.file_name))
+
+
+def test_a_picture_carries_what_made_it(redis: Redis, studio: Studio) -> None:
+    job = image_job(prompt="a caf\N{LATIN SMALL LETTER E WITH ACUTE}", seeds=(7,))
+    studio.paint(studio.start(redis, job))
+    [result] = studio.outcomes
+    assert isinstance(result, ImageResult)
+    picture = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    assert json.loads(picture.info["parameters"]) == {
+        "model": "flux_shapes",
+        "prompt": job.prompt,
+        "seed": 7,
+        "width": 64,
+        "height": 96,
+        "num_inference_steps": 4,
+        "guidance_scale": None,
+        "job": job.id,
+    }
+
+
+def test_progress_counts_the_steps(redis: Redis, studio: Studio) -> None:
+    record = studio.start(redis, image_job(num_steps=4))
+    studio.paint(record)
+    after = studio.records.get(record.id)
+    assert after is not None
+    assert (after.step, after.num_steps) == (4, 4)
+
+
+def test_a_cancel_takes_effect_within_one_step(
+    redis: Redis, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = studio.start(redis, image_job(num_steps=4))
+    steps = interrupt_after_step(monkeypatch, studio.records, record, number=2)
+    studio.paint(record)
+    assert studio.outcomes == [JobState.CANCELED]
+    assert steps == [1, 2, 3]
+
+
+def test_a_deadline_ends_a_running_image(redis: Redis, studio: Studio) -> None:
+    deadline_at = time.time() + 60
+    record = studio.start(redis, image_job(deadline_at=deadline_at))
+    past = record.job.model_copy(update={"deadline_at": time.time()})
+    studio.paint(replace(record, job=past))
+    assert studio.outcomes == [JobState.EXPIRED]
+
+
+def test_a_stale_attempt_stops_and_settles_nothing(redis: Redis, studio: Studio) -> None:
+    record = studio.start(redis, image_job())
+    studio.records.release(record.id, record.attempt)
+    studio.paint(record)
+    assert studio.outcomes == []
+
+
+def test_an_error_fails_the_job_without_its_words(redis: Redis, studio: Studio) -> None:
+    studio.paint(studio.start(redis, image_job(prompt="broken")))
+    [failure] = studio.outcomes
+    assert failure == Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
+
+
+def test_a_disk_that_takes_no_picture_is_a_storage_failure(
+    redis: Redis, studio: Studio, tmp_path: Path
+) -> None:
+    (tmp_path / "images").write_text("a file where the directory should be")
+    studio.paint(studio.start(redis, image_job()))
+    [failure] = studio.outcomes
+    assert isinstance(failure, Failure)
+    assert failure.code is FailureCode.STORAGE
+
+
+def test_an_unknown_model_is_a_load_failure(redis: Redis, studio: Studio) -> None:
+    job = image_job().model_copy(update={"model": "flux_other"})
+    studio.paint(studio.start(redis, job))
+    [failure] = studio.outcomes
+    assert isinstance(failure, Failure)
+    assert failure.code is FailureCode.MODEL_LOAD
