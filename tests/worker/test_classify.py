@@ -1,5 +1,6 @@
 """From logits to the predictions of a result."""
 
+import pytest
 import torch
 
 from tests.worker.jobs import classify_job, picture
@@ -30,7 +31,4 @@ def test_scores_are_probabilities_of_each_picture_in_order() -> None:
     rows = task.forward("vit_shapes", [row.prepared for row in task.prepare(job)])
     predictions = task.result(job, rows).predictions
     assert [best_of[0].label for best_of in predictions] == ["red", "blue"]
-    assert (
-        sum(prediction.score for prediction in predictions[0]) == 1.0
-        or abs(sum(prediction.score for prediction in predictions[0]) - 1.0) < 1e-6
-    )
+    assert sum(prediction.score for prediction in predictions[0]) == pytest.approx(1.0)
