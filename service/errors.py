@@ -106,7 +106,7 @@ class SyncWaitError(ServiceError):
 
     def __init__(self, job_id: str, waited_s: float) -> None:
         message = (
-            f"job {job_id} did not finish within {waited_s:g} s and goes on; "
+            f"job {job_id} did not finish within {waited_s:.1f} s and goes on; "
             f"read it at /v1/jobs/{job_id}"
         )
         headers = {"x-should-retry": "false"}

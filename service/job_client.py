@@ -50,6 +50,7 @@ class JobClient:
         self._records = records
         self._max_queue_depth = max_queue_depth
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._is_stopping = False
         self._submit_locks = {task: asyncio.Lock() for task in Task}
 
     async def submit(self, job: AnyJob) -> None:
@@ -80,7 +81,7 @@ class JobClient:
         enqueue(self._blocking_redis, job, self._records)
 
     async def wait(self, job_id: str, timeout_s: float) -> Record:
-        """Return the final record; raises SyncWaitError when the time is over.
+        """Return the final record; raises SyncWaitError when the time is over, or the service's.
 
         A Redis that restarts meanwhile is waited for: the job is in its file.
         """
@@ -93,9 +94,14 @@ class JobClient:
                 if record is not None:
                     return record
                 remaining_s = end - loop.time()
-                if remaining_s <= 0:
-                    raise SyncWaitError(job_id, timeout_s)
+                if remaining_s <= 0 or self._is_stopping:
+                    raise SyncWaitError(job_id, timeout_s - remaining_s)
                 await _until(ended, min(remaining_s, _POLL_S))
+
+    def stop_waiting(self) -> None:
+        """End every wait: better an answer with the job's id than a closed connection."""
+        self._is_stopping = True
+        self._wake(*self._waiters)
 
     async def get(self, job_id: str) -> Record | None:
         fields = await self._redis.hgetall(record_key(job_id))

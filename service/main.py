@@ -6,6 +6,9 @@ process starts, and answers 503, without Redis: it waits for it as for its worke
 
 import asyncio
 import logging
+import signal
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +35,8 @@ from worker.contract.records import Records
 
 _REDIS_TIMEOUT_S = 5.0
 _REDIS_RETRIES = 1  # at once: a pooled connection that a restart broke, and no longer wait
+
+_LAST_WORDS_S = 5  # after the grace: to write the answers of those who waited
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -94,17 +99,37 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
         blocking_redis.close()
 
 
+class _Server(uvicorn.Server):
+    """On SIGTERM, calls that still wait for their jobs get the grace, then a 504 with the job."""
+
+    def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
+        grace_s = settings.drain_grace_s
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
+                access_log=False,  # RequestFrame writes it, with route, time and id
+                server_header=False,
+            )
+        )
+        self._app = app
+        self._grace_s = grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        parts: Parts = self._app.state.parts
+        stop = asyncio.get_running_loop().call_later(self._grace_s, parts.jobs.stop_waiting)
+        await super().shutdown(sockets)
+        stop.cancel()
+
+
 def main(settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT; open requests get the grace, then the connection closes."""
+    """Serve until SIGTERM or SIGINT, then drain and exit with 0."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=settings.drain_grace_s,
-        access_log=False,  # RequestFrame writes it, with route, time and id
-        server_header=False,
-    )
+    # uvicorn raises the signal again once it has drained: an end as asked for is no failure
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    _Server(create_app(settings), settings).run()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class ServiceSettings(BaseSettings):
     )
     drain_grace_s: int = Field(default=30, ge=0, description="wait for open requests at shutdown")
 
-    # 32 MiB: three images of the largest size in base64, or hundreds of ordinary ones
+    # 32 MiB: two images of the largest size in base64, or hundreds of ordinary ones
     max_body_bytes: int = Field(default=32 * _MIB, ge=1024, description="largest request body")
     max_image_bytes: int = Field(
         default=10 * _MIB, ge=1, description="largest image to classify, encoded"

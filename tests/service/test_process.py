@@ -1,0 +1,58 @@
+"""The service as a process: `python -m service.main`."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from tests.service.conftest import error_of, wait_for
+from worker.contract.jobs import Task
+from worker.contract.records import queue_key
+
+
+@pytest.fixture
+def process(redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Listening on a free port, with half a minute less grace than usual."""
+    environment = {
+        "TRIPTYCH_REDIS_URL": redis_url,
+        "TRIPTYCH_DATA_DIR": str(tmp_path),
+        "TRIPTYCH_PORT": "0",
+        "TRIPTYCH_DRAIN_GRACE_S": "0",
+    }
+    command = [sys.executable, "-m", "service.main"]
+    with subprocess.Popen(
+        command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"running on (http://[0-9.:]+)", line):
+            return found[1]
+    raise AssertionError("the process ended before it listened")
+
+
+def test_sigterm_answers_who_waits_and_exits_with_0(
+    process: subprocess.Popen[str], redis: Redis
+) -> None:
+    route = f"{url_of(process)}/v1/embeddings"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.post, route, json={"input": "x"}, timeout=20)
+        wait_for(lambda: redis.llen(queue_key(Task.EMBEDDINGS)) == 1)
+        process.send_signal(signal.SIGTERM)
+        error = error_of(waiting.result(timeout=20), 504)
+    assert error["code"] == "sync_wait_timeout"
+    assert str(error["job_id"]).startswith("job_")
+    assert process.wait(timeout=20) == 0
+    assert redis.llen(queue_key(Task.EMBEDDINGS)) == 1, "the job goes on"
