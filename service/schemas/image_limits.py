@@ -1,0 +1,111 @@
+"""What a preset's limits make of the fields of an image request: defaults filled in, or a 400.
+
+Nothing is rounded or cut to fit: what a preset does not take is refused, with what it takes.
+"""
+
+import re
+import secrets
+from typing import Literal
+
+from models.presets import ImageLimits, Preset
+from service.errors import RequestError, shown
+
+Quality = Literal["low", "medium", "high", "xhigh", "max"]
+
+MAX_SEED = 2**63 - 1
+_RANDOM_SEEDS = 2**32  # small enough for the numbers of every JSON reader
+_MAX_ASPECT = 3  # OpenAI's: 1:3 to 3:1
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+
+# The number of steps of a tier, as a multiple of the preset's default.
+_STEPS_FACTORS: dict[Quality, float] = {"low": 0.5, "medium": 1, "high": 2, "xhigh": 3, "max": 4}
+_QUALITIES: dict[str, Quality] = {
+    "auto": "medium",
+    "standard": "medium",
+    "hd": "high",
+    **{quality: quality for quality in _STEPS_FACTORS},
+}
+
+
+def num_images_of(n: int | None, limits: ImageLimits) -> int:
+    return 1 if n is None else _at_most("n", n, limits.max_images)
+
+
+def _at_most(param: str, value: int, maximum: int) -> int:
+    if value > maximum:
+        raise RequestError(param, f"{param}: got {value}; allowed: 1 to {maximum}")
+    return value
+
+
+def seeds_of(seed: int | None, num_images: int) -> tuple[int, ...]:
+    first = secrets.randbelow(_RANDOM_SEEDS) if seed is None else seed
+    return tuple((first + i) & MAX_SEED for i in range(num_images))
+
+
+def num_steps_of(num_steps: int | None, quality: str | None, limits: ImageLimits) -> int:
+    """Explicit steps win over the tier."""
+    if num_steps is None:
+        return _tier_steps(limits)[_QUALITIES[quality or "auto"]]
+    return _at_most("num_inference_steps", num_steps, limits.max_num_steps)
+
+
+def size_of(size: str | None, limits: ImageLimits) -> tuple[int, int]:
+    """Width and height. Nothing is rounded: a size that does not fit is refused."""
+    if size is None or size == "auto":
+        return limits.default_width, limits.default_height
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise RequestError("size", f"size: got {shown(size)}; allowed: auto or WIDTHxHEIGHT")
+    width, height = int(match[1]), int(match[2])
+    reason = _size_fault(width, height, limits)
+    if reason is not None:
+        raise RequestError("size", f"size: got {shown(size)}: {reason}")
+    return width, height
+
+
+def _size_fault(width: int, height: int, limits: ImageLimits) -> str | None:
+    for name, side in (("width", width), ("height", height)):
+        if side % limits.side_multiple:
+            return f"{name} {side} is not a multiple of {limits.side_multiple}"
+        if not limits.min_side <= side <= limits.max_side:
+            return f"{name} {side} is not in {limits.min_side} to {limits.max_side}"
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        return f"longer than 1:{_MAX_ASPECT}; allowed: 1:{_MAX_ASPECT} to {_MAX_ASPECT}:1"
+    if width * height > limits.max_pixels:
+        return f"{width * height} pixels; allowed: at most {limits.max_pixels}"
+    return None
+
+
+def guidance_of(value: float | None, preset: Preset, limits: ImageLimits) -> float | None:
+    if value is None:
+        return limits.default_guidance_scale
+    if limits.default_guidance_scale is None:
+        raise RequestError(
+            "guidance_scale",
+            f"guidance_scale: got {value:g}; allowed: null, for {preset.name} has no guidance",
+            "unsupported_parameter",
+        )
+    if value > limits.max_guidance_scale:
+        raise RequestError(
+            "guidance_scale",
+            f"guidance_scale: got {value:g}; allowed: 0 to {limits.max_guidance_scale:g}",
+        )
+    return value
+
+
+def _tier_steps(limits: ImageLimits) -> dict[Quality, int]:
+    """The steps of each tier, from few to many, inside what the preset takes."""
+    default, most = limits.default_num_steps, limits.max_num_steps
+    return {
+        quality: min(max(1, round(default * factor)), most)
+        for quality, factor in _STEPS_FACTORS.items()
+    }
+
+
+def tier_of(num_steps: int, limits: ImageLimits) -> Quality:
+    """The highest tier that these steps reach."""
+    reached: Quality = "low"
+    for quality, steps in _tier_steps(limits).items():
+        if _tier_steps(limits)[reached] < steps <= num_steps:
+            reached = quality
+    return reached
