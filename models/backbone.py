@@ -61,14 +61,15 @@ class Backbone(nn.Module):
     ) -> Self:
         """Build the backbone of a preset, in evaluation mode, on the CPU.
 
-        `preset` is a built-in name or a directory; `dtype` None means float32, as in KerasHub,
-        whatever the files hold; `overrides` replace arguments of the constructor.
+        `preset` is a built-in name or a directory, in KerasHub's form or of diffusers' Flux;
+        `dtype` None means float32, as in KerasHub, whatever the files hold; `overrides` replace
+        arguments of the constructor.
 
         Raises UnknownPresetError for no such preset, PresetFileError for a missing or malformed
         file, WeightsError for weights that do not fit, PresetError for a preset of another class.
         """
         directory = preset_files.find_directory(preset)
-        stored = preset_files.read_object(directory, preset_files.CONFIG_FILE)
+        stored = _read_config(directory)
         family = _family(stored.class_name, preset)
         if not issubclass(family, cls):
             raise PresetError(
@@ -79,7 +80,7 @@ class Backbone(nn.Module):
         target = as_torch_dtype(dtype)
         backbone = _build(family, config, "meta" if load_weights else "cpu", preset)
         if load_weights:
-            preset_files.load_weights(backbone, directory / preset_files.WEIGHTS_FILE, target)
+            _load_weights(backbone, directory, target)
         return cast(Self, backbone.to(target).eval().requires_grad_(trainable))
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
@@ -145,3 +146,21 @@ def _build(
         raise PresetError(
             f"preset {str(preset)!r} does not fit {family.__name__}: {error}"
         ) from error
+
+
+def _read_config(directory: Path) -> preset_files.KerasObject:
+    if not preset_files.is_diffusers_directory(directory):
+        return preset_files.read_object(directory, preset_files.CONFIG_FILE)
+    from models.flux.diffusers_directory import read_transformer_config
+
+    with torch.device("meta"):
+        return read_transformer_config(directory).build().to_keras_object()
+
+
+def _load_weights(backbone: Backbone, directory: Path, dtype: torch.dtype) -> None:
+    if not preset_files.is_diffusers_directory(directory):
+        preset_files.load_weights(backbone, directory / preset_files.WEIGHTS_FILE, dtype)
+        return
+    from models.flux.diffusers_directory import load_backbone
+
+    backbone.load_state_dict(load_backbone(directory, "cpu", dtype).state_dict(), assign=True)

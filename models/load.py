@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from models.fnet.text_embedder import TextEmbedder
     from models.vit.image_classifier import ImageClassifier
 
-DIFFUSERS_INDEX_FILE = "model_index.json"  # what makes a directory one of diffusers' layout
-
 
 def load_pipeline(
     name_or_directory: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
@@ -27,7 +25,7 @@ def load_pipeline(
     WeightsError for weights that do not fit, PresetError for a class without a pipeline.
     """
     directory = preset_files.find_directory(name_or_directory)
-    if (directory / DIFFUSERS_INDEX_FILE).is_file():
+    if preset_files.is_diffusers_directory(directory):
         from models.flux.text_to_image import TextToImage
 
         return TextToImage.from_directory(directory, device, dtype)

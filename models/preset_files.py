@@ -33,6 +33,8 @@ TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
 LABELS_FILE = "labels.json"  # class names in order of class id; KerasHub has no such file
 
+DIFFUSERS_INDEX_FILE = "model_index.json"  # what makes a directory one of diffusers' layout
+
 MAX_NAMES_IN_MESSAGE = 5
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -65,12 +67,24 @@ def find_directory(preset: str | Path) -> Path:
     return directory
 
 
+def is_diffusers_directory(directory: Path) -> bool:
+    return (directory / DIFFUSERS_INDEX_FILE).is_file()
+
+
 def read_object(directory: Path, name: str) -> KerasObject:
     """Read a serialised object.
 
     Raises PresetFileError for a missing or malformed file.
     """
-    return _parse(_read_json(directory / name), KerasObject, directory / name)
+    return read_model(directory, name, KerasObject)
+
+
+def read_model(directory: Path, name: str, model: type[Config]) -> Config:
+    """Read a JSON file into a pydantic model.
+
+    Raises PresetFileError for a missing file or one that does not fit.
+    """
+    return _parse(_read_json(directory / name), model, directory / name)
 
 
 def read_config(directory: Path, name: str, model: type[Config]) -> Config:

@@ -1,0 +1,183 @@
+"""Backbone: presets by name and directory, strictness, saving."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models import Backbone, FluxBackbone, FNetBackbone, ViTBackbone
+from models.errors import PresetError, PresetFileError, UnknownPresetError, WeightsError
+from tests.models.random_weights import randomise
+
+
+@pytest.fixture
+def backbone() -> FNetBackbone:
+    backbone = FNetBackbone(20, 1, 8, 12, max_sequence_length=16)
+    randomise(backbone)
+    return backbone.eval()
+
+
+@pytest.fixture
+def preset(backbone: FNetBackbone, tmp_path: Path) -> Path:
+    backbone.save_to_preset(tmp_path / "preset")
+    return tmp_path / "preset"
+
+
+def change_weights(preset: Path, name: str, tensor: torch.Tensor | None) -> None:
+    """Replace one tensor of the file, or drop it."""
+    weights = load_file(preset / "model.safetensors")
+    weights.pop(name, None)
+    save_file(weights | ({} if tensor is None else {name: tensor}), preset / "model.safetensors")
+
+
+def test_what_was_saved_comes_back(backbone: FNetBackbone, preset: Path) -> None:
+    loaded = Backbone.from_preset(preset)
+
+    assert isinstance(loaded, FNetBackbone)
+    assert loaded.get_config() == backbone.get_config()
+    assert not loaded.training
+    torch.testing.assert_close(loaded.state_dict(), backbone.state_dict(), atol=0, rtol=0)
+
+
+def test_a_directory_may_be_given_as_a_string(preset: Path) -> None:
+    assert FNetBackbone.from_preset(str(preset)).num_layers == 1
+
+
+def test_the_configuration_has_kerashubs_form(preset: Path) -> None:
+    config = json.loads((preset / "config.json").read_text())
+
+    assert config["registered_name"] == "keras_hub>FNetBackbone"
+    assert config["config"]["name"] == "f_net_backbone"
+    assert config["config"]["dtype"]["config"] == {"name": "float32"}
+    assert config["config"]["intermediate_dim"] == 12
+    assert json.loads((preset / "metadata.json").read_text())["parameter_count"] == 724
+
+
+def test_saving_leaves_other_files_alone(backbone: FNetBackbone, preset: Path) -> None:
+    (preset / "README.md").write_text("mine")
+
+    backbone.save_to_preset(preset)
+
+    assert (preset / "README.md").read_text() == "mine"
+    assert sorted(path.name for path in preset.iterdir()) == [
+        "README.md",
+        "config.json",
+        "metadata.json",
+        "model.safetensors",
+    ]
+
+
+def test_a_configuration_of_keras_nlp_is_read(preset: Path) -> None:
+    config = json.loads((preset / "config.json").read_text())
+    config |= {"registered_name": "keras_nlp>FNetBackbone", "module": "keras_nlp.src", "assets": []}
+    (preset / "config.json").write_text(json.dumps(config))
+
+    assert isinstance(Backbone.from_preset(preset), FNetBackbone)
+
+
+def test_an_override_replaces_an_argument_of_the_constructor(preset: Path) -> None:
+    assert FNetBackbone.from_preset(preset, dropout=0.5).get_config()["dropout"] == 0.5
+
+
+def test_an_unknown_override_is_refused(preset: Path) -> None:
+    with pytest.raises(PresetError, match="depth"):
+        FNetBackbone.from_preset(preset, depth=3)
+
+
+def test_without_weights_the_values_are_fresh(preset: Path) -> None:
+    (preset / "model.safetensors").unlink()
+
+    fresh = FNetBackbone.from_preset(preset, load_weights=False)
+
+    assert fresh.pooled_dense.weight.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_the_dtype_may_be_chosen(preset: Path, dtype: torch.dtype | str) -> None:
+    loaded = FNetBackbone.from_preset(preset, dtype=dtype)
+
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_weights_of_half_precision_come_back_as_float32(
+    backbone: FNetBackbone, preset: Path
+) -> None:
+    backbone.half().save_to_preset(preset)
+
+    assert FNetBackbone.from_preset(preset).pooled_dense.weight.dtype == torch.float32
+
+
+def test_a_dtype_that_is_not_floating_is_refused(preset: Path) -> None:
+    with pytest.raises(ValueError, match="'int8' is not a floating dtype"):
+        FNetBackbone.from_preset(preset, dtype="int8")
+
+
+@pytest.mark.parametrize("is_trainable", [True, False])
+def test_weights_train_or_not_as_asked(preset: Path, is_trainable: bool) -> None:
+    loaded = FNetBackbone.from_preset(preset, trainable=is_trainable)
+
+    assert {parameter.requires_grad for parameter in loaded.parameters()} == {is_trainable}
+
+
+def test_a_preset_of_another_family_is_refused(preset: Path) -> None:
+    with pytest.raises(PresetError, match="holds a FNetBackbone, which is not a ViTBackbone"):
+        ViTBackbone.from_preset(preset)
+
+
+def test_a_class_that_is_no_backbone_of_ours_is_refused(preset: Path) -> None:
+    config = json.loads((preset / "config.json").read_text()) | {"class_name": "BertBackbone"}
+    (preset / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(PresetError, match="BertBackbone, not one of FNetBackbone, FluxBackbone"):
+        Backbone.from_preset(preset)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownPresetError, match=r"'vit_bricks' is not one of .*vit_shapes"):
+        Backbone.from_preset("vit_bricks")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(preset: Path, name: str) -> None:
+    (preset / name).unlink()
+
+    with pytest.raises(PresetFileError, match=f"{name} is missing"):
+        Backbone.from_preset(preset)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_file_is_named(preset: Path, name: str) -> None:
+    (preset / name).write_bytes(b"\x80 no such thing")
+
+    with pytest.raises(PresetFileError, match=name):
+        Backbone.from_preset(preset)
+
+
+def test_a_missing_tensor_is_named(preset: Path) -> None:
+    change_weights(preset, "pooled_dense.bias", None)
+
+    with pytest.raises(WeightsError, match=r"missing: pooled_dense\.bias"):
+        Backbone.from_preset(preset)
+
+
+def test_a_tensor_too_many_is_named(preset: Path) -> None:
+    change_weights(preset, "surprise", torch.zeros(1))
+
+    with pytest.raises(WeightsError, match="left over: surprise"):
+        Backbone.from_preset(preset)
+
+
+def test_a_tensor_of_a_wrong_shape_is_named(preset: Path) -> None:
+    change_weights(preset, "pooled_dense.bias", torch.zeros(9))
+
+    with pytest.raises(WeightsError, match=r"pooled_dense\.bias is \[9\], not \[8\]"):
+        Backbone.from_preset(preset)
+
+
+def test_presets_are_listed_by_family() -> None:
+    assert list(ViTBackbone.presets) == ["vit_shapes"]
+    assert list(FNetBackbone.presets) == ["f_net_shapes"]
+    assert list(FluxBackbone.presets) == ["flux_shapes"]
+    assert set(Backbone.presets) == {"flux_shapes", "vit_shapes", "f_net_shapes"}

@@ -1,0 +1,73 @@
+"""load_pipeline: the directory's content decides about the pipeline."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from models import Backbone, FluxBackbone
+from models.errors import PresetError, PresetFileError, UnknownPresetError
+from models.flux.text_to_image import TextToImage
+from models.load import load_pipeline
+from tests.models.flux.conftest import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def flux_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("flux")
+    pipeline: FluxPipeline = tiny_pipeline(has_guidance=True, use_dynamic_shifting=False)
+    pipeline.save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def test_a_diffusers_directory_gives_text_to_image(flux_directory: Path) -> None:
+    pipeline = load_pipeline(flux_directory)
+
+    assert isinstance(pipeline, TextToImage)
+    assert pipeline.has_guidance
+
+
+def test_the_backbone_of_a_diffusers_directory_is_a_preset_too(flux_directory: Path) -> None:
+    pipeline = load_pipeline(flux_directory)
+    assert isinstance(pipeline, TextToImage)
+
+    backbone = Backbone.from_preset(flux_directory)
+
+    assert isinstance(backbone, FluxBackbone)
+    torch.testing.assert_close(backbone.state_dict(), pipeline.backbone.state_dict())
+
+
+def test_a_flux_backbone_saves_itself_as_a_preset(flux_directory: Path, tmp_path: Path) -> None:
+    backbone = FluxBackbone.from_preset(flux_directory)
+
+    backbone.save_to_preset(tmp_path)
+
+    again = Backbone.from_preset(tmp_path)
+    torch.testing.assert_close(again.state_dict(), backbone.state_dict(), atol=0, rtol=0)
+
+
+def test_a_class_without_a_pipeline_is_refused(flux_directory: Path, tmp_path: Path) -> None:
+    FluxBackbone.from_preset(flux_directory).save_to_preset(tmp_path)
+
+    with pytest.raises(PresetError, match="holds a FluxBackbone; pipelines exist for"):
+        load_pipeline(tmp_path)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(UnknownPresetError, match="no directory has this path"):
+        load_pipeline("no/such/preset")
+
+
+def test_a_directory_without_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PresetFileError, match=r"config\.json is missing"):
+        load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"class_name": 3}', json.dumps({"config": {}})])
+def test_a_configuration_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+
+    with pytest.raises(PresetFileError, match=r"config\.json is malformed"):
+        load_pipeline(tmp_path)

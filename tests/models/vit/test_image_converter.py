@@ -1,0 +1,115 @@
+"""ImageConverter: any picture to the numbers that a preset expects."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.vit.image_converter import ImageConverter, ImageConverterConfig
+
+EXIF_ORIENTATION, ROTATED_90_CLOCKWISE = 0x0112, 6
+
+
+def converter_of(
+    height: int = 8, width: int = 8, antialias: bool = True, crop_to_aspect_ratio: bool = True
+) -> ImageConverter:
+    config = ImageConverterConfig(
+        image_size=(height, width), antialias=antialias, crop_to_aspect_ratio=crop_to_aspect_ratio
+    )
+    return ImageConverter(config)
+
+
+def noise(height: int, width: int) -> Image.Image:
+    generator = np.random.default_rng(0)
+    return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_every_channel_is_scaled_and_offset() -> None:
+    config = ImageConverterConfig(image_size=(4, 4), scale=(1.0, 0.5, 0.1), offset=(0.0, -1.0, 3.0))
+
+    pixels = ImageConverter(config)(Image.new("RGB", (4, 4), (10, 20, 30)))
+
+    torch.testing.assert_close(pixels, torch.tensor([10.0, 9.0, 6.0]).expand(4, 4, 3))
+
+
+def test_resizing_with_antialias_equals_pillows_to_one_grey_level() -> None:
+    picture = noise(61, 61)
+
+    pixels = converter_of(16, 16)(picture)
+
+    expected = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32)
+    assert np.abs(pixels.numpy() - expected).max() <= 1.0
+
+
+def test_resizing_without_antialias_takes_the_nearest_pixels_only() -> None:
+    picture = noise(8, 8)
+
+    pixels = converter_of(2, 2, antialias=False)(picture)
+
+    corner = np.asarray(picture, dtype=np.float32)[1:3, 1:3].mean(axis=(0, 1))
+    assert np.abs(pixels[0, 0].numpy() - corner).max() <= 0.5
+
+
+def test_levels_are_whole_after_the_resize() -> None:
+    pixels = converter_of(7, 7)(noise(30, 30))
+
+    assert torch.equal(pixels, pixels.round())
+
+
+def test_a_wide_picture_loses_its_sides() -> None:
+    picture = Image.new("RGB", (30, 10), "red")
+    picture.paste("blue", (10, 0, 20, 10))
+
+    pixels = converter_of()(picture)
+
+    assert torch.equal(pixels, torch.tensor([0.0, 0.0, 255.0]).expand(8, 8, 3))
+
+
+def test_without_cropping_a_wide_picture_is_squeezed() -> None:
+    picture = Image.new("RGB", (30, 10), "red")
+    picture.paste("blue", (10, 0, 20, 10))
+
+    pixels = converter_of(crop_to_aspect_ratio=False)(picture)
+
+    assert torch.equal(pixels[0, 0], torch.tensor([255.0, 0.0, 0.0]))
+
+
+def test_a_picture_is_turned_upright_as_its_exif_says() -> None:
+    picture = Image.new("RGB", (8, 8), "red")
+    picture.paste("blue", (0, 0, 8, 4))  # the top, which is at the right when turned
+    picture.getexif()[EXIF_ORIENTATION] = ROTATED_90_CLOCKWISE
+
+    pixels = converter_of()(picture)
+
+    assert torch.equal(pixels[0, 7], torch.tensor([0.0, 0.0, 255.0]))
+    assert torch.equal(pixels[7, 0], torch.tensor([255.0, 0.0, 0.0]))
+
+
+def test_what_is_transparent_is_white() -> None:
+    pixels = converter_of()(Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
+
+    assert torch.equal(pixels, torch.full((8, 8, 3), 255.0))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.new("L", (8, 8), 100),
+        Image.new("P", (8, 8), 0),
+        Image.new("CMYK", (8, 8), (0, 0, 0, 155)),
+        Image.new("1", (8, 8), 1),
+        Image.new("LA", (8, 8), (100, 255)),
+        Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16)),
+        Image.new("RGB", (1, 1)),
+        Image.new("RGB", (500, 1)),
+    ],
+    ids=lambda picture: f"{picture.mode} {picture.width}x{picture.height}",
+)
+def test_every_mode_and_size_is_accepted(picture: Image.Image) -> None:
+    assert converter_of()(picture).shape == (8, 8, 3)
+
+
+def test_sixteen_bits_are_scaled_to_eight() -> None:
+    picture = Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16))
+
+    assert torch.equal(converter_of()(picture), torch.full((8, 8, 3), 100.0))
