@@ -93,25 +93,21 @@ def neighbour(scene: Scene, rng: random.Random) -> Scene:
             return other
 
 
-class Pairs:
-    """An endless stream of batches: two texts for each of many different scenes."""
+def pairs(tokenizer: Tokenizer, seed: int) -> tuple[list[TokenizedText], list[TokenizedText]]:
+    """Draw two texts for each of many different scenes."""
+    rng = random.Random(seed)
+    drawn = rng.sample(list(all_scenes()), NUM_SCENES)
+    near = [neighbour(scene, rng) for scene in drawn]
+    scenes = list(dict.fromkeys(drawn + near))
+    num_sentences = rng.choices(list(NUM_SENTENCES), list(NUM_SENTENCES.values()))[0]
 
-    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
-        self._tokenizer, self._rng = tokenizer, random.Random(seed)
-        self._scenes = list(all_scenes())
-
-    def batch(self) -> tuple[list[TokenizedText], list[TokenizedText]]:
-        drawn = self._rng.sample(self._scenes, NUM_SCENES)
-        near = [neighbour(scene, self._rng) for scene in drawn]
-        scenes = list(dict.fromkeys(drawn + near))
-        num_sentences = self._rng.choices(*zip(*NUM_SENTENCES.items(), strict=True))[0]
-        return self._texts(scenes, 1), self._texts(scenes, num_sentences)
-
-    def _texts(self, scenes: list[Scene], num_sentences: int) -> list[TokenizedText]:
+    def texts(num_sentences: int) -> list[TokenizedText]:
         return [
-            self._tokenizer(" ".join(spoken(scene, self._rng) for _ in range(num_sentences)))
+            tokenizer(" ".join(spoken(scene, rng) for _ in range(num_sentences)))
             for scene in scenes
         ]
+
+    return texts(1), texts(num_sentences)
 
 
 def embed_all(backbone: FNetBackbone, texts: list[TokenizedText]) -> Tensor:
@@ -126,11 +122,10 @@ def embed_all(backbone: FNetBackbone, texts: list[TokenizedText]) -> Tensor:
 
 def train_embedder(backbone: FNetBackbone, tokenizer: Tokenizer, run: Run) -> float:
     """Train in place; return the seconds that it took."""
-    pairs = Pairs(tokenizer, seed=5)
     backbone.train()
 
-    def loss_at(_step: int) -> Tensor:
-        first, second = pairs.batch()
+    def loss_at(step: int) -> Tensor:
+        first, second = pairs(tokenizer, seed=step)
         scores = embed_all(backbone, first) @ embed_all(backbone, second).T / TEMPERATURE
         targets = torch.arange(len(scores))
         return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
@@ -142,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True, help="for the checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="the directory of the preset")
-    parser.add_argument("--num-steps", type=int, default=1500)
+    parser.add_argument("--num-steps", type=int, default=1200)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import trange
+from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,13 @@ def train(run: Run, module: nn.Module, loss_at: Callable[[int], Tensor]) -> floa
     )
     first, spent_s = _resume(run, module, average, optimizer)
     started = time.process_time() - spent_s
-    for step in (bar := trange(first, run.num_steps, desc=run.name, initial=first)):
+    steps = range(first, run.num_steps)
+    for step in (bar := tqdm(steps, run.name, run.num_steps, initial=first)):
         for group in optimizer.param_groups:
             group["lr"] = _rate(run, step)
         loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         _mix_into(average, module, min(AVERAGE_DECAY, (1 + step) / (10 + step)))

@@ -57,17 +57,16 @@ class Batch:
 
 
 class Pictures:
-    """An endless stream of worn renderings."""
+    """Worn renderings without end; the seed of a batch decides about all of it."""
 
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self) -> None:
         self._scenes = list(all_scenes())
         self._class_ids = {name: i for i, name in enumerate(labels())}
 
-    def batch(self, size: int) -> Batch:
-        scenes = self._rng.choices(self._scenes, k=size)
-        pictures = [self._coded(render(scene, self._rng, RENDER_SIDE)) for scene in scenes]
+    def batch(self, seed: int, size: int) -> Batch:
+        rng = random.Random(seed)
+        scenes = rng.choices(self._scenes, k=size)
+        pictures = [_coded(render(scene, rng, RENDER_SIDE), rng) for scene in scenes]
         pixels = torch.from_numpy(np.stack([np.array(picture) for picture in pictures]))
         images = F.interpolate(
             pixels.permute(0, 3, 1, 2).float() / HALF_RANGE - 1.0,
@@ -76,15 +75,17 @@ class Pictures:
             antialias=True,
         )
         ids = [self._class_ids[scene.label] for scene in scenes]
-        return Batch(wear(images, self._generator).permute(0, 2, 3, 1), torch.tensor(ids))
+        worn = wear(images, torch.Generator().manual_seed(seed))
+        return Batch(worn.permute(0, 2, 3, 1), torch.tensor(ids))
 
-    def _coded(self, picture: Image.Image) -> Image.Image:
-        """Send some pictures through JPEG."""
-        if self._rng.random() >= JPEG_SHARE:
-            return picture
-        encoded = io.BytesIO()
-        picture.save(encoded, "JPEG", quality=self._rng.randint(30, 95))
-        return Image.open(encoded).convert("RGB")
+
+def _coded(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Send some pictures through JPEG."""
+    if rng.random() >= JPEG_SHARE:
+        return picture
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=rng.randint(30, 95))
+    return Image.open(encoded).convert("RGB")
 
 
 def wear(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -120,11 +121,11 @@ def _motions(even: Callable[..., Tensor], size: int) -> Tensor:
 
 def train_classifier(classifier: ImageClassifier, run: Run) -> float:
     """Train in place; return the seconds that it took."""
-    pictures = Pictures(seed=run.num_steps)
+    pictures = Pictures()
     module = nn.ModuleList([classifier.backbone, classifier.head]).train()
 
-    def loss_at(_step: int) -> Tensor:
-        batch = pictures.batch(BATCH_SIZE)
+    def loss_at(step: int) -> Tensor:
+        batch = pictures.batch(seed=step, size=BATCH_SIZE)
         logits = classifier.head(classifier.backbone(images=batch.images))
         return F.cross_entropy(logits, batch.class_ids)
 
@@ -135,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True, help="for the checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="the directory of the preset")
-    parser.add_argument("--num-steps", type=int, default=2200)
+    parser.add_argument("--num-steps", type=int, default=4000)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(1)
