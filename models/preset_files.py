@@ -95,6 +95,14 @@ def read_config(directory: Path, name: str, model: type[Config]) -> Config:
     return _parse(read_object(directory, name).config, model, directory / name)
 
 
+def read_plain(directory: Path, name: str, model: type[Config]) -> Config:
+    """Read a JSON file that is not a serialised object into a pydantic model.
+
+    Raises PresetFileError for a missing file or one that does not fit.
+    """
+    return _parse(_read_json(directory / name), model, directory / name)
+
+
 def read_labels(directory: Path) -> tuple[str, ...]:
     """Read the class names in order of class id.
 

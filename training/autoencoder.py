@@ -1,7 +1,7 @@
 """Train the 16-channel, 8x autoencoder of `flux_shapes`.
 
-It has no attention, so it is trained on crops and used at any size. The latents are made as the Flux
-pipeline expects them: after `(z - shift) * scaling` each channel has unit spread.
+It has no attention, so it is trained on crops and used at any size. The latents are made as the
+Flux pipeline expects them: after `(z - shift) * scaling` each channel has unit spread.
 """
 
 import logging
@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 SCALING_FACTOR = 0.3611  # FLUX.1's own values, kept so that the loading code has one rule
 SHIFT_FACTOR = 0.1159
-LATENT_NOISE = 0.15  # relative to the latents' spread: the decoder forgives what the denoiser misses
+LATENT_NOISE = (
+    0.15  # relative to the latents' spread: the decoder forgives what the denoiser misses
+)
 CROP = 64
 
 
@@ -77,8 +79,10 @@ def train_autoencoder(directory: Path, num_steps: int, batch_size: int, side: in
         if step % 100 == 99:
             logger.info(
                 "autoencoder step=%d l1=%.4f elapsed_s=%.0f",
-                step + 1, error.mean().item(), time.monotonic() - started,
-            )  # fmt: skip
+                step + 1,
+                error.mean().item(),
+                time.monotonic() - started,
+            )
     model.eval()
     with torch.no_grad():
         _normalise_latents(model, _crops(pictures, side, 256, generator))

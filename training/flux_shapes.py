@@ -30,13 +30,13 @@ from models.flux.text_encoders import TextEncoders
 from training.autoencoder import SCALING_FACTOR, SHIFT_FACTOR, train_autoencoder
 from training.pictures import draw_scenes, render_pool
 from training.shapes_world import Scene
-from training.text_encoders import MAX_TOKENS, WIDTH, train_text_encoders, varied_caption
+from training.text_encoders import WIDTH, train_text_encoders, varied_caption
 
 logger = logging.getLogger(__name__)
 
 SIDE = 128
 PARTIAL_SHARE = 0.15  # captions that leave something out
-EMPTY_SHARE = 0.06  # captions dropped, so that there is an unconditional velocity to guide away from
+EMPTY_SHARE = 0.06  # captions dropped: an unconditional velocity to guide away from
 SIGMA_SHIFT = 2.0  # more training at high noise, where the scene is decided
 EMA_DECAY = 0.998
 GUIDANCE_RANGE = (1.0, 5.0)
@@ -177,7 +177,9 @@ def distillation_loss(
     return (predicted - target).square().mean()
 
 
-def progress(budget: Budget, resume_at: int, spent_s: float, label: str) -> Iterator[tuple[int, float]]:
+def progress(
+    budget: Budget, resume_at: int, spent_s: float, label: str
+) -> Iterator[tuple[int, float]]:
     """Count steps with the share of the budget that is spent, in [0, 1)."""
     started = time.monotonic() - spent_s
     for step in (bar := trange(resume_at, budget.num_steps, desc=label)):
@@ -249,8 +251,12 @@ class Trainer:
                 self.step, self.spent_s = step + 1, time.monotonic() - started
                 logger.info(
                     "%s step=%d share=%.3f loss=%.4f elapsed_s=%.0f",
-                    label, self.step, share, mean_loss, self.spent_s,
-                )  # fmt: skip
+                    label,
+                    self.step,
+                    share,
+                    mean_loss,
+                    self.spent_s,
+                )
                 self.save()
         self.spent_s, self.is_finished = time.monotonic() - started, True
         self.save()
@@ -258,8 +264,9 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
-        averages = list(self.average.parameters())
-        torch._foreach_lerp_(averages, list(self.backbone.parameters()), 1.0 - decay)
+        pairs = zip(self.average.parameters(), self.backbone.parameters(), strict=True)
+        for average, current in pairs:
+            average.lerp_(current, 1.0 - decay)
 
 
 def train_transformer(work_dir: Path, flow: Budget, distillation: Budget) -> FluxBackbone:

@@ -155,7 +155,9 @@ def render(scene: Scene, rng: random.Random, side: int) -> Image.Image:
     """Draw the scene with jitter, RGB, `side` pixels square."""
     canvas = side * SUPERSAMPLING
     radius = rng.uniform(*RADIUS_RANGES[scene.size]) * canvas
-    x, y = ((c + rng.uniform(-CENTRE_JITTER, CENTRE_JITTER)) * canvas for c in CENTRES[scene.position])
+    x, y = (
+        (c + rng.uniform(-CENTRE_JITTER, CENTRE_JITTER)) * canvas for c in CENTRES[scene.position]
+    )
     angle = math.radians(rng.uniform(-ANGLE_JITTER_DEGREES, ANGLE_JITTER_DEGREES))
     mask = Image.new("L", (canvas, canvas), 0)
     _draw(ImageDraw.Draw(mask), scene.shape, x, y, radius, angle)

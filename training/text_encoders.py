@@ -101,7 +101,7 @@ def _merges(bpe: Tokenizer) -> list[list[str]]:
 
 
 class Reader(nn.Module):
-    """Linear heads over features [B, D], one per attribute: the training signal, then thrown away."""
+    """Linear heads over features [B, D], one per attribute; thrown away after training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,17 +143,29 @@ def train_text_encoders(directory: Path, num_steps: int, batch_size: int = 128) 
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
     t5 = T5EncoderModel(
         T5Config(
-            vocab_size=len(t5_tokenizer), d_model=WIDTH, d_kv=32, num_heads=4, d_ff=256,
-            num_layers=3, feed_forward_proj="gated-gelu", dropout_rate=0.0,
-        )  # fmt: skip
+            vocab_size=len(t5_tokenizer),
+            d_model=WIDTH,
+            d_kv=32,
+            num_heads=4,
+            d_ff=256,
+            num_layers=3,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+        )
     )
     clip = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(clip_tokenizer), hidden_size=WIDTH, intermediate_size=256,
-            num_hidden_layers=3, num_attention_heads=4, projection_dim=WIDTH,
-            max_position_embeddings=MAX_TOKENS, bos_token_id=clip_tokenizer.bos_token_id,
-            eos_token_id=clip_tokenizer.eos_token_id, pad_token_id=clip_tokenizer.pad_token_id,
-        )  # fmt: skip
+            vocab_size=len(clip_tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=256,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            projection_dim=WIDTH,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=clip_tokenizer.bos_token_id,
+            eos_token_id=clip_tokenizer.eos_token_id,
+            pad_token_id=clip_tokenizer.pad_token_id,
+        )
     )
     t5_reader, clip_reader = Reader(), Reader()
     modules = nn.ModuleList([t5, clip, t5_reader, clip_reader])
@@ -175,9 +187,12 @@ def train_text_encoders(directory: Path, num_steps: int, batch_size: int = 128) 
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         if step % 100 == 99:
             logger.info(
-                "text_encoders step=%d loss=%.4f t5=%.4f clip=%.4f", step + 1, loss.item(),
-                t5_reader.accuracy(text, targets), clip_reader.accuracy(pooled, targets),
-            )  # fmt: skip
+                "text_encoders step=%d loss=%.4f t5=%.4f clip=%.4f",
+                step + 1,
+                loss.item(),
+                t5_reader.accuracy(text, targets),
+                clip_reader.accuracy(pooled, targets),
+            )
     t5.eval().save_pretrained(directory / "text_encoder_2")
     clip.eval().save_pretrained(directory / "text_encoder")
     t5_tokenizer.save_pretrained(directory / "tokenizer_2")

@@ -6,14 +6,14 @@ read by `text_encoders.py`. Safetensors only.
 
 import json
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models import preset_files
 from models.errors import PresetFileError, WeightsError
 from models.flux.backbone import FluxBackbone
 from models.flux.diffusers_weights import from_diffusers
@@ -21,8 +21,6 @@ from models.flux.schedule import Schedule
 
 MLP_RATIO = 4.0  # fixed in diffusers' FluxTransformer2DModel
 THETA = 10_000  # likewise
-
-Config = TypeVar("Config", bound=BaseModel)
 
 
 class TransformerConfig(BaseModel):
@@ -71,9 +69,13 @@ class _SchedulerConfig(BaseModel):
     max_image_seq_len: int | None = 4096
 
 
+def read_transformer_config(directory: Path) -> TransformerConfig:
+    return preset_files.read_plain(directory, "transformer/config.json", TransformerConfig)
+
+
 def load_backbone(directory: Path, device: str, dtype: torch.dtype | None) -> FluxBackbone:
     """Build the transformer on the meta device and give it its weights."""
-    config = _read(directory / "transformer" / "config.json", TransformerConfig)
+    config = read_transformer_config(directory)
     with torch.device("meta"):
         backbone = config.build()
     theirs = load_safetensors(directory / "transformer", "diffusion_pytorch_model", device)
@@ -93,7 +95,7 @@ def load_autoencoder(directory: Path, device: str, dtype: torch.dtype | None) ->
 
 
 def load_schedule(directory: Path) -> Schedule:
-    config = _read(directory / "scheduler" / "scheduler_config.json", _SchedulerConfig)
+    config = preset_files.read_plain(directory, "scheduler/scheduler_config.json", _SchedulerConfig)
     return Schedule(**config.model_dump(exclude_none=True))
 
 
@@ -120,12 +122,3 @@ def _check_shapes(backbone: FluxBackbone, state: dict[str, Tensor]) -> None:
     ]
     if wrong:
         raise WeightsError(f"transformer weights of a wrong shape: {'; '.join(wrong)}")
-
-
-def _read(file: Path, config: type[Config]) -> Config:
-    try:
-        return config.model_validate_json(file.read_text())
-    except FileNotFoundError:
-        raise PresetFileError(f"{file} is missing") from None
-    except ValidationError as error:
-        raise PresetFileError(f"{file} is malformed: {error}") from error

@@ -12,78 +12,69 @@ from torch import Tensor
 
 from models.errors import WeightsError
 
+# Modules, ours to theirs; several of theirs are stacked along the first axis.
+_OUTER: dict[str, tuple[str, ...]] = {
+    "img_in": ("x_embedder",),
+    "txt_in": ("context_embedder",),
+    "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
+    "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
+    "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
+    "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
+    "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
+    "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+    "final_layer.linear": ("proj_out",),
+}
+_DOUBLE_BLOCK: dict[str, tuple[str, ...]] = {
+    "img_mod.lin": ("norm1.linear",),
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "img_attn.norm.query_norm": ("attn.norm_q",),
+    "img_attn.norm.key_norm": ("attn.norm_k",),
+    "img_attn.proj": ("attn.to_out.0",),
+    "img_mlp.0": ("ff.net.0.proj",),
+    "img_mlp.2": ("ff.net.2",),
+    "txt_mod.lin": ("norm1_context.linear",),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "txt_attn.norm.query_norm": ("attn.norm_added_q",),
+    "txt_attn.norm.key_norm": ("attn.norm_added_k",),
+    "txt_attn.proj": ("attn.to_add_out",),
+    "txt_mlp.0": ("ff_context.net.0.proj",),
+    "txt_mlp.2": ("ff_context.net.2",),
+}
+_SINGLE_BLOCK: dict[str, tuple[str, ...]] = {
+    "modulation.lin": ("norm.linear",),
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    "linear2": ("proj_out",),
+    "norm.query_norm": ("attn.norm_q",),
+    "norm.key_norm": ("attn.norm_k",),
+}
+_BLOCKS = {
+    "double_blocks": ("transformer_blocks", _DOUBLE_BLOCK),
+    "single_blocks": ("single_transformer_blocks", _SINGLE_BLOCK),
+}
+_IN_BLOCK = re.compile(r"(double_blocks|single_blocks)\.(\d+)\.(.+)")
+_SWAPPED = "final_layer.adaLN_modulation.1"  # diffusers stores scale first, the original shift
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """The tensors to stack along the first axis; `is_swapped` exchanges the two halves."""
 
     names: tuple[str, ...]
-    is_swapped: bool = False
-
-
-_EMBEDDERS = {"time_in": "timestep_embedder", "guidance_in": "guidance_embedder", "vector_in": "text_embedder"}  # fmt: skip
-
-# Our name (a regular expression over the whole name) to theirs; {0} is the block, {1} the ending.
-_RULES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-    (r"img_in\.(weight|bias)", ("x_embedder.{0}",), False),
-    (r"txt_in\.(weight|bias)", ("context_embedder.{0}",), False),
-    (r"final_layer\.linear\.(weight|bias)", ("proj_out.{0}",), False),
-    # swapped: diffusers stores scale first, the original shift first
-    (r"final_layer\.adaLN_modulation\.1\.(weight|bias)", ("norm_out.linear.{0}",), True),
-    *(
-        (
-            rf"{ours}\.{layer}_layer\.(weight|bias)",
-            (f"time_text_embed.{theirs}.linear_{number}.{{0}}",),
-            False,
-        )
-        for ours, theirs in _EMBEDDERS.items()
-        for layer, number in (("in", 1), ("out", 2))
-    ),
-    *(
-        (rf"double_blocks\.(\d+)\.{ours}", tuple(f"transformer_blocks.{{0}}.{t}" for t in theirs), False)  # fmt: skip
-        for ours, theirs in (
-            (r"img_mod\.lin\.(weight|bias)", ("norm1.linear.{1}",)),
-            (r"txt_mod\.lin\.(weight|bias)", ("norm1_context.linear.{1}",)),
-            (r"img_attn\.qkv\.(weight|bias)", ("attn.to_q.{1}", "attn.to_k.{1}", "attn.to_v.{1}")),
-            (
-                r"txt_attn\.qkv\.(weight|bias)",
-                ("attn.add_q_proj.{1}", "attn.add_k_proj.{1}", "attn.add_v_proj.{1}"),
-            ),
-            (r"img_attn\.norm\.query_norm\.scale", ("attn.norm_q.weight",)),
-            (r"img_attn\.norm\.key_norm\.scale", ("attn.norm_k.weight",)),
-            (r"txt_attn\.norm\.query_norm\.scale", ("attn.norm_added_q.weight",)),
-            (r"txt_attn\.norm\.key_norm\.scale", ("attn.norm_added_k.weight",)),
-            (r"img_attn\.proj\.(weight|bias)", ("attn.to_out.0.{1}",)),
-            (r"txt_attn\.proj\.(weight|bias)", ("attn.to_add_out.{1}",)),
-            (r"img_mlp\.0\.(weight|bias)", ("ff.net.0.proj.{1}",)),
-            (r"img_mlp\.2\.(weight|bias)", ("ff.net.2.{1}",)),
-            (r"txt_mlp\.0\.(weight|bias)", ("ff_context.net.0.proj.{1}",)),
-            (r"txt_mlp\.2\.(weight|bias)", ("ff_context.net.2.{1}",)),
-        )
-    ),
-    *(
-        (rf"single_blocks\.(\d+)\.{ours}", tuple(f"single_transformer_blocks.{{0}}.{t}" for t in theirs), False)  # fmt: skip
-        for ours, theirs in (
-            (r"modulation\.lin\.(weight|bias)", ("norm.linear.{1}",)),
-            (
-                r"linear1\.(weight|bias)",
-                ("attn.to_q.{1}", "attn.to_k.{1}", "attn.to_v.{1}", "proj_mlp.{1}"),
-            ),
-            (r"linear2\.(weight|bias)", ("proj_out.{1}",)),
-            (r"norm\.query_norm\.scale", ("attn.norm_q.weight",)),
-            (r"norm\.key_norm\.scale", ("attn.norm_k.weight",)),
-        )
-    ),
-)
-_COMPILED = tuple((re.compile(ours), theirs, swapped) for ours, theirs, swapped in _RULES)
+    is_swapped: bool
 
 
 def source(name: str) -> Source:
     """Tell which diffusers tensors make the backbone's tensor `name`."""
-    for pattern, theirs, is_swapped in _COMPILED:
-        if match := pattern.fullmatch(name):
-            return Source(tuple(t.format(*match.groups()) for t in theirs), is_swapped)
-    raise WeightsError(f"diffusers has no tensor for {name!r}; this is a bug")
+    module, _, ending = name.rpartition(".")
+    ending = "weight" if ending == "scale" else ending
+    if match := _IN_BLOCK.fullmatch(module):
+        kind, index, inner = match.groups()
+        blocks, modules = _BLOCKS[kind]
+        names = tuple(f"{blocks}.{index}.{theirs}.{ending}" for theirs in modules[inner])
+    else:
+        names = tuple(f"{theirs}.{ending}" for theirs in _OUTER[module])
+    return Source(names, is_swapped=module == _SWAPPED)
 
 
 def from_diffusers(names: Iterable[str], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,7 +94,7 @@ def from_diffusers(names: Iterable[str], theirs: Mapping[str, Tensor]) -> dict[s
 def _join(each: Source, theirs: Mapping[str, Tensor]) -> Tensor:
     parts = [theirs[name] for name in each.names]
     if each.is_swapped:
-        parts = list(reversed(parts[0].chunk(2)))
+        return _swap_halves(parts[0])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -112,9 +103,12 @@ def to_diffusers(ours: Mapping[str, Tensor], hidden_size: int) -> dict[str, Tens
     theirs: dict[str, Tensor] = {}
     for name, tensor in ours.items():
         each = source(name)
-        if each.is_swapped:
-            tensor = torch.cat(list(reversed(tensor.chunk(2))))
+        joined = _swap_halves(tensor) if each.is_swapped else tensor
         sizes = [hidden_size] * (len(each.names) - 1)
-        parts = tensor.split((*sizes, len(tensor) - sum(sizes)))
+        parts = joined.split((*sizes, len(joined) - sum(sizes)))
         theirs.update({n: part.contiguous() for n, part in zip(each.names, parts, strict=True)})
     return theirs
+
+
+def _swap_halves(tensor: Tensor) -> Tensor:
+    return torch.cat(list(reversed(tensor.chunk(2))))

@@ -17,7 +17,8 @@ PIXELS_PER_PATCH = 16  # and two latents to a patch, per side
 def noise(seeds: Sequence[int], width: int, height: int) -> Tensor:
     """Draw latents [B, 16, h, w] float32 on the CPU, one generator per image.
 
-    So one seed gives one noise on every device and in every batch. Sizes in pixels, multiples of 16.
+    So one seed gives one noise on every device and in every batch. Sizes in pixels, multiples of
+    16.
     """
     shape = (LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
     return torch.stack(

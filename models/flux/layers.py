@@ -58,7 +58,8 @@ class MLPEmbedder(nn.Module):
         self.out_layer = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out_layer(F.silu(self.in_layer(x)))
+        embedded: Tensor = self.out_layer(F.silu(self.in_layer(x)))
+        return embedded
 
 
 class Modulation(nn.Module):
@@ -180,7 +181,8 @@ class SingleStreamBlock(nn.Module):
         query, key = self.norm(query, key)
         attended = attend(rotate(query, positions), rotate(key, positions), value)
         joined = torch.cat((attended, F.gelu(feedforward, approximate="tanh")), dim=-1)
-        return x + branch.gate * self.linear2(joined)
+        result: Tensor = x + branch.gate * self.linear2(joined)
+        return result
 
 
 class LastLayer(nn.Module):
@@ -193,4 +195,5 @@ class LastLayer(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(conditioning)[:, None].chunk(2, dim=-1)
-        return self.linear(modulate(x, shift, scale))
+        velocity: Tensor = self.linear(modulate(x, shift, scale))
+        return velocity

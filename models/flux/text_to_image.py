@@ -60,8 +60,11 @@ class TextToImage:
     @property
     def num_parameters(self) -> int:
         parts: tuple[nn.Module, ...] = (
-            self.backbone, self.text_encoders.clip, self.text_encoders.t5, self.autoencoder,
-        )  # fmt: skip
+            self.backbone,
+            self.text_encoders.clip,
+            self.text_encoders.t5,
+            self.autoencoder,
+        )
         return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:

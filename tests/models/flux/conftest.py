@@ -51,22 +51,32 @@ def tiny_transformer(has_guidance: bool) -> FluxTransformer2DModel:
 
 
 def tiny_pipeline(has_guidance: bool, use_dynamic_shifting: bool) -> FluxPipeline:
-    """A whole FluxPipeline: `dev`-like with guidance and a dynamic shift, `schnell`-like without."""
+    """A whole FluxPipeline, like `dev` with guidance and a dynamic shift or like `schnell`."""
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
     torch.manual_seed(0)
     clip = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(clip_tokenizer), hidden_size=POOLED_WIDTH, intermediate_size=32,
-            num_hidden_layers=2, num_attention_heads=2, projection_dim=POOLED_WIDTH,
-            max_position_embeddings=24, bos_token_id=clip_tokenizer.bos_token_id,
+            vocab_size=len(clip_tokenizer),
+            hidden_size=POOLED_WIDTH,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            projection_dim=POOLED_WIDTH,
+            max_position_embeddings=24,
+            bos_token_id=clip_tokenizer.bos_token_id,
             eos_token_id=clip_tokenizer.eos_token_id,
-        )  # fmt: skip
+        )
     ).eval()
     t5 = T5EncoderModel(
         T5Config(
-            vocab_size=len(t5_tokenizer), d_model=TEXT_WIDTH, d_kv=8, num_heads=2, d_ff=64,
-            num_layers=2, feed_forward_proj="gated-gelu",
-        )  # fmt: skip
+            vocab_size=len(t5_tokenizer),
+            d_model=TEXT_WIDTH,
+            d_kv=8,
+            num_heads=2,
+            d_ff=64,
+            num_layers=2,
+            feed_forward_proj="gated-gelu",
+        )
     ).eval()
     autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
