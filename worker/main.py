@@ -17,12 +17,12 @@ from types import FrameType
 from typing import TypeAlias, cast
 
 import torch
-from models.load import load_pipeline
 from prometheus_client import start_http_server
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+from models.load import load_pipeline
 from models.presets import PRESETS, PresetTask
 from worker.classify import Classifier, ClassifyTask
 from worker.contract.image_files import ImageFiles
@@ -71,7 +71,9 @@ def run(settings: WorkerSettings, load: Load) -> int:
         redis = stack.enter_context(_connect(settings.redis_url, timeout_s=None))
         side_redis = stack.enter_context(_connect(settings.redis_url, timeout_s=5.0))
         if settings.metrics_port is not None:
-            server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
+            server, _ = start_http_server(
+                settings.metrics_port, settings.metrics_host, metrics.registry
+            )
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
         side_records = Records(side_redis)

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from worker import rq_entries
-from worker.contract.jobs import FailureCode, Task
+from worker.contract.jobs import FailureCode, JobState, Task
 from worker.contract.records import Records
 from worker.failures import worker_lost
 from worker.metrics import WorkerMetrics
@@ -52,6 +52,8 @@ class Reaper:
         for task in Task:
             for job_id in self._records.overdue(task, now):
                 self._reap(task, job_id)
+            for job_id in rq_entries.started(self._redis, task):
+                self._close_ended(task, job_id, now)
         self._put_back_stuck(now)
 
     def _run(self) -> None:
@@ -79,10 +81,19 @@ class Reaper:
             return
         failure = worker_lost(record.attempt)
         if self._records.finish(job_id, record.attempt, failure):
-            rq_entries.fail_entry(self._redis, job_id, failure.code)
+            rq_entries.close_entry(self._redis, job_id, JobState.FAILED)
             self._metrics.jobs_finished.labels(task, record.job.model, "failed").inc()
             self._metrics.job_failures.labels(task, record.job.model, failure.code).inc()
             logger.error("event=job_given_up job=%s attempt=%d", job_id, record.attempt)
+
+    def _close_ended(self, task: Task, job_id: str, now: float) -> None:
+        """A worker died after it ended the job and before it told RQ."""
+        record = self._records.get(job_id)
+        ended_at = None if record is None else record.finished_at
+        if record is None or ended_at is None or now - ended_at < self._lease_s:
+            return
+        rq_entries.forget_executions(self._redis, task, job_id)
+        rq_entries.close_entry(self._redis, job_id, record.state)
 
     def _put_back_stuck(self, now: float) -> None:
         """Jobs whose worker died between taking the entry and taking the job."""

@@ -11,10 +11,11 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from worker import tasks
-from worker.contract.jobs import Task
-from worker.contract.records import ENTRY_POINT, queue_name
+from worker.contract.jobs import JobState, Task
+from worker.contract.records import ENTRY_POINT, RQ_RESULT_TTL_S, queue_name
 from worker.failures import WorkerError
 
 
@@ -84,24 +85,35 @@ def forget_executions(redis: Redis, task: Task, job_id: str) -> None:
     queue = open_queue(redis, task)
     entry = EntryPointJob(job_id, connection=redis, serializer=JSONSerializer)
     entry.origin = queue.name
-    started = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
+    executions = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
     with redis.pipeline() as pipeline:
-        for started_id, execution_id in started:
+        for started_id, execution_id in executions:
             if started_id == job_id:
                 Execution(execution_id, job_id, connection=redis).delete(entry, pipeline)
         pipeline.execute()
 
 
-def fail_entry(redis: Redis, job_id: str, reason: str) -> None:
-    """Move a job to RQ's failed ones, as its record already says."""
+def close_entry(redis: Redis, job_id: str, state: JobState) -> None:
+    """Book a job as its record says it ended, where its worker could not any more."""
     try:
         entry = EntryPointJob.fetch(job_id, connection=redis, serializer=JSONSerializer)
     except NoSuchJobError:
         return
     with redis.pipeline() as pipeline:
-        entry.set_status(JobStatus.FAILED, pipeline=pipeline)
-        entry._handle_failure(reason, pipeline)
+        if state is JobState.SUCCEEDED:
+            entry.ended_at = now()
+            entry._handle_success(RQ_RESULT_TTL_S, pipeline)
+            entry.cleanup(RQ_RESULT_TTL_S, pipeline, remove_from_queue=False)
+        else:
+            entry.set_status(JobStatus.FAILED, pipeline=pipeline)
+            entry._handle_failure(state, pipeline)
         pipeline.execute()
+
+
+def started(redis: Redis, task: Task) -> set[str]:
+    """The ids of the jobs that some worker has in RQ's books."""
+    registry = open_queue(redis, task).started_job_registry
+    return {job_id for job_id, _ in registry.get_job_and_execution_ids(cleanup=False)}
 
 
 def handed_over(redis: Redis, task: Task) -> list[str]:

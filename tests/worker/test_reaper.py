@@ -2,12 +2,14 @@
 
 import pytest
 from redis import Redis
+from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from tests.worker.jobs import image_job
-from worker.contract.jobs import FailureCode, ImageJob, JobState, Task
-from worker.contract.records import Records, enqueue, queue_key
+from worker import rq_entries
+from worker.contract.jobs import FailureCode, ImageJob, ImageResult, JobState, Task
+from worker.contract.records import Outcome, Records, enqueue, queue_key
 from worker.metrics import WorkerMetrics
 from worker.reaper import Reaper
 from worker.rq_entries import open_queue
@@ -77,6 +79,29 @@ def test_a_lost_job_that_was_to_be_canceled_is_canceled(
     record = records.get(job.id)
     assert record is not None
     assert record.state is JobState.CANCELED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (ImageResult(images=(), num_text_tokens=1, num_patches=1), JobStatus.FINISHED),
+        (JobState.CANCELED, JobStatus.FAILED),
+    ],
+)
+def test_a_job_that_ended_just_before_its_worker_died_is_booked_as_it_ended(
+    redis: Redis, records: Records, reaper: Reaper, outcome: Outcome, status: JobStatus
+) -> None:
+    enqueue(redis, job := image_job(), records)
+    lose(redis, records, job)
+    entry = Job.fetch(job.id, redis, JSONSerializer)
+    with redis.pipeline() as pipeline:
+        Execution.create(entry, 120, pipeline)
+        pipeline.execute()
+    records.finish(job.id, 1, outcome)
+    reaper.sweep(records.now() + LEASE_S)
+    assert rq_entries.started(redis, Task.IMAGES) == set()
+    assert list(redis.scan_iter("rq:execution:*")) == []
+    assert entry.get_status() is status
 
 
 def test_an_entry_stuck_between_queue_and_worker_goes_back_after_a_lease(

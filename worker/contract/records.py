@@ -36,8 +36,8 @@ FINISHED_CHANNEL = record_scripts.FINISHED_CHANNEL  # every final state publishe
 RESULT_TTL_S = 86_400.0  # a day: as long as an idempotency key of the API
 
 # RQ's own bookkeeping of ended jobs, for `rq info` only; the record is the truth.
-_RQ_RESULT_TTL_S = 600
-_RQ_FAILURE_TTL_S = 86_400
+RQ_RESULT_TTL_S = 600
+RQ_FAILURE_TTL_S = 86_400
 _RQ_NO_TIMEOUT = -1  # deadlines are ours: RQ's would raise in the middle of anything
 
 AnyJob: TypeAlias = ImageJob | ClassifyJob | EmbeddingsJob
@@ -201,8 +201,8 @@ def enqueue(redis: Redis, job: AnyJob, records: Records) -> None:
             args=(job.id,),
             job_id=job.id,
             timeout=_RQ_NO_TIMEOUT,
-            result_ttl=_RQ_RESULT_TTL_S,
-            failure_ttl=_RQ_FAILURE_TTL_S,
+            result_ttl=RQ_RESULT_TTL_S,
+            failure_ttl=RQ_FAILURE_TTL_S,
             description=f"{job.task} {job.id}",
             pipeline=pipeline,
         )
