@@ -30,7 +30,7 @@ COPY service ./service
 COPY triptych ./triptych
 RUN pip install --constraint requirements.lock ".[worker]"
 USER triptych
-ENV TRIPTYCH_METRICS_PORT=9100
+ENV TRIPTYCH_METRICS_HOST=0.0.0.0 TRIPTYCH_METRICS_PORT=9100
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9100/metrics', timeout=2)"]

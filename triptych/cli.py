@@ -1,12 +1,17 @@
 """The command line. Each command imports what it needs when it runs: `--help` loads no torch."""
 
 import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from models.presets import PRESETS
+from triptych.errors import StartError
 from worker.contract.jobs import Task
 
 app = typer.Typer(
@@ -22,10 +27,26 @@ RedisUrl = Annotated[str | None, typer.Option(help="A Redis server of yours.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N.")]
 
 
-def _given(**flags: object) -> dict[str, Any]:
+def _given(**flags: object) -> Mapping[str, object]:
     """The flags that were typed, for a settings class that checks them and reads the others from
     the environment."""
     return {name: value for name, value in flags.items() if value is not None}
+
+
+@contextmanager
+def _complaints() -> Iterator[None]:
+    """End with one line a fault, not with a traceback, where the user is to change something."""
+    try:
+        yield
+    except ValidationError as error:
+        for fault in error.errors():
+            name = ".".join(str(part) for part in fault["loc"])
+            got = f": got {fault['input']!r}" if fault["type"] != "missing" else ""
+            typer.echo(f"triptych: {name}{got}: {fault['msg']}", err=True)
+        sys.exit(2)
+    except StartError as error:
+        typer.echo(f"triptych: {error}", err=True)
+        sys.exit(1)
 
 
 @app.command()
@@ -38,15 +59,13 @@ def serve(
 ) -> None:
     """Run everything on this host: the queue, the API and one worker per task."""
     from triptych.settings import ServeSettings
-    from triptych.supervisor import PortTakenError, Supervisor
+    from triptych.supervisor import Supervisor
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device)
-    try:
-        Supervisor(ServeSettings(**given)).run()
-    except PortTakenError as error:
-        raise typer.BadParameter(str(error), param_hint="--port") from None
+    with _complaints():
+        Supervisor(ServeSettings.model_validate(given)).run()
 
 
 @app.command()
@@ -58,7 +77,9 @@ def api(
     from service.settings import ServiceSettings
 
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url)
-    serve_api(ServiceSettings(**given))
+    with _complaints():
+        settings = ServiceSettings.model_validate(given)
+    serve_api(settings)
 
 
 @app.command()
@@ -69,46 +90,45 @@ def worker(
     redis_url: RedisUrl = None,
 ) -> None:
     """Run one worker: one process, one queue, one device."""
-    from worker.main import main as work
     from worker.settings import WorkerSettings
 
     given = _given(queue=queue, device=device, data_dir=data_dir, redis_url=redis_url)
-    work(WorkerSettings(**given))
+    with _complaints():
+        settings = WorkerSettings.model_validate(given)
 
+    from worker.main import main as work  # after the settings: torch takes seconds
 
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    width, separator, height = text.partition("x")
-    if not (separator and width.isdigit() and height.isdigit()):
-        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT", param_hint="--size")
-    return int(width), int(height)
+    work(settings)
 
 
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to paint.")],
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("picture.png"),
-    model: Annotated[str, typer.Option()] = "flux_shapes",
+    model: Annotated[str, typer.Option(help="See `triptych models`.")] = "flux_shapes",
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoise steps.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random if left out.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoise steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random if left out.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
     """Paint one picture in this process, without a server."""
-    from triptych.generate import Wish, paint
+    from triptych.wish import Wish, WishError, to_job
 
-    width, height = _size(size)
     try:
-        paint(Wish(prompt, model, width, height, steps, seed, device), output)
-    except ValueError as error:
+        job = to_job(Wish(prompt, model, size, steps, seed))
+    except WishError as error:
         raise typer.BadParameter(str(error)) from None
+
+    from triptych.generate import paint  # after the checks: torch takes seconds
+
+    paint(job, device, output)
     typer.echo(output)
 
 
 @app.command()
 def models() -> None:
     """List the presets that are built in."""
+    typer.echo(f"{'NAME':16}{'TASK':22}DESCRIPTION")
     for preset in PRESETS.values():
         typer.echo(f"{preset.name:16}{preset.task.value:22}{preset.description}")
 

@@ -10,7 +10,9 @@ class ServeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(default=8000, ge=1, le=65_000, description="the API's port")
+    port: int = Field(
+        default=8000, ge=1, le=65_532, description="the API's port; the next three are for metrics"
+    )
     data_dir: Path = Field(default=Path(".triptych"), description="images and the embedded Valkey")
     redis_url: str | None = Field(default=None, description="None: start a private Valkey")
     device: str = Field(

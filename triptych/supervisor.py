@@ -5,21 +5,20 @@ finish their job or batch, then Valkey writes its file. A second signal ends eve
 Knows nothing about jobs.
 """
 
-import errno
 import logging
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import FrameType
 
 import httpx
 
+from triptych.address import free_port, require_free, url_of
 from triptych.child import Child
-from triptych.embedded_redis import embedded_redis, socket_directory, wait_until_up
+from triptych.embedded_redis import data_lock, embedded_redis, socket_directory, wait_until_up
 from triptych.settings import ServeSettings
 from worker.contract.jobs import Task
 
@@ -29,43 +28,41 @@ _WATCH_INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
 
 
-class PortTakenError(Exception):
-    """Raised at start where another program listens on a port that is needed."""
-
-
 class Supervisor:
     """Starts the children, restarts those that die, stops them in order."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, worker_module: str = "worker.main") -> None:
         self._settings = settings
+        self._worker_module = worker_module
         self._stop = threading.Event()
         self._stop_now = threading.Event()
 
     def run(self) -> None:
-        """Serve until a signal.
-
-        Raises PortTakenError before anything is started.
-        """
-        for port in (self._settings.port, *worker_ports(self._settings).values()):
-            require_free(self._settings.host, port)
+        """Serve until a signal; raises StartError where something needed is not to be had."""
+        settings = self._settings
+        require_free(settings.host, settings.port)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        if settings.redis_url is not None:
+            self._serve([], settings.redis_url)
+            return
         with ExitStack() as stack:
-            redis_url = self._settings.redis_url
-            if redis_url is None:
-                path = stack.enter_context(socket_directory()) / "valkey.sock"
-                redis_url = f"unix://{path}"
-                valkey = embedded_redis(self._settings.data_dir, path)
-                stack.callback(self._end, [valkey], _STOP_TIMEOUT_S)
-                valkey.start()
-                wait_until_up(redis_url, valkey)
-                self._serve([valkey], redis_url)
-            else:
-                self._serve([], redis_url)
+            lock = stack.enter_context(data_lock(settings.data_dir))
+            socket = stack.enter_context(socket_directory()) / "valkey.sock"
+            url = f"unix://{socket}"
+            valkey = embedded_redis(settings.data_dir, socket, lock)
+            stack.callback(self._end, [valkey], _STOP_TIMEOUT_S)
+            valkey.start()
+            wait_until_up(url, valkey)
+            self._serve([valkey], url)
 
     def _serve(self, servers: Sequence[Child], redis_url: str) -> None:
         api = api_child(self._settings, redis_url)
-        workers = [worker_child(self._settings, redis_url, task) for task in Task]
+        ports = free_worker_ports(self._settings)
+        workers = [
+            worker_child(self._settings, redis_url, task, port, self._worker_module)
+            for task, port in ports.items()
+        ]
         try:
             for child in (*workers, api):  # workers first: theirs is the longer way
                 child.start()
@@ -77,8 +74,8 @@ class Supervisor:
 
     def _watch(self, children: Sequence[Child]) -> None:
         is_ready = False
-        url = f"http://{self._settings.host}:{self._settings.port}"
-        with httpx.Client(timeout=1.0) as client:
+        url = url_of(self._settings.host, self._settings.port)
+        with httpx.Client(timeout=1.0, trust_env=False) as client:  # no proxy to ourselves
             while not self._stop.wait(_WATCH_INTERVAL_S):
                 for child in children:
                     child.keep_running()
@@ -110,6 +107,18 @@ def worker_ports(settings: ServeSettings) -> dict[Task, int]:
     return {task: settings.port + i for i, task in enumerate(Task, start=1)}
 
 
+def free_worker_ports(settings: ServeSettings) -> Mapping[Task, int]:
+    """The metrics ports; another where one is taken: measuring must not keep us from serving."""
+    ports: dict[Task, int] = {}
+    for task, wanted in worker_ports(settings).items():
+        ports[task] = free_port(settings.host, wanted)
+        if ports[task] != wanted:
+            logger.warning(
+                "event=metrics_port_taken task=%s wanted=%d used=%d", task, wanted, ports[task]
+            )
+    return ports
+
+
 def api_child(settings: ServeSettings, redis_url: str) -> Child:
     environment = {
         "TRIPTYCH_HOST": settings.host,
@@ -121,17 +130,20 @@ def api_child(settings: ServeSettings, redis_url: str) -> Child:
     return Child("api", [sys.executable, "-m", "service.main"], environment)
 
 
-def worker_child(settings: ServeSettings, redis_url: str, task: Task) -> Child:
+def worker_child(
+    settings: ServeSettings, redis_url: str, task: Task, metrics_port: int, module: str
+) -> Child:
     environment = {
         "TRIPTYCH_QUEUE": task.value,
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
         "TRIPTYCH_DEVICE": settings.device,
-        "TRIPTYCH_METRICS_PORT": str(worker_ports(settings)[task]),
+        "TRIPTYCH_METRICS_HOST": settings.host,
+        "TRIPTYCH_METRICS_PORT": str(metrics_port),
     }
     if task is not Task.IMAGES:  # small forwards: more threads cost more than they give
         environment["TRIPTYCH_NUM_THREADS"] = "1"
-    return Child(f"worker-{task}", [sys.executable, "-m", "worker.main"], environment)
+    return Child(f"worker-{task}", [sys.executable, "-m", module], environment)
 
 
 def answers_ready(client: httpx.Client, url: str) -> bool:
@@ -139,14 +151,3 @@ def answers_ready(client: httpx.Client, url: str) -> bool:
         return client.get(f"{url}/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise PortTakenError(f"port {port} on {host} is taken by another program") from None

@@ -1,0 +1,113 @@
+"""A real supervisor with real children, whose workers compute almost nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.latency import free_port
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 90.0  # for anything to happen; reached only by a failing test
+
+
+def wait_until(condition: Callable[[], bool], message: str) -> None:
+    give_up_at = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < give_up_at, message
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and was not waited for does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """A running supervisor, the address of its API, and all that it wrote."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def children(self) -> dict[str, int]:
+        """The process id of each child, of its latest start."""
+        started = [line for line in self.lines() if "event=started" in line]
+        fields = [
+            dict(part.split("=", 1) for part in line.split() if "=" in part) for line in started
+        ]
+        return {each["child"]: int(each["pid"]) for each in fields}
+
+    def lines(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines()
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, "the supervisor ended:\n" + "\n".join(self.lines())
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def wait_until_ready(self) -> None:
+        wait_until(self.is_ready, "never ready:\n" + "\n".join(self.lines()))
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+
+def start(data_dir: Path, port: int | None = None) -> Serve:
+    port = port or free_port()
+    environment = os.environ | {
+        "TRIPTYCH_PORT": str(port),
+        "TRIPTYCH_DATA_DIR": str(data_dir),
+        "TRIPTYCH_DEVICE": "cpu",
+        "TRIPTYCH_LEASE_S": "1.5",
+        "TRIPTYCH_HEARTBEAT_S": "0.2",
+        "OMP_NUM_THREADS": "1",
+    }
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / f"serve-{port}.log"
+    command = [sys.executable, "-m", "tests.triptych.tiny_serve"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    return Serve(process, f"http://127.0.0.1:{port}", log)
+
+
+@pytest.fixture
+def start_serve(tmp_path: Path) -> Iterator[Callable[[], Serve]]:
+    """Start a supervisor in the test's own data directory; every child is gone afterwards."""
+    started: list[Serve] = []
+
+    def start_one() -> Serve:
+        started.append(start(tmp_path))
+        return started[-1]
+
+    yield start_one
+    for serve in started:
+        if serve.process.poll() is None:
+            serve.process.kill()
+            serve.process.wait()
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """One supervisor for the tests that leave it as they found it."""
+    running = start(tmp_path_factory.mktemp("data"))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()

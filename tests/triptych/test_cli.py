@@ -1,0 +1,70 @@
+"""The command line as a user types it: what it lists, what it refuses, and how it says so."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from models.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+
+
+def triptych(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "triptych", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_models_lists_every_preset() -> None:
+    done = triptych("models")
+    assert done.returncode == 0
+    listed = [line.split()[0] for line in done.stdout.splitlines()]
+    assert listed == ["NAME", *PRESETS]
+
+
+def test_help_names_every_command() -> None:
+    done = triptych("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("serve", "api", "worker", "generate", "models"))
+
+
+def test_serve_refuses_a_taken_port_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = triptych("serve", "--port", port, "--data-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"triptych: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
+
+
+def test_a_bad_setting_stops_the_start_with_its_name_and_value() -> None:
+    done = triptych("serve", TRIPTYCH_PORT="many")
+    assert done.returncode == 2
+    assert done.stderr.startswith("triptych: port: got 'many': ")
+
+
+def test_a_flag_wins_over_the_environment() -> None:
+    done = triptych("serve", "--port", "0", TRIPTYCH_PORT="8000")
+    assert done.returncode == 2
+    assert done.stderr.startswith("triptych: port: got 0: ")
+
+
+def test_a_worker_without_a_redis_url_says_what_is_missing() -> None:
+    done = triptych("worker", "--queue", "images", "--data-dir", "unused")
+    assert done.returncode == 2
+    assert done.stderr == "triptych: redis_url: Field required\n"
+
+
+def test_generate_refuses_a_size_before_it_loads_anything() -> None:
+    done = triptych("generate", "a red circle", "--size", "100x128")
+    assert done.returncode == 2
+    assert "size: got '100x128': width 100 is not a multiple of 16" in done.stderr

@@ -1,0 +1,49 @@
+"""What `triptych generate` may be asked for: the same as the API."""
+
+from dataclasses import replace
+
+import pytest
+
+from models.presets import get_preset
+from triptych.wish import Wish, WishError, to_job
+
+WISH = Wish("a red circle", "flux_shapes", size=None, num_steps=None, seed=None)
+
+
+def test_what_is_left_out_comes_from_the_preset() -> None:
+    limits = get_preset("flux_shapes").image_limits
+    assert limits is not None
+    job = to_job(WISH)
+    assert (job.width, job.height) == (limits.default_width, limits.default_height)
+    assert job.num_steps == limits.default_num_steps
+    assert job.guidance_scale == limits.default_guidance_scale
+
+
+def test_what_is_given_is_taken() -> None:
+    job = to_job(replace(WISH, size="96x64", num_steps=4, seed=7))
+    assert (job.prompt, job.width, job.height) == ("a red circle", 96, 64)
+    assert (job.num_steps, job.seeds) == (4, (7,))
+
+
+def test_without_a_seed_every_picture_is_another() -> None:
+    assert to_job(WISH).seeds != to_job(WISH).seeds
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (replace(WISH, model="vit_shapes"), "model: got 'vit_shapes'; allowed: flux_shapes"),
+        (replace(WISH, model="nothing"), "model: got 'nothing'; allowed: flux_shapes"),
+        (replace(WISH, size="big"), "allowed: auto or WIDTHxHEIGHT"),
+        (replace(WISH, num_steps=0), "num_inference_steps: got 0: "),
+        (replace(WISH, num_steps=51), "num_inference_steps: got 51; allowed: 1 to 50"),
+        (replace(WISH, seed=-1), "seed: got -1: "),
+        (replace(WISH, prompt=""), "prompt: got ''"),
+    ],
+)
+def test_what_the_preset_does_not_take_is_refused_with_what_it_takes(
+    wish: Wish, message: str
+) -> None:
+    with pytest.raises(WishError) as refused:
+        to_job(wish)
+    assert message in str(refused.value)

@@ -1,0 +1,23 @@
+"""Why `triptych serve` does not start. The message says what to change.
+
+StartError
+├── PortTakenError    another program listens on the API's port, or the address is not ours
+├── DataDirTakenError another `triptych serve` keeps its queue in the same directory
+└── ValkeyError       the embedded Valkey is not installed, ends at once, or never answers
+"""
+
+
+class StartError(Exception):
+    """Raised before the first request could be served."""
+
+
+class PortTakenError(StartError):
+    """Raised where the address to listen on is not to be had."""
+
+
+class DataDirTakenError(StartError):
+    """Raised where a second server would write the same append-only file."""
+
+
+class ValkeyError(StartError):
+    """Raised where the private server does not come up."""
