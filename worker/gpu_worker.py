@@ -71,11 +71,15 @@ class GpuWorker(SimpleWorker):
         self._executions: dict[str, Execution] = {}
         self._executions_lock = threading.Lock()  # the heartbeat's thread reads them
         self._error: BaseException | None = None  # why the job at hand did not succeed
-        heartbeat.also(self.keep_alive)
 
     @property
     def was_asked_to_stop(self) -> bool:
         return self._shutdown_requested_date is not None
+
+    def register_birth(self) -> None:
+        """Beats begin after it: RQ takes a name that it already knows for another's."""
+        super().register_birth()  # type: ignore[no-untyped-call]
+        self._heartbeat.also(self.keep_alive)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Do this job and those that wait behind it as one batch."""

@@ -276,6 +276,16 @@ def test_a_worker_takes_jobs_by_the_safe_move_of_one_queue(local_worker: MakeWor
     assert worker.queues[0].get_redis_server_version() >= (6, 2, 0)
 
 
+def test_a_beat_before_the_first_job_does_not_take_the_workers_name(
+    redis: Redis, local_worker: MakeWorker
+) -> None:
+    submit(redis, job := classify_job(picture()))
+    local = local_worker(Task.CLASSIFY)
+    local.heartbeat._beat()
+    local.run_until_idle()
+    assert final_record(redis, job).state is JobState.SUCCEEDED
+
+
 def test_the_heartbeat_renews_what_rq_knows_of_a_running_job(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
@@ -283,7 +293,7 @@ def test_the_heartbeat_renews_what_rq_knows_of_a_running_job(
     job = classify_job(picture())
     submit(redis, job)
     entry = Job.fetch(job.id, redis, JSONSerializer)
-    worker.register_birth()  # type: ignore[no-untyped-call]
+    worker.register_birth()
     worker._begin([entry])
     redis.zadd("rq:wip:triptych-classify", {worker._executions[job.id].composite_key: 1.0})
     worker.keep_alive()
