@@ -23,6 +23,7 @@ class WorkerSettings(BaseSettings):
         default=None, ge=1
     )  # of torch on the CPU; None: as torch decides
     metrics_host: str = "127.0.0.1"
+    metrics_host: str = "127.0.0.1"  # where metrics listen, if they have a port
     metrics_port: int | None = Field(default=None, ge=1, le=65_535)  # None: no metrics are served
     max_batch: int = Field(
         default=32, ge=1, le=256

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,12 @@ MODELS = {
     Task.CLASSIFY: "vit_shapes",
     Task.EMBEDDINGS: "f_net_shapes",
 }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def wait_until(condition: Callable[[], bool], message: str) -> None:
@@ -96,6 +103,7 @@ def local_worker(
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
     process: subprocess.Popen[bytes]
+    metrics_port: int
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -112,7 +120,9 @@ def start_worker(
     started: list[WorkerProcess] = []
 
     def start(task: Task) -> WorkerProcess:
+        metrics_port = free_port()
         environment = os.environ | {
+            "TRIPTYCH_METRICS_PORT": str(metrics_port),
             "TRIPTYCH_REDIS_URL": redis_url,
             "TRIPTYCH_QUEUE": task.value,
             "TRIPTYCH_DATA_DIR": str(tmp_path),
@@ -123,7 +133,7 @@ def start_worker(
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-m", "tests.worker.tiny_worker"]
-        worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment))
+        worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment), metrics_port)
         started.append(worker)
         pid = worker.process.pid
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,13 +126,16 @@ def test_sigterm_lets_the_running_job_end_and_leaves_the_others_queued(
     assert read_all(redis) == []
 
 
-def test_an_idle_worker_wakes_for_a_job_and_exits_0_on_sigterm(
+def test_an_idle_worker_wakes_for_a_job_counts_it_and_exits_0_on_sigterm(
     redis: Redis, records: Records, start_worker: StartWorker
 ) -> None:
     worker = start_worker(Task.EMBEDDINGS)
     job = embeddings_job("a b c")
     enqueue(redis, job, records)
     assert wait_until_final(records, job.id).state is JobState.SUCCEEDED
+    counted = 'triptych_embedding_tokens_total{model="f_net_shapes"} 3.0'
+    url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
+    assert counted in urllib.request.urlopen(url).read().decode()
     worker.send(signal.SIGTERM)
     assert worker.exit_code() == 0
     assert read_all(redis) == []
