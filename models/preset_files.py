@@ -36,6 +36,7 @@ LABELS_FILE = "labels.json"  # class names in order of class id; KerasHub has no
 DIFFUSERS_INDEX_FILE = "model_index.json"  # what makes a directory one of diffusers' layout
 
 MAX_NAMES_IN_MESSAGE = 5
+READABLE_BY_ALL = 0o644
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -147,6 +148,7 @@ def save_weights(module: nn.Module, file: Path) -> None:
     }
     with _replacing(file) as written:
         save_file(state, written)
+        written.chmod(READABLE_BY_ALL)  # safetensors makes it the owner's alone
 
 
 def load_weights(module: nn.Module, file: Path, dtype: torch.dtype) -> None:

@@ -5,6 +5,7 @@ sentences for the same scene attract each other and all others repel (InfoNCE, b
 """
 
 import argparse
+import io
 import logging
 import random
 from dataclasses import replace
@@ -31,16 +32,15 @@ NUM_SENTENCES = {1: 0.88, 3: 0.1, 6: 0.02}  # of a text: how often, so that no l
 
 
 def train_vocabulary(file: Path) -> None:
-    """Train SentencePiece on captions; `file` ends in .spm. Every text can be encoded."""
+    """Train SentencePiece on captions; every text can be encoded."""
     rng = random.Random(4)
     scenes = list(all_scenes())
     captions = [spoken(rng.choice(scenes), rng) for _ in range(20_000)]
     printable = [chr(code) for code in range(33, 127)]
-    prefix = file.with_suffix("")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    trained = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(captions + [" ".join(printable)] * 20),
-        model_prefix=str(prefix),
+        model_writer=trained,
         vocab_size=VOCABULARY_SIZE,
         model_type="bpe",
         character_coverage=1.0,
@@ -57,8 +57,8 @@ def train_vocabulary(file: Path) -> None:
         num_threads=1,
         minloglevel=2,
     )
-    prefix.with_suffix(".model").replace(file)
-    prefix.with_suffix(".vocab").unlink()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(trained.getvalue())
 
 
 def spoken(scene: Scene, rng: random.Random) -> str:

@@ -1,0 +1,127 @@
+"""TextEmbedder: tokenizer, pooling, and the bundled `f_net_shapes`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.errors import PresetFileError, TextTooLongError
+from models.fnet.text_embedder import TextEmbedder
+from models.fnet.tokenizer import TokenizedText
+from models.load import load_pipeline
+from models.presets import get_preset
+
+ADVERSARIAL = ["", " ", "\n\t", "日本語の文", "🙂🙃", "a\x00b", "[CLS] [SEP] <pad>", "ÀÉÎ", "~{}|`"]
+VOCABULARY = Path(get_preset("f_net_shapes").handle) / "assets/tokenizer/vocabulary.spm"
+
+
+@pytest.fixture(scope="module")
+def embedder() -> TextEmbedder:
+    return TextEmbedder.from_preset("f_net_shapes")
+
+
+def embed(embedder: TextEmbedder, text: str) -> torch.Tensor:
+    return embedder.embed([embedder.tokenize(text)])[0]
+
+
+@pytest.mark.parametrize("text", ADVERSARIAL)
+def test_any_text_can_be_embedded(embedder: TextEmbedder, text: str) -> None:
+    embedding = embed(embedder, text)
+
+    assert embedding.dtype == torch.float32
+    assert embedding.norm().item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ADVERSARIAL[3:])
+def test_no_character_is_unknown(embedder: TextEmbedder, text: str) -> None:
+    unknown_id = embedder.tokenizer._processor.unk_id()
+
+    assert unknown_id not in embedder.tokenize(text).token_ids
+
+
+def test_a_special_piece_in_the_text_is_only_characters(embedder: TextEmbedder) -> None:
+    empty = embedder.tokenize("")
+    start, end = empty.token_ids[:2]
+
+    spelled = embedder.tokenize("[CLS] [SEP]")
+
+    assert spelled.token_ids.count(start) == 1
+    assert spelled.token_ids.count(end) == 1
+    assert spelled.num_tokens > 4
+
+
+@pytest.mark.parametrize(
+    ("num_words", "padded_length"),
+    [(0, 32), (30, 32), (31, 64), (62, 64), (63, 128), (254, 256), (255, 512), (510, 512)],
+)
+def test_a_text_is_padded_to_the_next_length(
+    embedder: TextEmbedder, num_words: int, padded_length: int
+) -> None:
+    text = embedder.tokenize(" ".join(["red"] * num_words))
+
+    assert text.num_tokens == num_words + 2
+    assert len(text.token_ids) == padded_length
+
+
+def test_too_long_a_text_is_refused(embedder: TextEmbedder) -> None:
+    with pytest.raises(TextTooLongError, match="513 tokens; at most 512"):
+        embedder.tokenize(" ".join(["red"] * 511))
+
+
+def test_a_text_is_embedded_alone_as_in_a_batch(embedder: TextEmbedder) -> None:
+    texts = [embedder.tokenize(f"a {colour} star") for colour in ("red", "blue", "green")]
+
+    alone = torch.cat([embedder.embed([text]) for text in texts])
+
+    torch.testing.assert_close(embedder.embed(texts), alone, atol=1e-6, rtol=0)
+
+
+def test_the_embedding_is_the_mean_over_the_real_tokens(embedder: TextEmbedder) -> None:
+    text = embedder.tokenize("a red ring")
+    token_ids = torch.tensor([text.token_ids])
+
+    outputs = embedder.backbone(token_ids=token_ids, segment_ids=torch.zeros_like(token_ids))
+
+    mean = outputs["sequence_output"][0, : text.num_tokens].mean(dim=0)
+    torch.testing.assert_close(embed(embedder, "a red ring"), mean / mean.norm())
+
+
+def test_texts_of_several_lengths_are_not_embedded_together(embedder: TextEmbedder) -> None:
+    long = TokenizedText(token_ids=(2,) * 64, num_tokens=40)
+
+    with pytest.raises(ValueError, match=r"padded to \[32, 64\]"):
+        embedder.embed([embedder.tokenize("red"), long])
+
+
+def test_a_paraphrase_is_nearer_than_another_scene(embedder: TextEmbedder) -> None:
+    caption = embed(embedder, "a large red circle on a white background at the left")
+    paraphrase = embed(embedder, "on a white background a big red circle in the left")
+    swapped = embed(embedder, "a large white circle on a red background at the left")
+
+    assert caption @ paraphrase > 0.8
+    assert caption @ paraphrase > caption @ swapped + 0.3
+
+
+def test_the_preset_is_loaded_by_name_with_the_width_of_the_table() -> None:
+    embedder = load_pipeline("f_net_shapes")
+
+    assert isinstance(embedder, TextEmbedder)
+    assert embedder.embedding_width == get_preset("f_net_shapes").embedding_width
+    assert embedder.tokenizer.max_tokens == get_preset("f_net_shapes").max_tokens
+
+
+def test_a_missing_vocabulary_is_named(embedder: TextEmbedder, tmp_path: Path) -> None:
+    embedder.backbone.save_to_preset(tmp_path)
+
+    with pytest.raises(PresetFileError, match=r"vocabulary\.spm is missing"):
+        TextEmbedder.from_preset(tmp_path)
+
+
+def test_a_damaged_vocabulary_is_named(embedder: TextEmbedder, tmp_path: Path) -> None:
+    embedder.backbone.save_to_preset(tmp_path)
+    vocabulary = tmp_path / "assets/tokenizer/vocabulary.spm"
+    vocabulary.parent.mkdir(parents=True)
+    vocabulary.write_bytes(VOCABULARY.read_bytes()[:1000])
+
+    with pytest.raises(PresetFileError, match=r"vocabulary\.spm is not a SentencePiece file"):
+        TextEmbedder.from_preset(tmp_path)
