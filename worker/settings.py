@@ -15,23 +15,19 @@ class WorkerSettings(BaseSettings):
     redis_url: str
     queue: Task  # the one queue that this process serves
     data_dir: Path  # the pictures go to its folder `images`
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda:\d+)$"
-    )  # auto: cuda:0 if there is one
+    # auto: cuda:0 if there is one
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
     models: Annotated[tuple[str, ...], NoDecode] = ()  # presets served, a,b,c; none: all built in
-    num_threads: int | None = Field(
-        default=None, ge=1
-    )  # of torch on the CPU; None: as torch decides
-    metrics_host: str = "127.0.0.1"
+    # of torch on the CPU; None: as torch decides
+    num_threads: int | None = Field(default=None, ge=1)
     metrics_host: str = "127.0.0.1"  # where metrics listen, if they have a port
     metrics_port: int | None = Field(default=None, ge=1, le=65_535)  # None: no metrics are served
-    max_batch: int = Field(
-        default=32, ge=1, le=256
-    )  # jobs drained at once, and rows of one forward
-    max_attempts: int = Field(
-        default=3, ge=1
-    )  # a job that loses so many workers is to blame itself
-    lease_s: float = Field(default=15.0, gt=0)  # a silent worker loses its jobs after this time
+    # jobs drained at once, and rows of one forward
+    max_batch: int = Field(default=32, ge=1, le=256)
+    # a job that loses so many workers is to blame itself
+    max_attempts: int = Field(default=3, ge=1)
+    # a silent worker loses its jobs after this time
+    lease_s: float = Field(default=15.0, gt=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
 
     @field_validator("models", mode="before")
