@@ -54,7 +54,8 @@ logger = logging.getLogger(__name__)
 def main(settings: WorkerSettings) -> None:
     """Serve one queue until a signal; exits 0 after a drain, 1 after anything else."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("rq").setLevel(logging.WARNING)  # its every job is logged by us already
+    # its every job is logged by us already; RQ sets this level itself when it is imported
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
     device = _device(settings.device)
     sys.exit(run(settings, lambda name: load_pipeline(name, device=device)))
 
