@@ -9,11 +9,8 @@ import argparse
 import copy
 import json
 import logging
-import math
 import random
 import shutil
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +18,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from models.flux.backbone import FluxBackbone
 from models.flux.diffusers_weights import to_diffusers
@@ -29,6 +26,7 @@ from models.flux.latents import image_ids, patchify
 from models.flux.text_encoders import TextEncoders
 from training.autoencoder import SCALING_FACTOR, SHIFT_FACTOR, train_autoencoder
 from training.pictures import draw_scenes, render_pool
+from training.run import Run, train
 from training.shapes_world import Scene
 from training.text_encoders import WIDTH, train_text_encoders, varied_caption
 
@@ -38,10 +36,10 @@ SIDE = 128
 PARTIAL_SHARE = 0.15  # captions that leave something out
 EMPTY_SHARE = 0.06  # captions dropped: an unconditional velocity to guide away from
 SIGMA_SHIFT = 2.0  # more training at high noise, where the scene is decided
-EMA_DECAY = 0.998
 GUIDANCE_RANGE = (1.0, 5.0)
-
-
+BATCH_SIZE = 64
+FLOW_STEPS = 3400
+DISTILLATION_STEPS = 300
 NUM_PICTURES = 24_000
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration, matching the training distribution
 MODEL_INDEX = {
@@ -54,17 +52,6 @@ MODEL_INDEX = {
     "transformer": ["diffusers", "FluxTransformer2DModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-LossFunction = Callable[[int], Tensor]  # of the batch size
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How long a stage may train; it ends at whichever comes first, having decayed its rate."""
-
-    num_steps: int
-    max_minutes: float
-    learning_rate: float
-    batch_size: int
 
 
 def build_backbone() -> FluxBackbone:
@@ -96,27 +83,30 @@ def encode_data_set(autoencoder: AutoencoderKL, scenes: list[Scene]) -> Tensor:
 
 
 class Samples:
-    """An endless stream of training batches."""
+    """The training batches: one per step, the same whenever a run takes it up again."""
 
-    def __init__(self, latents: Tensor, scenes: list[Scene], text: TextEncoders, seed: int) -> None:
+    def __init__(
+        self, latents: Tensor, scenes: list[Scene], text: TextEncoders, batch_size: int
+    ) -> None:
         self._latents, self._scenes, self._text = latents, scenes, text
-        self._rng = random.Random(seed)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._batch_size = batch_size
         self.ids = image_ids(SIDE, SIDE)
         empty = text.encode([""])
         self.empty_text, self.empty_pooled = empty.text, empty.pooled
 
-    def batch(self, size: int) -> "Sample":
-        rows = [self._rng.randrange(len(self._scenes)) for _ in range(size)]
-        captions = [varied_caption(self._scenes[i], self._rng, PARTIAL_SHARE) for i in rows]
-        captions = ["" if self._rng.random() < EMPTY_SHARE else line for line in captions]
+    def at(self, step: int) -> "Sample":
+        rng, generator = random.Random(step), torch.Generator().manual_seed(step)
+        size = self._batch_size
+        rows = [rng.randrange(len(self._scenes)) for _ in range(size)]
+        captions = [varied_caption(self._scenes[i], rng, PARTIAL_SHARE) for i in rows]
+        captions = ["" if rng.random() < EMPTY_SHARE else line for line in captions]
         features = self._text.encode(captions)
         clean = patchify(self._latents[rows].float())
-        noise = torch.randn(clean.shape, generator=self._generator)
-        even = torch.rand(size, generator=self._generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        even = torch.rand(size, generator=generator)
         sigma = SIGMA_SHIFT * even / (1 + (SIGMA_SHIFT - 1) * even)
         noisy = torch.lerp(clean, noise, sigma[:, None, None])
-        guidance = torch.empty(size).uniform_(*GUIDANCE_RANGE, generator=self._generator)
+        guidance = torch.empty(size).uniform_(*GUIDANCE_RANGE, generator=generator)
         return Sample(noisy, noise - clean, features.text, features.pooled, sigma, guidance)
 
 
@@ -148,146 +138,53 @@ def predict(
     return velocity.float()
 
 
-def flow_loss(backbone: nn.Module, samples: Samples, size: int) -> Tensor:
+def flow_loss(backbone: nn.Module, sample: Sample, ids: Tensor) -> Tensor:
     """The flow-matching loss at guidance 1, the plain conditional velocity."""
-    sample = samples.batch(size)
+    ones = torch.ones(len(sample.noisy))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        predicted = predict(
-            backbone, sample, samples.ids, torch.ones(size), sample.text, sample.pooled
-        )
+        predicted = predict(backbone, sample, ids, ones, sample.text, sample.pooled)
     return (predicted - sample.velocity).square().mean()
 
 
 def distillation_loss(
-    student: nn.Module, teacher: nn.Module, samples: Samples, size: int
+    student: nn.Module, teacher: nn.Module, sample: Sample, samples: Samples
 ) -> Tensor:
     """Teach the guidance embedding what two passes of the teacher give."""
-    sample = samples.batch(size)
-    ones = torch.ones(size)
+    ids, ones = samples.ids, torch.ones(len(sample.noisy))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with torch.no_grad():
-            given = predict(teacher, sample, samples.ids, ones, sample.text, sample.pooled)
-            free = predict(
-                teacher, sample, samples.ids, ones, samples.empty_text, samples.empty_pooled
-            )
+            given = predict(teacher, sample, ids, ones, sample.text, sample.pooled)
+            free = predict(teacher, sample, ids, ones, samples.empty_text, samples.empty_pooled)
             target = free + sample.guidance[:, None, None] * (given - free)
-        predicted = predict(
-            student, sample, samples.ids, sample.guidance, sample.text, sample.pooled
-        )
+        predicted = predict(student, sample, ids, sample.guidance, sample.text, sample.pooled)
     return (predicted - target).square().mean()
 
 
-def progress(
-    budget: Budget, resume_at: int, spent_s: float, label: str
-) -> Iterator[tuple[int, float]]:
-    """Count steps with the share of the budget that is spent, in [0, 1)."""
-    started = time.monotonic() - spent_s
-    for step in (bar := trange(resume_at, budget.num_steps, desc=label)):
-        share = max(step / budget.num_steps, (time.monotonic() - started) / 60 / budget.max_minutes)
-        if share >= 1.0:
-            bar.close()
-            return
-        yield step, share
-
-
-def rate(budget: Budget, step: int, share: float) -> float:
-    """Warm up for 100 steps, hold, fall to nothing over the last third."""
-    warm = min(1.0, (step + 1) / 100)
-    fall = 1.0 if share < 0.65 else 0.5 * (1 + math.cos(math.pi * (share - 0.65) / 0.35))
-    return budget.learning_rate * warm * max(fall, 0.01)
-
-
-class Trainer:
-    """One model, its running average and its checkpoint."""
-
-    def __init__(self, backbone: FluxBackbone, budget: Budget, checkpoint: Path) -> None:
-        self.backbone, self.budget, self.checkpoint = backbone, budget, checkpoint
-        self.average = copy.deepcopy(backbone).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            backbone.parameters(), lr=budget.learning_rate, betas=(0.9, 0.97), weight_decay=0.01
-        )
-        self.step, self.spent_s, self.is_finished = 0, 0.0, False
-        if checkpoint.exists():
-            state = torch.load(checkpoint, weights_only=True)
-            backbone.load_state_dict(state["backbone"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.spent_s = state["step"], state["spent_s"]
-            self.is_finished = state["is_finished"]
-
-    def save(self) -> None:
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(
-            {
-                "backbone": self.backbone.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "spent_s": self.spent_s,
-                "is_finished": self.is_finished,
-            },
-            partial,
-        )
-        partial.replace(self.checkpoint)
-
-    def run(self, loss_of: "LossFunction", label: str) -> FluxBackbone:
-        """Train until the budget is spent; return the averaged weights."""
-        if self.is_finished:
-            return self.average
-        started = time.monotonic() - self.spent_s
-        mean_loss = 0.0
-        for step, share in progress(self.budget, self.step, self.spent_s, label):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate(self.budget, step, share)
-            loss = loss_of(self.budget.batch_size)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.backbone.parameters(), 1.0)
-            self.optimizer.step()
-            decay = min(EMA_DECAY, (1 + step) / (10 + step))
-            self._average(decay)
-            mean_loss = loss.item() if step == self.step else 0.98 * mean_loss + 0.02 * loss.item()
-            if step % 100 == 99:
-                self.step, self.spent_s = step + 1, time.monotonic() - started
-                logger.info(
-                    "%s step=%d share=%.3f loss=%.4f elapsed_s=%.0f",
-                    label,
-                    self.step,
-                    share,
-                    mean_loss,
-                    self.spent_s,
-                )
-                self.save()
-        self.spent_s, self.is_finished = time.monotonic() - started, True
-        self.save()
-        return self.average
-
-    @torch.no_grad()
-    def _average(self, decay: float) -> None:
-        pairs = zip(self.average.parameters(), self.backbone.parameters(), strict=True)
-        for average, current in pairs:
-            average.lerp_(current, 1.0 - decay)
-
-
-def train_transformer(work_dir: Path, flow: Budget, distillation: Budget) -> FluxBackbone:
+def train_transformer(work_dir: Path) -> FluxBackbone:
     """Train by flow matching, then distil guidance; checkpoints lie in `work_dir`."""
     torch.manual_seed(4)
-    autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False).eval()
     text = TextEncoders.from_directory(work_dir, "cpu", None)
-    latents_file = work_dir / "latents.pt"
     scenes = draw_scenes(NUM_PICTURES, random.Random(3))
+    latents_file = work_dir / "latents.pt"
     if not latents_file.exists():
-        torch.save(encode_data_set(autoencoder, scenes), latents_file)
-    latents = torch.load(latents_file, weights_only=True)
+        autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
+        torch.save(encode_data_set(autoencoder.eval(), scenes), latents_file)
+    samples = Samples(torch.load(latents_file, weights_only=True), scenes, text, BATCH_SIZE)
 
-    samples = Samples(latents, scenes, text, seed=int(time.time()))
     backbone = build_backbone()
-    trainer = Trainer(backbone, flow, work_dir / "flow.pt")
-    teacher = trainer.run(lambda size: flow_loss(backbone, samples, size), "flow")
+    flow = Run("flow", FLOW_STEPS, learning_rate=8e-4, weight_decay=0.01, work_dir=work_dir)
+    train(flow, backbone, lambda step: flow_loss(backbone, samples.at(step), samples.ids))
 
-    student = copy.deepcopy(teacher).train().requires_grad_(True)
-    trainer = Trainer(student, distillation, work_dir / "distillation.pt")
-    return trainer.run(lambda size: distillation_loss(student, teacher, samples, size), "distil")
+    teacher = copy.deepcopy(backbone).eval().requires_grad_(False)
+    distillation = Run(
+        "distillation", DISTILLATION_STEPS, learning_rate=3e-4, weight_decay=0.01, work_dir=work_dir
+    )
+    train(
+        distillation,
+        backbone,
+        lambda step: distillation_loss(backbone, teacher, samples.at(FLOW_STEPS + step), samples),
+    )
+    return backbone.eval()
 
 
 def save_pipeline(backbone: FluxBackbone, work_dir: Path, directory: Path) -> None:
@@ -320,8 +217,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=Path("build/training/flux_shapes"))
     parser.add_argument("--output", type=Path, default=Path("models/bundled/flux_shapes"))
-    parser.add_argument("--flow-minutes", type=float, default=90.0)
-    parser.add_argument("--distillation-minutes", type=float, default=15.0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     work_dir: Path = arguments.work_dir
@@ -330,12 +225,7 @@ def main() -> None:
         train_autoencoder(work_dir / "vae", num_steps=1800, batch_size=32, side=SIDE)
     if not (work_dir / "tokenizer").exists():
         train_text_encoders(work_dir, num_steps=600)
-    backbone = train_transformer(
-        work_dir,
-        Budget(20_000, arguments.flow_minutes, learning_rate=8e-4, batch_size=64),
-        Budget(3_000, arguments.distillation_minutes, learning_rate=3e-4, batch_size=64),
-    )
-    save_pipeline(backbone, work_dir, arguments.output)
+    save_pipeline(train_transformer(work_dir), work_dir, arguments.output)
 
 
 if __name__ == "__main__":
