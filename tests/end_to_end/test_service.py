@@ -20,7 +20,7 @@ from tests.end_to_end.conftest import (
     start_service,
     stop_service,
 )
-from training.geometry import describe
+from training.geometry import see
 
 PROMPT = "a large red circle on a white background at the left"
 SLOW = {"prompt": PROMPT, "size": "256x256", "n": 10, "num_inference_steps": 50, "seed": 1}
@@ -56,7 +56,7 @@ def test_the_picture_shows_what_the_prompt_says(client: httpx.Client) -> None:
     answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": 3})
 
     picture = open_png(answer.raise_for_status().json()["data"][0]["b64_json"])
-    seen = describe(np.asarray(picture.convert("RGB")))
+    seen = see(np.asarray(picture.convert("RGB")))
     assert picture.size == (128, 128)
     assert (seen.colour, seen.shape, seen.background, seen.position) == (
         "red", "circle", "white", "left",
