@@ -17,6 +17,7 @@ from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # machines ask them all the time
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: safe in a header and in a log
 
 
@@ -45,7 +46,8 @@ class RequestFrame:
         route = getattr(scope.get("route"), "path", "other")
         method, status, seconds = scope["method"], response.status, response.elapsed_s()
         self._metrics.observe_request(route, method, status, seconds, response.num_bytes)
-        logger.info(
+        logger.log(
+            logging.DEBUG if route in _PROBES else logging.INFO,
             "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s",
             *(method, route, status, 1e3 * seconds, response.num_bytes, response.request_id),
         )

@@ -25,7 +25,7 @@ from worker.contract.jobs import Task
 
 logger = logging.getLogger(__name__)
 
-_WATCH_INTERVAL_S = 0.1
+_WATCH_INTERVAL_S = 0.2
 _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
 
 

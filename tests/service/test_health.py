@@ -1,5 +1,6 @@
 """Alive, ready, measured."""
 
+import logging
 import time
 
 import httpx
@@ -9,7 +10,7 @@ from redis import Redis
 
 from service.main import create_app
 from service.settings import ServiceSettings
-from tests.service.conftest import TestWorker, error_of, serve
+from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.records import Records
@@ -124,3 +125,11 @@ def test_without_redis_the_metrics_say_so(settings: ServiceSettings) -> None:
         values = samples(httpx.get(f"{url}/metrics").text)
     assert values["triptych_redis_up{}"] == 0
     assert not [name for name in values if name.startswith("triptych_queue")]
+
+
+def test_probes_do_not_fill_the_log(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "service.request_frame")
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
+        http.get(path)
+    wait_for(lambda: bool(caplog.messages))
+    assert [message.split()[2] for message in caplog.messages] == ["route=/v1/models"]
