@@ -1,8 +1,8 @@
 """How long does a user wait? `python -m benchmarks.latency [--output FILE]`.
 
-Starts `triptych serve` with an empty data directory, takes the time until `/readyz` answers 200, then
-the medians at the client of a 128x128 image at 8 steps, a classification and an embedding, one request
-at a time.
+Starts `triptych serve` with an empty data directory, takes the time until `/readyz` answers 200,
+then the medians at the client of a 128x128 image at 8 steps, a classification and an embedding, one
+request at a time.
 """
 
 import argparse
@@ -127,7 +127,8 @@ def main() -> None:
     arguments = parser.parse_args()
     port = free_port()
     with tempfile.TemporaryDirectory() as data_dir:
-        command = [sys.executable, "-m", "triptych", "serve", "--port", str(port), "--data-dir", data_dir]  # fmt: skip
+        flags = ["--port", str(port), "--data-dir", data_dir]
+        command = [sys.executable, "-m", "triptych", "serve", *flags]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

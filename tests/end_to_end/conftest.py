@@ -61,9 +61,10 @@ def start_service(data_dir: Path, **settings: str) -> Service:
     """Start `triptych serve` on a free port; `settings` are environment variables."""
     port = free_port()
     log = data_dir / "serve.log"
+    flags = ["--port", str(port), "--data-dir", str(data_dir)]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "triptych", "serve", "--port", str(port), "--data-dir", str(data_dir)],  # fmt: skip
+            [sys.executable, "-m", "triptych", "serve", *flags],
             stdout=output,
             stderr=output,
             env={**os.environ, **settings},
