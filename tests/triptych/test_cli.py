@@ -67,4 +67,4 @@ def test_a_worker_without_a_redis_url_says_what_is_missing() -> None:
 def test_generate_refuses_a_size_before_it_loads_anything() -> None:
     done = triptych("generate", "a red circle", "--size", "100x128")
     assert done.returncode == 2
-    assert "size: got '100x128': width 100 is not a multiple of 16" in done.stderr
+    assert 'size: got "100x128": width 100 is not a multiple of 16' in done.stderr
