@@ -50,7 +50,7 @@ class Measurement:
     def line(self) -> str:
         verdict = "ok" if self.share >= self.asked else "TOO LOW"
         return (
-            f"{self.name:<42} {self.share:7.2%} of {self.count:4} (>= {self.asked:.0%}) {verdict}"
+            f"{self.name:<42} {self.share:7.2%} of {self.count:4} (>= {self.asked:.1%}) {verdict}"
         )
 
 

@@ -96,15 +96,15 @@ def wear(images: Tensor, generator: torch.Generator) -> Tensor:
 
     size = len(images)
     grid = F.affine_grid(_motions(even, size), list(images.shape), align_corners=False)
-    bends = torch.randn((size, 2, 5, 5), generator=generator) * even(0.0, 0.035, size, 1, 1, 1)
+    bends = torch.randn((size, 2, 5, 5), generator=generator) * even(0.0, 0.022, size, 1, 1, 1)
     bends = F.interpolate(bends, images.shape[-2:], mode="bicubic", align_corners=False)
     moved = F.grid_sample(
         images, grid + bends.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
     )
     blurred = F.avg_pool2d(F.pad(moved, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    blotches = torch.randn((size, 3, 8, 8), generator=generator) * even(0.0, 0.08, size, 1, 1, 1)
+    blotches = torch.randn((size, 3, 8, 8), generator=generator) * even(0.0, 0.06, size, 1, 1, 1)
     tint = even(-0.08, 0.08, size, 3, 1, 1)  # 10 grey levels
-    noise = torch.randn(images.shape, generator=generator) * even(0.0, 0.1, size, 1, 1, 1)
+    noise = torch.randn(images.shape, generator=generator) * even(0.0, 0.07, size, 1, 1, 1)
     softened = torch.lerp(moved, blurred, even(0.0, 1.0, size, 1, 1, 1))
     worn = softened + F.interpolate(blotches, images.shape[-2:], mode="bilinear") + tint + noise
     return worn.clamp(-1.0, 1.0)
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True, help="for the checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="the directory of the preset")
-    parser.add_argument("--num-steps", type=int, default=4000)
+    parser.add_argument("--num-steps", type=int, default=3200)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(1)
