@@ -21,10 +21,14 @@ STOP_TIMEOUT_S = 60.0
 class Service:
     """A running `triptych serve`."""
 
-    url: str
+    port: int
     process: subprocess.Popen[bytes]
     data_dir: Path
     log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def workers(self, queue: str) -> list[int]:
         """The process ids of the workers of one queue."""
@@ -69,7 +73,7 @@ def start_service(data_dir: Path, **settings: str) -> Service:
             stderr=output,
             env={**os.environ, **settings},
         )
-    service = Service(f"http://127.0.0.1:{port}", process, data_dir, log)
+    service = Service(port, process, data_dir, log)
     try:
         with httpx.Client(base_url=service.url, timeout=10) as client:
             wait_until_ready(client, process)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 
 import httpx
@@ -34,9 +35,7 @@ def open_png(encoded: str) -> Image.Image:
 
 def submit(client: httpx.Client, body: dict[str, object]) -> str:
     """Post an image job asynchronously and return its id."""
-    answer = client.post(
-        "/v1/images/generations", json=body, headers={"Prefer": "respond-async"}
-    )
+    answer = client.post("/v1/images/generations", json=body, headers={"Prefer": "respond-async"})
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     job_id: str = answer.json()["id"]
     return job_id
@@ -167,11 +166,16 @@ def test_a_wait_that_is_too_long_ends_in_504_while_the_job_goes_on(client: httpx
     poll_until(lambda: status(client, job_id) == "succeeded")
 
 
-def test_the_workers_metrics_count_the_images(client: httpx.Client) -> None:
-    client.post("/v1/images/generations", json={"prompt": PROMPT}).raise_for_status()
-    page = client.get("/metrics").text
-    assert "triptych_http_requests_total" in page
-    assert 'triptych_workers{state="idle",task="images"} 1.0' in page
+def test_the_api_counts_its_workers(client: httpx.Client) -> None:
+    idle = 'triptych_workers{state="idle",task="images"} 1.0'
+    poll_until(lambda: idle in client.get("/metrics").text)
+
+
+def test_the_worker_counts_its_images(service: Service, client: httpx.Client) -> None:
+    client.post("/v1/images/generations", json={"prompt": PROMPT, "n": 2}).raise_for_status()
+    page = httpx.get(f"http://127.0.0.1:{service.port + 1}/metrics").text
+    (counted,) = re.findall(r'triptych_images_generated_total{model="flux_shapes"} (.+)', page)
+    assert float(counted) >= 2
 
 
 def test_sigterm_finishes_the_job_and_leaves_no_process(
