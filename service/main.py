@@ -36,6 +36,10 @@ from worker.contract.records import Records
 _REDIS_TIMEOUT_S = 5.0
 _REDIS_RETRIES = 1  # at once: a pooled connection that a restart broke, and no longer wait
 
+# Longer than clients keep an idle connection (httpx and the openai client: 5 s): the client closes
+# it, never the server under a request that is on its way.
+_KEEP_ALIVE_S = 75
+
 _LAST_WORDS_S = 5  # after the grace: to write the answers of those who waited
 
 
@@ -99,7 +103,7 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
         blocking_redis.close()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """On SIGTERM, calls that still wait for their jobs get the grace, then a 504 with the job."""
 
     def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
@@ -110,6 +114,7 @@ class _Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 access_log=False,  # RequestFrame writes it, with route, time and id
                 server_header=False,
             )
@@ -129,7 +134,7 @@ def main(settings: ServiceSettings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # uvicorn raises the signal again once it has drained: an end as asked for is no failure
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    _Server(create_app(settings), settings).run()
+    Server(create_app(settings), settings).run()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from redis import Redis
 
+from service.main import Server, create_app
+from service.settings import ServiceSettings
 from tests.service.conftest import error_of, wait_for
 from worker.contract.jobs import Task
 from worker.contract.records import queue_key
@@ -41,6 +43,13 @@ def url_of(process: subprocess.Popen[str]) -> str:
         if found := re.search(r"running on (http://[0-9.:]+)", line):
             return found[1]
     raise AssertionError("the process ended before it listened")
+
+
+def test_an_idle_connection_outlasts_the_clients_patience(settings: ServiceSettings) -> None:
+    """Or the server closes it under a request that is on its way."""
+    patience_s = httpx.Limits().keepalive_expiry
+    assert patience_s is not None
+    assert Server(create_app(settings), settings).config.timeout_keep_alive > 2 * patience_s
 
 
 def test_sigterm_answers_who_waits_and_exits_with_0(
