@@ -22,6 +22,7 @@ from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+from models.errors import PresetError
 from models.load import load_pipeline
 from models.presets import PRESETS, PresetTask
 from worker.classify import Classifier, ClassifyTask
@@ -88,7 +89,8 @@ def run(settings: WorkerSettings, load: Load) -> int:
         heartbeat.start()
         stack.callback(heartbeat.stop)
         work = build_work(settings, names, load, Records(redis), metrics)
-        work.warm_up(names[0])
+        if not _warm_up(work, names[0]):
+            return 1
         batches = Batches(work, Records(redis), heartbeat, metrics)
         worker = GpuWorker(redis, batches, heartbeat, max_jobs=_max_jobs(settings))
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
@@ -130,6 +132,16 @@ def build_work(
             embedders = Residency(names, cast(Callable[[str], Embedder], load), metrics)
             embeddings = EmbeddingsTask(embedders, metrics)
             return RowWork(settings.queue, embeddings, settings.max_batch, metrics)
+
+
+def _warm_up(work: Work, model: str) -> bool:
+    """False, with the reason in the log, for a preset that cannot be used."""
+    try:
+        work.warm_up(model)
+    except PresetError as error:
+        logger.error("event=model_unusable model=%s reason=%s", model, error)
+        return False
+    return True
 
 
 def _max_jobs(settings: WorkerSettings) -> int:
