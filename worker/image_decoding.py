@@ -22,6 +22,8 @@ def decode_image(encoded: str) -> Image.Image:
         return _decode(content)
     except ImageDecodeError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow refuses before it tells the size
+        raise ImageDecodeError(f"the image has more than {MAX_PIXELS} pixels") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         allowed = ", ".join(FORMATS)
         raise ImageDecodeError(f"the image cannot be decoded as one of {allowed}") from error

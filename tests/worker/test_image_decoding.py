@@ -59,8 +59,14 @@ def test_a_picture_stands_upright_as_its_exif_says() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(40_001, 1_000), (20_000, 20_000), (2**30, 2**30)])
 def test_a_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None:
-    with pytest.raises(ImageDecodeError):
+    with pytest.raises(ImageDecodeError, match=r"pixels|cannot be decoded"):
         decode_image(png_of_declared_size(width, height))
+
+
+def test_a_size_that_even_pillow_refuses_is_told(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(ImageDecodeError, match="more than 40000000 pixels"):
+        decode_image(png_of_declared_size(20_000, 20_000))
+    assert not recwarn.list
 
 
 def test_a_size_over_the_limit_is_named() -> None:
