@@ -68,7 +68,8 @@ async def get_preference(request: Request) -> Preference:
 
 def _seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise RequestError("Prefer", f"Prefer: got wait={shown(text)}; allowed: whole seconds")
+        allowed = "allowed: whole seconds, 0 to 999999"
+        raise RequestError("Prefer", f"Prefer: got wait={shown(text)}; {allowed}")
     return float(text)
 
 

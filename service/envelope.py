@@ -4,6 +4,7 @@ Validation answers 400 as OpenAI does, not FastAPI's 422. The table `_CODES` say
 error types have a code of their own; all others are `invalid_value`.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,14 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service.errors import ErrorEnvelope, RequestError, ServiceError, UnavailableError, clean, shown
+from service.errors import (
+    ErrorEnvelope,
+    RequestError,
+    ServiceError,
+    UnavailableError,
+    shown,
+    shown_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +103,12 @@ def json_error(error: ValidationError) -> ServiceError:
 
 def body_error(error: Exception) -> ServiceError:
     """A body that does not parse as JSON, for a route that parses it by itself."""
-    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if isinstance(error, RecursionError):
+        reason = "nested too deeply"
+    elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        reason = str(error)
+    else:  # Python's words are advice to programmers
+        reason = "a number has too many digits"
     return RequestError(None, f"the request body is not JSON: {reason}", _CODES["json_invalid"])
 
 
@@ -144,7 +157,7 @@ def _param(error: Mapping[str, object]) -> str | None:
     loc = error.get("loc")
     if not isinstance(loc, tuple) or len(loc) < 2:
         return None
-    return clean(str(loc[1])) + "".join(f"[{index}]" for index in _indices(error))
+    return shown_name(str(loc[1])) + "".join(f"[{index}]" for index in _indices(error))
 
 
 def _reason(first: Mapping[str, object]) -> str:
@@ -156,6 +169,8 @@ def _reason(first: Mapping[str, object]) -> str:
 
 
 def _http_error(request: Request, error: HTTPException) -> ServiceError:
+    if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
+        return body_error(error.__cause__)  # FastAPI could not parse it, and hides why
     path = shown(request.url.path)
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if error.status_code == 404:

@@ -216,7 +216,14 @@ def shown(value: object) -> str:
         return f"an array of {len(value)}"
     if isinstance(value, Mapping):
         return f"an object of {len(value)} keys"
-    return _json(value)
+    written = _json(value)  # a number can have thousands of digits
+    is_long = not isinstance(value, str) and len(written) > _MAX_SHOWN
+    return f"{written[:_MAX_SHOWN]}… ({len(written)} characters)" if is_long else written
+
+
+def shown_name(name: str) -> str:
+    """A field's name as `param` can carry it: as it was sent, cut short."""
+    return clean(name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…")
 
 
 def _json(value: object) -> str:

@@ -131,4 +131,10 @@ async def _files(form: FormData, max_images: int) -> list[ImageBytes]:
 
 
 def _text_fields(form: FormData) -> Mapping[str, object]:
-    return {name: item for name, item in form.multi_items() if name not in _FILE_FIELDS}
+    fields: dict[str, object] = {}
+    for name, item in form.multi_items():
+        if isinstance(item, UploadFile) and name in ClassifyFields.model_fields:
+            raise RequestError(name, f"{name}: got a file; allowed: text")
+        if name not in _FILE_FIELDS:
+            fields[name] = item
+    return fields

@@ -115,7 +115,7 @@ class Upload:
         """Raises RequestError for what the preset does not take."""
         top_k = min(_DEFAULT_TOP_K, num_labels) if self.top_k is None else self.top_k
         if top_k > num_labels:
-            raise RequestError("top_k", f"top_k: got {top_k}; allowed: 1 to {num_labels}")
+            raise RequestError("top_k", f"top_k: got {shown(top_k)}; allowed: 1 to {num_labels}")
         return ClassifyJob(
             id=new_job_id(),
             model=preset.name,

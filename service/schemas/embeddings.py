@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from models.presets import Preset
-from service.errors import RequestError
+from service.errors import RequestError, shown
 from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text
 from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, new_job_id
 from worker.contract.records import Record
@@ -47,7 +47,7 @@ class EmbeddingsRequest(RequestBody):
     ) -> EmbeddingsJob:
         """Raises RequestError for what the preset does not take."""
         if self.dimensions not in (None, width):
-            message = f"dimensions: got {self.dimensions}; allowed: {width} or null"
+            message = f"dimensions: got {shown(self.dimensions)}; allowed: {width} or null"
             raise RequestError("dimensions", message)
         return EmbeddingsJob(
             id=new_job_id(),

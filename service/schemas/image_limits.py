@@ -33,7 +33,7 @@ def num_images_of(n: int | None, limits: ImageLimits) -> int:
 
 def _at_most(param: str, value: int, maximum: int) -> int:
     if value > maximum:
-        raise RequestError(param, f"{param}: got {value}; allowed: 1 to {maximum}")
+        raise RequestError(param, f"{param}: got {shown(value)}; allowed: 1 to {maximum}")
     return value
 
 

@@ -114,6 +114,14 @@ def test_a_bad_field_of_a_form_is_named(
     assert says in str(error["message"])
 
 
+@pytest.mark.parametrize("field", ["top_k", "model"])
+def test_a_file_where_text_belongs_is_refused(http: httpx.Client, field: str) -> None:
+    files = [("file", ("a.png", PNG)), (field, ("a.txt", b"3"))]
+    error = error_of(http.post(ROUTE, files=files), 400)
+    assert error["message"] == f"{field}: got a file; allowed: text"
+    assert error["param"] == field
+
+
 def test_a_form_without_files_is_refused(http: httpx.Client) -> None:
     response = http.post(ROUTE, files={"top_k": (None, "3")})
     assert error_of(response, 400)["message"] == "file: got 0 images; allowed: 1 to 32"

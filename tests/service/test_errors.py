@@ -78,6 +78,30 @@ def test_a_syntax_error_names_its_place(http: httpx.Client) -> None:
     assert "Expecting value at character 10" in str(error["message"])
 
 
+@pytest.mark.parametrize("route", [EMBEDDINGS, "/v1/classify"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"input": "\xff"}', "can't decode byte 0xff in position 11"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"input": ' + b"9" * 5000 + b"}", "too many digits"),
+    ],
+)
+def test_a_body_that_does_not_parse_says_why(
+    http: httpx.Client, route: str, content: bytes, says: str
+) -> None:
+    error = error_of(http.post(route, content=content, headers=JSON), 400)
+    assert error["code"] == "invalid_json"
+    assert says in str(error["message"])
+    assert "set_int_max_str_digits" not in str(error["message"])
+
+
+def test_a_key_of_any_length_is_cut_in_the_answer(http: httpx.Client) -> None:
+    error = error_of(http.post(EMBEDDINGS, json={"input": "x", "k" * 100_000: 1}), 400)
+    assert error["param"] == "k" * 80 + "…"
+    assert len(str(error["message"])) < 150
+
+
 @pytest.mark.parametrize("headers", [{"content-type": "text/plain"}, {}])
 def test_a_body_of_another_type_is_a_415(http: httpx.Client, headers: dict[str, str]) -> None:
     response = http.post(EMBEDDINGS, content=b'{"input": "x"}', headers=headers)

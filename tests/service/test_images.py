@@ -206,6 +206,14 @@ def test_a_long_value_is_cut_in_the_message(http: httpx.Client) -> None:
     assert "(40000 characters)" in str(error["message"])
 
 
+@pytest.mark.parametrize("field", ["n", "seed", "num_inference_steps", "size"])
+def test_a_number_of_any_length_is_cut_in_the_message(http: httpx.Client, field: str) -> None:
+    error = error_of(http.post(ROUTE, json={"prompt": "x", field: 10**4000}), 400)
+    assert error["param"] == field
+    assert "… (4001 characters)" in str(error["message"])
+    assert len(str(error["message"])) < 250
+
+
 def test_guidance_for_a_model_without_it_is_refused() -> None:
     preset = get_preset("flux_shapes")
     assert preset.image_limits is not None
