@@ -10,6 +10,7 @@ from time import perf_counter
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.envelope import internal_error, response_to
@@ -18,6 +19,7 @@ from service.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # machines ask them all the time
+_CLIENT_LEFT = 499  # before an answer; nginx's number
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: safe in a header and in a log
 
 
@@ -33,13 +35,17 @@ class RequestFrame:
             return
         response = _ResponseWatch(send, _request_id(scope))
         with self._metrics.http_requests_in_flight.track_inprogress():
+            body = _BoundedBody(scope, receive, self._max_body_bytes)
             try:
-                body = _BoundedBody(scope, receive, self._max_body_bytes)
                 await self._app(scope, body.receive, response.send)
+            except ClientDisconnect:
+                pass  # nobody is there to be answered
             except Exception:
                 logger.exception("event=unhandled request_id=%s", response.request_id)
                 if not response.is_started:
                     await response_to(internal_error())(scope, receive, response.send)
+        if body.is_cut_off:
+            response.status = _CLIENT_LEFT  # whatever the app said to nobody
         self._account(scope, response)
 
     def _account(self, scope: Scope, response: "_ResponseWatch") -> None:
@@ -60,7 +66,7 @@ class _ResponseWatch:
         self._send = send
         self._start = perf_counter()
         self.request_id = request_id
-        self.status = 499  # the client left before an answer (nginx's number)
+        self.status = _CLIENT_LEFT
         self.num_bytes = 0
         self.is_started = False
 
@@ -86,6 +92,8 @@ class _BoundedBody:
         self._receive = receive
         self._max_bytes = max_bytes
         self._num_bytes = 0
+        self._is_complete = False
+        self.is_cut_off = False  # the client left within its body
         declared = Headers(scope=scope).get("content-length", "0")
         self._is_declared_too_large = declared.isdecimal() and int(declared) > max_bytes
 
@@ -93,6 +101,10 @@ class _BoundedBody:
         if self._is_declared_too_large:
             raise self._too_large()
         message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.is_cut_off = not self._is_complete
+        else:
+            self._is_complete = not message.get("more_body", False)
         self._num_bytes += len(message.get("body", b""))
         if self._num_bytes > self._max_bytes:
             raise self._too_large()

@@ -1,5 +1,7 @@
 """Every error leaves in OpenAI's envelope, whatever raised it."""
 
+import logging
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -8,7 +10,7 @@ import pytest
 from service.errors import FAILURE_ANSWERS
 from service.main import create_app
 from service.settings import ServiceSettings
-from tests.service.conftest import TestWorker, error_of, serve
+from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract.jobs import Failure, FailureCode
 
 EMBEDDINGS = "/v1/embeddings"
@@ -139,6 +141,20 @@ def test_a_large_body_is_counted_while_it_streams(
         response = httpx.post(f"{url}/v1/classify", content=chunks(), headers=headers)
     assert "content-length" not in response.request.headers
     assert error_of(response, 413)["code"] == "payload_too_large"
+
+
+@pytest.mark.parametrize("route", [EMBEDDINGS, "/v1/classify"])
+def test_a_client_that_leaves_within_its_body_is_no_error(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture, route: str
+) -> None:
+    address = (http.base_url.host, http.base_url.port)
+    head = f"POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with caplog.at_level(logging.INFO, logger="service"):
+        with socket.create_connection(address) as client:
+            client.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+        wait_for(lambda: "status=499" in caplog.text)
+    assert f"route={route} status=499" in caplog.text
+    assert "event=unhandled" not in caplog.text
 
 
 def test_a_bug_is_a_500_without_its_insides(
