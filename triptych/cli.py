@@ -58,14 +58,20 @@ def serve(
     device: Device = None,
 ) -> None:
     """Run everything on this host: the queue, the API and one worker per task."""
+    from service.settings import ServiceSettings
     from triptych.settings import ServeSettings
     from triptych.supervisor import Supervisor
+    from worker.settings import WorkerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device)
     with _complaints():
-        Supervisor(ServeSettings.model_validate(given)).run()
+        settings = ServeSettings.model_validate(given)
+        # the children's own settings, so that a bad one stops the start and not each child
+        ServiceSettings(port=settings.port)
+        WorkerSettings(queue=Task.IMAGES, redis_url="unix://", data_dir=settings.data_dir)
+        Supervisor(settings).run()
 
 
 @app.command()
@@ -118,6 +124,8 @@ def generate(
         job = to_job(Wish(prompt, model, size, steps, seed))
     except WishError as error:
         raise typer.BadParameter(str(error)) from None
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"output: the directory {output.parent} does not exist")
 
     from triptych.generate import paint  # after the checks: torch takes seconds
 

@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from triptych.child import Child
-from triptych.errors import DataDirTakenError, ValkeyError
+from triptych.errors import DataDirError, DataDirTakenError, ValkeyError
 
 _START_TIMEOUT_S = 20.0  # it reads its whole file before it answers
 
@@ -26,8 +26,12 @@ def data_lock(data_dir: Path) -> Iterator[int]:
 
     The value is the lock's descriptor. A child that inherits it holds the lock as long as it lives.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "serve.lock").open("w") as file:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "serve.lock").open("w")
+    except OSError as error:
+        raise DataDirError(f"cannot write in data directory {data_dir}: {error.strerror}") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

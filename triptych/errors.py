@@ -2,6 +2,7 @@
 
 StartError
 ├── PortTakenError    another program listens on the API's port, or the address is not ours
+├── DataDirError      the data directory cannot be made or written
 ├── DataDirTakenError another `triptych serve` keeps its queue in the same directory
 └── ValkeyError       the embedded Valkey is not installed, ends at once, or never answers
 """
@@ -13,6 +14,10 @@ class StartError(Exception):
 
 class PortTakenError(StartError):
     """Raised where the address to listen on is not to be had."""
+
+
+class DataDirError(StartError):
+    """Raised where nothing can be kept in the data directory."""
 
 
 class DataDirTakenError(StartError):

@@ -14,7 +14,9 @@ class ServeSettings(BaseSettings):
         default=8000, ge=1, le=65_532, description="the API's port; the next three are for metrics"
     )
     data_dir: Path = Field(default=Path(".triptych"), description="images and the embedded Valkey")
-    redis_url: str | None = Field(default=None, description="None: start a private Valkey")
+    redis_url: str | None = Field(
+        default=None, pattern=r"^(rediss?|unix)://", description="None: start a private Valkey"
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda:\d+)$", description="of the workers"
     )

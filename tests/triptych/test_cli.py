@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from models.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,37 @@ def test_a_bad_setting_stops_the_start_with_its_name_and_value() -> None:
     done = triptych("serve", TRIPTYCH_PORT="many")
     assert done.returncode == 2
     assert done.stderr.startswith("triptych: port: got 'many': ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_queue_depth", "0"), ("lease_s", "-1"), ("redis_url", "http://somewhere")],
+)
+def test_a_bad_setting_of_a_child_stops_the_start_too(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    variable = f"TRIPTYCH_{name.upper()}"
+    done = triptych("serve", "--data-dir", str(tmp_path / "new"), **{variable: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"triptych: {name}: got '{value}': ")
+    assert not (tmp_path / "new").exists()
+
+
+def test_serve_refuses_a_data_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    done = triptych("serve", "--port", port, "--data-dir", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"triptych: cannot write in data directory {tmp_path / 'file'}: File exists\n"
+    )
+
+
+def test_generate_refuses_a_missing_directory_before_it_paints(tmp_path: Path) -> None:
+    done = triptych("generate", "a red circle", "-o", str(tmp_path / "none" / "a.png"))
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
 
 
 def test_a_flag_wins_over_the_environment() -> None:
