@@ -96,14 +96,6 @@ def read_config(directory: Path, name: str, model: type[Config]) -> Config:
     return _parse(read_object(directory, name).config, model, directory / name)
 
 
-def read_plain(directory: Path, name: str, model: type[Config]) -> Config:
-    """Read a JSON file that is not a serialised object into a pydantic model.
-
-    Raises PresetFileError for a missing file or one that does not fit.
-    """
-    return _parse(_read_json(directory / name), model, directory / name)
-
-
 def read_labels(directory: Path) -> tuple[str, ...]:
     """Read the class names in order of class id.
 
@@ -113,6 +105,20 @@ def read_labels(directory: Path) -> tuple[str, ...]:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise PresetFileError(f"{directory / LABELS_FILE} is not a list of strings")
     return tuple(labels)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Path]:
+    """Give a folder to a library that reads it, and raise PresetFileError where that fails.
+
+    A missing folder never reaches the library, which would take its path for a hub's handle.
+    """
+    if not folder.is_dir():
+        raise PresetFileError(f"{folder} is missing")
+    try:
+        yield folder
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PresetFileError(f"{folder} cannot be read: {error}") from error
 
 
 def write_object(directory: Path, name: str, keras_object: KerasObject) -> None:

@@ -4,12 +4,14 @@
 read by `text_encoders.py`. Safetensors only.
 """
 
-import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -57,7 +59,7 @@ class TransformerConfig(BaseModel):
 
 
 class _SchedulerConfig(BaseModel):
-    """`scheduler/scheduler_config.json`; what Flux never uses must not be switched on."""
+    """`scheduler/scheduler_config.json`; what `Schedule` does not compute must be off."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -67,10 +69,25 @@ class _SchedulerConfig(BaseModel):
     max_shift: float | None = 1.15
     base_image_seq_len: int | None = 256
     max_image_seq_len: int | None = 4096
+    time_shift_type: Literal["exponential"] = "exponential"
+    shift_terminal: None = None
+    invert_sigmas: Literal[False] = False
+    stochastic_sampling: Literal[False] = False
+    use_karras_sigmas: Literal[False] | None = False
+    use_exponential_sigmas: Literal[False] | None = False
+    use_beta_sigmas: Literal[False] | None = False
+
+
+class _WeightsIndex(BaseModel):
+    """`….safetensors.index.json`: which file holds each tensor."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    weight_map: dict[str, str]
 
 
 def read_transformer_config(directory: Path) -> TransformerConfig:
-    return preset_files.read_plain(directory, "transformer/config.json", TransformerConfig)
+    return preset_files.read_model(directory, "transformer/config.json", TransformerConfig)
 
 
 def load_backbone(directory: Path, device: str, dtype: torch.dtype | None) -> FluxBackbone:
@@ -88,29 +105,44 @@ def load_backbone(directory: Path, device: str, dtype: torch.dtype | None) -> Fl
 
 
 def load_autoencoder(directory: Path, device: str, dtype: torch.dtype | None) -> AutoencoderKL:
-    autoencoder = AutoencoderKL.from_pretrained(
-        directory / "vae", torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
-    )
+    with preset_files.reading(directory / "vae") as folder:
+        autoencoder = AutoencoderKL.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            local_files_only=True,
+        )
     return autoencoder.to(device).eval().requires_grad_(False)
 
 
 def load_schedule(directory: Path) -> Schedule:
-    config = preset_files.read_plain(directory, "scheduler/scheduler_config.json", _SchedulerConfig)
-    return Schedule(**config.model_dump(exclude_none=True))
+    config = preset_files.read_model(directory, "scheduler/scheduler_config.json", _SchedulerConfig)
+    computed = {field.name for field in fields(Schedule)}
+    return Schedule(**config.model_dump(include=computed, exclude_none=True))
 
 
 def load_safetensors(directory: Path, stem: str, device: str) -> dict[str, Tensor]:
-    """Read `stem.safetensors`, or the shards that `stem.safetensors.index.json` names."""
-    index = directory / f"{stem}.safetensors.index.json"
-    files = [directory / f"{stem}.safetensors"]
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        files = [directory / Path(name).name for name in names]
+    """Read `stem.safetensors`, or the shards that `stem.safetensors.index.json` names.
+
+    Raises PresetFileError for a missing or malformed file and for a shard in another directory.
+    """
+    index = f"{stem}.safetensors.index.json"
+    names = [f"{stem}.safetensors"]
+    if (directory / index).is_file():
+        weight_map = preset_files.read_model(directory, index, _WeightsIndex).weight_map
+        names = sorted(set(weight_map.values()))
     tensors: dict[str, Tensor] = {}
-    for file in files:
+    for name in names:
+        file = directory / name
+        if Path(name).name != name:
+            raise PresetFileError(f"{directory / index} names {name!r}, not a file beside it")
         if not file.is_file():
             raise PresetFileError(f"{file} is missing")
-        tensors.update(load_file(file, device=device))
+        try:
+            tensors.update(load_file(file, device=device))
+        except SafetensorError as error:
+            raise PresetFileError(f"{file} is not a safetensors file: {error}") from error
     return tensors
 
 

@@ -10,10 +10,13 @@ from torch import Tensor
 from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from models import preset_files
 
 MAX_T5_TOKENS = 512  # FLUX.1 was trained up to here; some tokenizers state no limit of their own
 
@@ -51,16 +54,11 @@ class TextEncoders:
     @classmethod
     def from_directory(cls, directory: Path, device: str, dtype: torch.dtype | None) -> Self:
         """Load from the folders of a diffusers Flux directory."""
-        weights_dtype = "auto" if dtype is None else dtype
         return cls(
-            CLIPTextModel.from_pretrained(
-                directory / "text_encoder", dtype=weights_dtype, use_safetensors=True
-            ).to(device),
-            CLIPTokenizer.from_pretrained(directory / "tokenizer"),
-            T5EncoderModel.from_pretrained(
-                directory / "text_encoder_2", dtype=weights_dtype, use_safetensors=True
-            ).to(device),
-            T5Tokenizer.from_pretrained(directory / "tokenizer_2"),
+            _load_encoder(CLIPTextModel, directory / "text_encoder", dtype).to(device),
+            _load_tokenizer(CLIPTokenizer, directory / "tokenizer"),
+            _load_encoder(T5EncoderModel, directory / "text_encoder_2", dtype).to(device),
+            _load_tokenizer(T5Tokenizer, directory / "tokenizer_2"),
         )
 
     @torch.inference_mode()
@@ -74,6 +72,25 @@ class TextEncoders:
             num_tokens=tuple(min(count, self.max_tokens) for count in counts),
             truncated=tuple(count > self.max_tokens for count in counts),
         )
+
+
+def _load_encoder(
+    encoder: type[PreTrainedModel], directory: Path, dtype: torch.dtype | None
+) -> PreTrainedModel:
+    with preset_files.reading(directory) as folder:
+        return encoder.from_pretrained(
+            folder,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+
+
+def _load_tokenizer(
+    tokenizer: type[PreTrainedTokenizerBase], directory: Path
+) -> PreTrainedTokenizerBase:
+    with preset_files.reading(directory) as folder:
+        return tokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _token_ids(

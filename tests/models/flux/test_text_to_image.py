@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import PresetFileError, WeightsError
+from models.flux.diffusers_directory import load_safetensors, load_schedule
 from models.flux.text_to_image import TextToImage
 
 Pipelines = dict[str, tuple[FluxPipeline, Path]]
@@ -141,3 +142,41 @@ def test_a_missing_file_is_named(pipelines: Pipelines, tmp_path: Path) -> None:
     (directory / "transformer" / "config.json").unlink()
     with pytest.raises(PresetFileError, match=r"transformer/config.json is missing"):
         TextToImage.from_directory(directory)
+
+
+@pytest.mark.parametrize(
+    "folder", ["tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae", "scheduler"]
+)
+def test_a_missing_folder_is_named(pipelines: Pipelines, tmp_path: Path, folder: str) -> None:
+    directory = shutil.copytree(pipelines["dev"][1], tmp_path / "flux")
+    shutil.rmtree(directory / folder)
+    with pytest.raises(PresetFileError, match=rf"flux/{folder}\b.* is missing"):
+        TextToImage.from_directory(directory)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "cannot be read"),
+        ("{}", "is malformed"),
+        ('{"weight_map": {"x": "../vae/x.safetensors"}}', "not a file beside it"),
+        ('{"weight_map": {"x": "x.safetensors"}}', r"x\.safetensors is missing"),
+    ],
+)
+def test_a_bad_index_of_shards_is_refused(tmp_path: Path, index: str, message: str) -> None:
+    (tmp_path / "weights.safetensors.index.json").write_text(index)
+    with pytest.raises(PresetFileError, match=message):
+        load_safetensors(tmp_path, "weights", "cpu")
+
+
+def test_a_shard_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_text("not tensors")
+    with pytest.raises(PresetFileError, match="is not a safetensors file"):
+        load_safetensors(tmp_path, "weights", "cpu")
+
+
+def test_a_schedule_that_would_be_computed_wrongly_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text('{"use_karras_sigmas": true}')
+    with pytest.raises(PresetFileError, match="use_karras_sigmas"):
+        load_schedule(tmp_path)
