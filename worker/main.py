@@ -20,6 +20,7 @@ import torch
 from prometheus_client import start_http_server
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from models.errors import PresetError
@@ -58,7 +59,11 @@ def main(settings: WorkerSettings) -> None:
     # its every job is logged by us already; RQ sets this level itself when it is imported
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     device = _device(settings.device)
-    sys.exit(run(settings, lambda name: load_pipeline(name, device=device)))
+    try:
+        sys.exit(run(settings, lambda name: load_pipeline(name, device=device)))
+    except RedisConnectionError as error:
+        logger.error("event=redis_unavailable reason=%s", error)
+        sys.exit(1)
 
 
 def run(settings: WorkerSettings, load: Load) -> int:

@@ -11,7 +11,7 @@ from redis import Redis
 from models.errors import PresetFileError
 from worker.contract.jobs import Task
 from worker.contract.workers import read_all
-from worker.main import Load, run
+from worker.main import Load, main, run
 from worker.settings import WorkerSettings
 
 
@@ -43,3 +43,18 @@ def test_a_preset_that_does_not_load_is_one_clear_line(
         "event=model_unusable model=vit_shapes reason=vit_shapes/config.json is missing"
     )
     assert read_all(redis) == []
+
+
+def test_a_redis_that_turns_it_away_is_one_clear_line(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"{redis_url}?username=nobody&password=wrong"
+    settings = WorkerSettings(redis_url=url, queue=Task.CLASSIFY, data_dir=tmp_path, device="cpu")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        main(settings)
+    signal.signal(signal.SIGTERM, handler)
+    assert end.value.code == 1
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is None
+    assert record.getMessage().startswith("event=redis_unavailable reason=")
