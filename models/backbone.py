@@ -142,7 +142,7 @@ def _build(
     try:
         with torch.device(device):
             return family(**config)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise PresetError(
             f"preset {str(preset)!r} does not fit {family.__name__}: {error}"
         ) from error
@@ -151,10 +151,9 @@ def _build(
 def _read_config(directory: Path) -> preset_files.KerasObject:
     if not preset_files.is_diffusers_directory(directory):
         return preset_files.read_object(directory, preset_files.CONFIG_FILE)
-    from models.flux.diffusers_directory import read_transformer_config
+    from models.flux.diffusers_directory import build_backbone
 
-    with torch.device("meta"):
-        return read_transformer_config(directory).build().to_keras_object()
+    return build_backbone(directory).to_keras_object()
 
 
 def _load_weights(backbone: Backbone, directory: Path, dtype: torch.dtype) -> None:

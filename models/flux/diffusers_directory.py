@@ -21,6 +21,7 @@ from models.flux.backbone import FluxBackbone
 from models.flux.diffusers_weights import from_diffusers
 from models.flux.schedule import Schedule
 
+TRANSFORMER_CONFIG_FILE = "transformer/config.json"
 MLP_RATIO = 4.0  # fixed in diffusers' FluxTransformer2DModel
 THETA = 10_000  # likewise
 
@@ -41,6 +42,7 @@ class TransformerConfig(BaseModel):
     axes_dims_rope: tuple[int, ...] = (16, 56, 56)
 
     def build(self) -> FluxBackbone:
+        """Build the backbone; raises ValueError for sizes that do not go together."""
         return FluxBackbone(
             input_channels=self.in_channels,
             hidden_size=self.num_attention_heads * self.attention_head_dim,
@@ -86,15 +88,27 @@ class _WeightsIndex(BaseModel):
     weight_map: dict[str, str]
 
 
-def read_transformer_config(directory: Path) -> TransformerConfig:
-    return preset_files.read_model(directory, "transformer/config.json", TransformerConfig)
+def build_backbone(directory: Path) -> FluxBackbone:
+    """Build the transformer on the meta device, without weights.
+
+    Raises PresetFileError for a missing file or sizes that do not go together.
+    """
+    config = preset_files.read_model(directory, TRANSFORMER_CONFIG_FILE, TransformerConfig)
+    try:
+        with torch.device("meta"):
+            return config.build()
+    except ValueError as error:
+        file = directory / TRANSFORMER_CONFIG_FILE
+        raise PresetFileError(f"{file} is malformed: {error}") from error
 
 
 def load_backbone(directory: Path, device: str, dtype: torch.dtype | None) -> FluxBackbone:
-    """Build the transformer on the meta device and give it its weights."""
-    config = read_transformer_config(directory)
-    with torch.device("meta"):
-        backbone = config.build()
+    """Build the transformer on the meta device and give it its weights.
+
+    Raises PresetFileError for a missing or malformed file, WeightsError for weights that do not
+    fit.
+    """
+    backbone = build_backbone(directory)
     theirs = load_safetensors(directory / "transformer", "diffusion_pytorch_model", device)
     state = from_diffusers(backbone.state_dict().keys(), theirs)
     if dtype is not None:

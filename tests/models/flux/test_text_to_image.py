@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import PresetFileError, WeightsError
-from models.flux.diffusers_directory import load_safetensors, load_schedule
+from models.flux.diffusers_directory import load_backbone, load_safetensors, load_schedule
 from models.flux.text_to_image import TextToImage
 
 Pipelines = dict[str, tuple[FluxPipeline, Path]]
@@ -180,3 +180,21 @@ def test_a_schedule_that_would_be_computed_wrongly_is_refused(tmp_path: Path) ->
     (tmp_path / "scheduler/scheduler_config.json").write_text('{"use_karras_sigmas": true}')
     with pytest.raises(PresetFileError, match="use_karras_sigmas"):
         load_schedule(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"axes_dims_rope": [4, 4, 4]}', "adds up to 12"),
+        ('{"num_attention_heads": 0}', "num_heads 0"),
+    ],
+)
+def test_a_transformer_of_impossible_sizes_is_refused(
+    tmp_path: Path, config: str, message: str
+) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text(config)
+    with pytest.raises(
+        PresetFileError, match=rf"transformer/config.json is malformed: .*{message}"
+    ):
+        load_backbone(tmp_path, "cpu", None)
