@@ -83,7 +83,7 @@ def run(settings: WorkerSettings, load: Load) -> int:
             )
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
-        side_records = Records(side_redis)
+        side_records = Records(side_redis, settings.result_ttl_s)
         heartbeat = Heartbeat(
             side_redis,
             side_records,
@@ -93,10 +93,11 @@ def run(settings: WorkerSettings, load: Load) -> int:
         )
         heartbeat.start()
         stack.callback(heartbeat.stop)
-        work = build_work(settings, names, load, Records(redis), metrics)
+        records = Records(redis, settings.result_ttl_s)
+        work = build_work(settings, names, load, records, metrics)
         if not _warm_up(work, names[0]):
             return 1
-        batches = Batches(work, Records(redis), heartbeat, metrics)
+        batches = Batches(work, records, heartbeat, metrics)
         worker = GpuWorker(redis, batches, heartbeat, max_jobs=_max_jobs(settings))
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
         reaper.start()

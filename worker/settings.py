@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract.jobs import Task
+from worker.contract.records import RESULT_TTL_S
 
 
 class WorkerSettings(BaseSettings):
@@ -27,6 +28,8 @@ class WorkerSettings(BaseSettings):
     # a job that loses so many workers is to blame itself
     max_attempts: int = Field(default=3, ge=1)
     # a silent worker loses its jobs after this time
+    # how long a final record is kept; the API's setting of the same name must agree
+    result_ttl_s: float = Field(default=RESULT_TTL_S, ge=1)
     lease_s: float = Field(default=15.0, gt=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
 

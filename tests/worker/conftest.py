@@ -25,6 +25,7 @@ from worker.settings import WorkerSettings
 from worker.tasks import Batches
 
 ROOT = Path(__file__).parents[2]
+RESULT_TTL_S = 1234  # of the real workers; not the default
 DEADLINE_S = 60.0  # for anything to happen; reached only by a failing test
 MODELS = {
     Task.IMAGES: "flux_shapes",
@@ -130,6 +131,7 @@ def start_worker(
             "TRIPTYCH_LEASE_S": "1.5",
             "TRIPTYCH_HEARTBEAT_S": "0.2",
             "TRIPTYCH_MAX_ATTEMPTS": "2",
+            "TRIPTYCH_RESULT_TTL_S": str(RESULT_TTL_S),
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-m", "tests.worker.tiny_worker"]

@@ -11,10 +11,15 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from tests.worker.conftest import WorkerProcess, wait_until, wait_until_final
+from tests.worker.conftest import (
+    RESULT_TTL_S,
+    WorkerProcess,
+    wait_until,
+    wait_until_final,
+)
 from tests.worker.jobs import embeddings_job, image_job
 from worker.contract.jobs import ImageJob, ImageResult, JobState, Task
-from worker.contract.records import Records, enqueue
+from worker.contract.records import Records, enqueue, record_key
 from worker.contract.workers import WorkerState, read_all
 from worker.rq_entries import open_queue
 
@@ -139,3 +144,13 @@ def test_an_idle_worker_wakes_for_a_job_counts_it_and_exits_0_on_sigterm(
     worker.send(signal.SIGTERM)
     assert worker.exit_code() == 0
     assert read_all(redis) == []
+
+
+def test_a_finished_record_is_kept_as_long_as_the_setting_says(
+    redis: Redis, records: Records, start_worker: StartWorker
+) -> None:
+    start_worker(Task.EMBEDDINGS)
+    job = embeddings_job("a text")
+    enqueue(redis, job, records)
+    wait_until_final(records, job.id)
+    assert RESULT_TTL_S - 60 < redis.ttl(record_key(job.id)) <= RESULT_TTL_S
