@@ -160,6 +160,8 @@ def _load_weights(backbone: Backbone, directory: Path, dtype: torch.dtype) -> No
     if not preset_files.is_diffusers_directory(directory):
         preset_files.load_weights(backbone, directory / preset_files.WEIGHTS_FILE, dtype)
         return
-    from models.flux.diffusers_directory import load_backbone
+    from models.flux.backbone import FluxBackbone
+    from models.flux.diffusers_directory import load_weights
 
-    backbone.load_state_dict(load_backbone(directory, "cpu", dtype).state_dict(), assign=True)
+    assert isinstance(backbone, FluxBackbone), "diffusers' layout is Flux's alone: this is a bug"
+    load_weights(backbone, directory, "cpu", dtype)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone
+from models.backbone import Backbone, as_torch_dtype
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
 from models.flux.layers import (
     BlockShape,
@@ -53,6 +53,7 @@ class FluxBackbone(Backbone):
         image_ids_shape: Shape = (None, 3),
         text_ids_shape: Shape = (None, 3),
         y_shape: Shape = (768,),
+        dtype: torch.dtype | str | None = None,
     ) -> None:
         super().__init__()
         _check(hidden_size, num_heads, axes_dim)
@@ -89,6 +90,7 @@ class FluxBackbone(Backbone):
             SingleStreamBlock(shape) for _ in range(depth_single_blocks)
         )
         self.final_layer = LastLayer(hidden_size, input_channels)
+        self.to(as_torch_dtype(dtype))
 
     def forward(
         self,

@@ -109,13 +109,24 @@ def load_backbone(directory: Path, device: str, dtype: torch.dtype | None) -> Fl
     fit.
     """
     backbone = build_backbone(directory)
+    load_weights(backbone, directory, device, dtype)
+    return backbone.eval().requires_grad_(False)
+
+
+def load_weights(
+    backbone: FluxBackbone, directory: Path, device: str, dtype: torch.dtype | None
+) -> None:
+    """Give every parameter of a backbone on the meta device its tensor.
+
+    Raises PresetFileError for a missing or unreadable file, WeightsError for weights that do not
+    fit; then the backbone is unchanged.
+    """
     theirs = load_safetensors(directory / "transformer", "diffusion_pytorch_model", device)
     state = from_diffusers(backbone.state_dict().keys(), theirs)
     if dtype is not None:
         state = {name: tensor.to(dtype) for name, tensor in state.items()}
     _check_shapes(backbone, state)
     backbone.load_state_dict(state, assign=True)
-    return backbone.eval().requires_grad_(False)
 
 
 def load_autoencoder(directory: Path, device: str, dtype: torch.dtype | None) -> AutoencoderKL:

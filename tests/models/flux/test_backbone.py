@@ -117,3 +117,9 @@ def test_guidance_is_required_where_it_is_embedded() -> None:
     backbone = backbone_of(tiny_transformer(has_guidance=True))
     with pytest.raises(ValueError, match="guidance"):
         backbone(**{**inputs(64, 64), "guidance": None})
+
+
+def test_the_dtype_is_that_of_every_parameter() -> None:
+    config = backbone_of(tiny_transformer(has_guidance=True)).get_config()
+    backbone = FluxBackbone(**config, dtype="bfloat16")  # type: ignore[arg-type]
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}

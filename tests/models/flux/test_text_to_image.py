@@ -11,6 +11,7 @@ from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models import Backbone, FluxBackbone
 from models.errors import PresetFileError, WeightsError
 from models.flux.diffusers_directory import load_backbone, load_safetensors, load_schedule
 from models.flux.text_to_image import TextToImage
@@ -198,3 +199,16 @@ def test_a_transformer_of_impossible_sizes_is_refused(
         PresetFileError, match=rf"transformer/config.json is malformed: .*{message}"
     ):
         load_backbone(tmp_path, "cpu", None)
+
+
+def test_the_backbone_alone_comes_from_the_same_directory(pipelines: Pipelines) -> None:
+    oracle, directory = pipelines["dev"]
+    backbone = Backbone.from_preset(directory)
+    assert isinstance(backbone, FluxBackbone)
+    expected = oracle.transformer.state_dict()["proj_out.weight"]
+    assert torch.equal(backbone.final_layer.linear.weight, expected)
+
+
+def test_an_override_that_does_not_fit_the_weights_is_refused(pipelines: Pipelines) -> None:
+    with pytest.raises(WeightsError, match=r"left over .*transformer_blocks\.1"):
+        Backbone.from_preset(pipelines["dev"][1], depth=1)
