@@ -69,7 +69,7 @@ PRESETS: dict[str, Preset] = {
                 max_pixels=256 * 256,
                 default_num_steps=8,
                 max_num_steps=50,
-                default_guidance_scale=2.0,
+                default_guidance_scale=3.0,
                 max_guidance_scale=10.0,
                 max_images=10,
             ),
