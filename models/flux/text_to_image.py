@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.flux import latents, sampling
 from models.flux.backbone import FluxBackbone
@@ -56,16 +56,6 @@ class TextToImage:
     def has_guidance(self) -> bool:
         """Whether `guidance_scale` has an effect."""
         return self.backbone.guidance_embed
-
-    @property
-    def num_parameters(self) -> int:
-        parts: tuple[nn.Module, ...] = (
-            self.backbone,
-            self.text_encoders.clip,
-            self.text_encoders.t5,
-            self.autoencoder,
-        )
-        return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         return self.text_encoders.encode(prompts)

@@ -49,10 +49,6 @@ class TextEmbedder:
         return cls(backbone.to(device), tokenizer)
 
     @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.backbone.parameters())
-
-    @property
     def embedding_width(self) -> int:
         return self.backbone.hidden_dim
 

@@ -97,11 +97,6 @@ class ImageClassifier:
             labels,
         )
 
-    @property
-    def num_parameters(self) -> int:
-        parts: tuple[nn.Module, ...] = (self.backbone, self.head)
-        return sum(parameter.numel() for part in parts for parameter in part.parameters())
-
     def preprocess(self, image: Image.Image) -> Tensor:
         """Turn any picture upright, into RGB on white, and into the preset's [H, W, 3] float32."""
         return self.converter(image)
