@@ -43,7 +43,7 @@ _MAX_RETRY_AFTER_S = 30  # soon enough for a queue that empties; OpenAI's client
 
 class JobClient:
     def __init__(
-        self, redis: "AsyncRedis", blocking_redis: Redis, records: Records, max_queue_depth: int
+        self, redis: AsyncRedis, blocking_redis: Redis, records: Records, max_queue_depth: int
     ) -> None:
         self._redis = redis
         self._blocking_redis = blocking_redis

@@ -182,7 +182,7 @@ class Records:
     def overdue(self, task: Task, now: float) -> list[str]:
         """The running jobs whose lease has run out."""
         members = self._redis.zrangebyscore(running_key(task), "-inf", now)
-        return [_text(member) for member in cast(list[bytes | str], members)]
+        return [as_text(member) for member in cast(list[bytes | str], members)]
 
     def now(self) -> float:
         """The server's clock, which dates every lease."""
@@ -243,10 +243,11 @@ def _pairs(flat: Sequence[bytes | str]) -> dict[str, str]:
 
 
 def _decode(items: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
-    return {_text(name): _text(value) for name, value in items}
+    return {as_text(name): as_text(value) for name, value in items}
 
 
-def _text(value: bytes | str) -> str:
+def as_text(value: bytes | str) -> str:
+    """Read what Redis answers, whether or not its client decodes."""
     return value.decode() if isinstance(value, bytes) else value
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from redis import Redis
 
 from worker.contract.jobs import Task
-from worker.contract.records import Scalar
+from worker.contract.records import Scalar, as_text
 
 STATUS_TTL_S = 15  # five heartbeats of 3 s: one lost packet does not kill a worker
 _NAMES_KEY = "triptych:workers"
@@ -76,7 +76,7 @@ def remove(redis: Redis, name: str) -> None:
 
 def read_all(redis: Redis) -> list[WorkerStatus]:
     """Every living worker, by name; forgets the names of those whose heartbeat stopped."""
-    names = sorted(_text(name) for name in redis.smembers(_NAMES_KEY))
+    names = sorted(as_text(name) for name in redis.smembers(_NAMES_KEY))
     with redis.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hgetall(worker_key(name))
@@ -88,7 +88,7 @@ def read_all(redis: Redis) -> list[WorkerStatus]:
 
 
 def _parse(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus:
-    values = {_text(name): _text(value) for name, value in fields.items()}
+    values = {as_text(name): as_text(value) for name, value in fields.items()}
     return WorkerStatus(
         name=values["name"],
         task=Task(values["task"]),
@@ -100,7 +100,3 @@ def _parse(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus:
         started_at=float(values["started_at"]),
         heartbeat_at=float(values["heartbeat_at"]),
     )
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
