@@ -108,6 +108,7 @@ class ImageWork:
         return ImageResult(
             images=images,
             num_text_tokens=text.num_tokens[0],
+            is_prompt_truncated=text.truncated[0],
             num_patches=last.shape[0] * last.shape[1],
         )
 

@@ -168,6 +168,9 @@ class ImagesResponse(ResponseBody):
     quality: Quality
     size: str
     usage: ImageUsage
+    prompt_truncated: bool = Field(
+        description="the prompt was longer than the model reads: its end had no effect"
+    )
     seed: int = Field(description="of the first image")
     num_inference_steps: int
     guidance_scale: float | None
@@ -193,6 +196,7 @@ class ImagesResponse(ResponseBody):
             quality=tier_of(job.num_steps, limits),
             size=f"{job.width}x{job.height}",
             usage=_usage(result),
+            prompt_truncated=result.is_prompt_truncated,
             seed=job.seeds[0],
             num_inference_steps=job.num_steps,
             guidance_scale=job.guidance_scale,

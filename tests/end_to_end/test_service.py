@@ -74,6 +74,12 @@ def test_the_png_carries_its_parameters(client: httpx.Client) -> None:
     assert parameters["num_inference_steps"] == 4
 
 
+@pytest.mark.parametrize(("prompt", "is_cut"), [(PROMPT, False), (f"{PROMPT} " * 5, True)])
+def test_a_prompt_that_is_cut_is_said(client: httpx.Client, prompt: str, is_cut: bool) -> None:
+    answer = client.post("/v1/images/generations", json={"prompt": prompt}).raise_for_status()
+    assert answer.json()["prompt_truncated"] is is_cut
+
+
 def test_one_seed_is_one_picture(client: httpx.Client) -> None:
     def paint(seed: int) -> str:
         answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": seed})

@@ -100,7 +100,12 @@ class TestWorker:
             for index, seed in enumerate(job.seeds)
         )
         patches = job.width * job.height // 256 * len(images)
-        return ImageResult(images=images, num_text_tokens=9, num_patches=patches)
+        return ImageResult(
+            images=images,
+            num_text_tokens=9,
+            is_prompt_truncated=False,
+            num_patches=patches,
+        )
 
     def stop(self) -> None:
         self._stop.set()

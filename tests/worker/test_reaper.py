@@ -84,7 +84,10 @@ def test_a_lost_job_that_was_to_be_canceled_is_canceled(
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
-        (ImageResult(images=(), num_text_tokens=1, num_patches=1), JobStatus.FINISHED),
+        (
+            ImageResult(images=(), num_text_tokens=1, is_prompt_truncated=False, num_patches=1),
+            JobStatus.FINISHED,
+        ),
         (JobState.CANCELED, JobStatus.FAILED),
     ],
 )

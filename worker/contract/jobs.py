@@ -95,6 +95,7 @@ class ImageResult(_Frozen):
     task: Literal[Task.IMAGES] = Task.IMAGES
     images: tuple[Image, ...]
     num_text_tokens: int
+    is_prompt_truncated: bool  # the text encoder takes no more than num_text_tokens
     num_patches: int  # latent tokens of all images together
 
 

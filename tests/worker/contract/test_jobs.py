@@ -48,10 +48,12 @@ RESULTS: list[tuple[AnyResult, str]] = [
         ImageResult(
             images=(Image(file_name="a-1-0.png", seed=1, width=64, height=32, num_bytes=9),),
             num_text_tokens=3,
+            is_prompt_truncated=False,
             num_patches=8,
         ),
         '{"task":"images","images":[{"file_name":"a-1-0.png","seed":1,"width":64,"height":32,'
-        '"num_bytes":9}],"num_text_tokens":3,"num_patches":8}',
+        '"num_bytes":9}],"num_text_tokens":3,'
+        '"is_prompt_truncated":false,"num_patches":8}',
     ),
     (
         ClassifyResult(predictions=((Prediction(label="red", class_id=0, score=0.5),),)),
