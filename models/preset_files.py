@@ -133,7 +133,7 @@ def write_metadata(directory: Path, num_parameters: int) -> None:
 def write_json(directory: Path, name: str, value: object) -> None:
     """Write JSON as KerasHub does: indent 4, no newline at the end."""
     directory.mkdir(parents=True, exist_ok=True)
-    with _replacing(directory / name) as written:
+    with replacing(directory / name) as written:
         written.write_text(json.dumps(value, indent=4))
 
 
@@ -152,7 +152,7 @@ def save_weights(module: nn.Module, file: Path) -> None:
     state = {
         name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()
     }
-    with _replacing(file) as written:
+    with replacing(file) as written:
         save_file(state, written)
         written.chmod(READABLE_BY_ALL)  # safetensors makes it the owner's alone
 
@@ -216,7 +216,7 @@ def _read_json(file: Path) -> object:
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path) -> Iterator[Path]:
     """Give a name to write under; it takes the file's place at the end."""
     written = file.with_name(f".{file.name}.{os.getpid()}")
     try:

@@ -1,0 +1,168 @@
+"""Tensors on disk, and giving every parameter of a module its own.
+
+A `Recipe` says which stored tensors make one of ours; `fill` checks all of them before it reads
+any, then reads, makes and places one at a time, so that the peak is hardly more than the weights.
+Files are read, not mapped: what runs does not change when somebody changes the file. Knows nothing
+about what the weights mean.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import PresetFileError, WeightsError
+
+MAX_NAMES_IN_MESSAGE = 5
+
+
+class Weights(Protocol):
+    """Tensors on disk by name; nothing is read until asked for. Closed by `with`."""
+
+    @property
+    def where(self) -> Path:
+        """Say, for messages, which file or directory this is."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Give the shape of every stored tensor."""
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor to the CPU, in the file's dtype, into memory of its own.
+
+        Raises PresetFileError where the file ends too early.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one of our tensors is made of stored ones.
+
+    `make` gets the stored tensors in the order of `names`. It runs on the meta device first, which
+    tells the shape it makes.
+    """
+
+    names: tuple[str, ...]
+    make: Callable[..., Tensor] = _as_stored
+
+
+def identity_recipes(module: nn.Module) -> dict[str, Recipe]:
+    """Expect every tensor under the module's own name."""
+    return {name: Recipe((name,)) for name in module.state_dict()}
+
+
+def ignore_none(_: str) -> bool:
+    """Ignore no stored tensor: each must be asked for."""
+    return False
+
+
+def fill(
+    module: nn.Module,
+    weights: Weights,
+    recipes: Mapping[str, Recipe],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    is_ignored: Callable[[str], bool] = ignore_none,
+) -> None:
+    """Give every tensor of a module on the meta device its own from `weights`.
+
+    `dtype` None keeps what the files hold. `is_ignored` names stored tensors of other modules.
+
+    Raises WeightsError for tensors that are missing, left over or of a wrong shape, and
+    PresetFileError for a file that cannot be read; then the module is unchanged.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    assert wanted.keys() == recipes.keys(), "every tensor needs one recipe: this is a bug"
+    _check_fit(wanted, weights, recipes, is_ignored)
+    state = {
+        name: _place(recipe.make(*map(weights.read, recipe.names)), device, dtype)
+        for name, recipe in recipes.items()
+    }
+    module.load_state_dict(state, assign=True)
+
+
+def _place(tensor: Tensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
+    placed = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    # A transposed view costs a matrix product nothing on the CPU, and a copy would cost loading
+    # half of its speed; a GPU turns it round at once.
+    return placed if placed.device.type == "cpu" else placed.contiguous()
+
+
+def _check_fit(
+    wanted: Mapping[str, tuple[int, ...]],
+    weights: Weights,
+    recipes: Mapping[str, Recipe],
+    is_ignored: Callable[[str], bool],
+) -> None:
+    stored = weights.shapes
+    used = {name for recipe in recipes.values() for name in recipe.names}
+    wrong = [
+        fault
+        for name, recipe in recipes.items()
+        if stored.keys() >= set(recipe.names)
+        and (fault := _shape_fault(wanted[name], recipe, stored)) is not None
+    ]
+    left_over = [name for name in stored.keys() - used if not is_ignored(name)]
+    faults = (
+        ("missing", sorted(used - stored.keys())),
+        ("left over", sorted(left_over)),
+        ("of a wrong shape", sorted(wrong)),
+    )
+    said = "; ".join(f"{kind}: {some(names)}" for kind, names in faults if names)
+    if said:
+        raise WeightsError(f"{weights.where}: {said}")
+
+
+def _shape_fault(
+    wanted: tuple[int, ...], recipe: Recipe, stored: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    parts = [torch.empty(stored[name], device="meta") for name in recipe.names]
+    got = " and ".join(str(list(part.shape)) for part in parts)
+    try:
+        made = tuple(recipe.make(*parts).shape)
+    except (RuntimeError, ValueError):  # parts that do not even go together
+        made = None
+    return None if made == wanted else f"{', '.join(recipe.names)} is {got}, for {list(wanted)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """List a few names for a message, and how many more there are."""
+    more = len(names) - MAX_NAMES_IN_MESSAGE
+    shown = ", ".join(names[:MAX_NAMES_IN_MESSAGE])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def read_tensor(file: FileIO, offset: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """Read a tensor that lies in one piece at `offset` bytes, into memory of its own.
+
+    Raises PresetFileError where the file ends too early.
+    """
+    num_bytes = math.prod(shape) * dtype.itemsize
+    content = torch.empty(num_bytes, dtype=torch.uint8)
+    unread = content.numpy().data
+    file.seek(offset)
+    while unread:
+        count = file.readinto(unread)
+        if not count:
+            raise PresetFileError(f"{file.name!s} is cut short: {len(unread)} bytes are missing")
+        unread = unread[count:]
+    return content.view(dtype).reshape(tuple(shape))
