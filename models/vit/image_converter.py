@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-WHITE = (255, 255, 255)
-LEVELS_16_TO_8_BIT = 257  # 65535 / 255
+from models.pictures import to_rgb
 
 
 class ImageConverterConfig(BaseModel):
@@ -52,20 +51,6 @@ class ImageConverter:
         )
         levels = rearrange(resized.round().clamp(0, 255), "1 C H W -> H W C")
         return levels * _channels(self.config.scale, 1.0) + _channels(self.config.offset, 0.0)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright and into RGB, what is transparent in it into white."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
-        levels = np.asarray(upright, dtype=np.uint16) // LEVELS_16_TO_8_BIT
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-    if not upright.has_transparency_data:
-        return upright.convert("RGB")
-    with_alpha = upright.convert("RGBA")
-    flat = Image.new("RGBA", with_alpha.size, WHITE)
-    flat.alpha_composite(with_alpha)
-    return flat.convert("RGB")
 
 
 def _crop(pixels: Tensor, target: tuple[int, int]) -> Tensor:
