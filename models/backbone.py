@@ -6,8 +6,9 @@ which `preset_files` reads and writes. KerasHub's form: keras_hub/src/models/bac
 """
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
@@ -15,10 +16,14 @@ from torch import nn
 import models
 from models import preset_files
 from models.errors import PresetError
+from models.formats import read_stored
+from models.handles import Part, fetch
 from models.presets import PRESETS, Preset, PresetTask
+from models.safetensors_files import save_safetensors
+from models.weights import fill
 
-# Written beside the constructor's arguments; they decide nothing about the weights.
-_KERAS_LAYER_KEYS = frozenset({"name", "trainable", "dtype"})
+# A name, a dtype, Keras' serialised policy, or None for float32.
+DtypeLike = torch.dtype | str | Mapping[str, object] | None
 
 
 class _Presets:
@@ -34,16 +39,39 @@ class Backbone(nn.Module):
     """Inputs to features.
 
     A subclass says what its constructor was called with (`get_config`), which class it is for
-    KerasHub (`keras_module`) and what its presets are for (`preset_task`).
+    KerasHub (`keras_module`, `keras_tasks`) and what its presets are for (`preset_task`). Its
+    constructor ends with `_finish`.
     """
 
     keras_module: ClassVar[str]  # where KerasHub defines the class of this name
     preset_task: ClassVar[PresetTask | None] = None
     presets = _Presets()
 
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__()
+        self.name = name or snake_case(type(self).__name__)
+
+    def _finish(self, trainable: bool, dtype: DtypeLike) -> None:
+        self.to(as_torch_dtype(dtype)).requires_grad_(trainable)
+
     def get_config(self) -> dict[str, object]:
         """Give the constructor's arguments, as JSON holds them."""
-        raise NotImplementedError(f"{type(self).__name__} does not say its configuration")
+        parameter = next(self.parameters())
+        dtype_name = str(parameter.dtype).removeprefix("torch.")
+        return {
+            "name": self.name,
+            "trainable": any(each.requires_grad for each in self.parameters()),
+            "dtype": preset_files.dtype_policy(dtype_name),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """Build a backbone with fresh weights from what `get_config` gave.
+
+        Raises TypeError or ValueError for arguments that do not fit.
+        """
+        constructor: Callable[..., Self] = cls  # each subclass has arguments of its own
+        return constructor(**config)
 
     @property
     def token_embedding(self) -> nn.Module | None:
@@ -59,59 +87,80 @@ class Backbone(nn.Module):
         trainable: bool = True,
         **overrides: object,
     ) -> Self:
-        """Build the backbone of a preset, in evaluation mode, on the CPU.
+        """Build the backbone of a preset, in evaluation mode.
 
-        `preset` is a built-in name or a directory, in KerasHub's form or of diffusers' Flux;
+        `preset` is a built-in name, a handle (`kaggle://`, `hf://`, `modelscope://`), a directory
+        in the form of KerasHub, transformers or diffusers, or a file of original Flux weights.
         `dtype` None means float32, as in KerasHub, whatever the files hold; `overrides` replace
-        arguments of the constructor.
+        arguments of the constructor. Weights go to torch's default device; without them
+        (`load_weights=False`) the values are fresh, and a built-in name needs no network.
 
-        Raises UnknownPresetError for no such preset, PresetFileError for a missing or malformed
-        file, WeightsError for weights that do not fit, PresetError for a preset of another class.
+        Raises UnknownPresetError for no such preset, DownloadError for one that cannot be fetched,
+        PresetFileError for a missing or malformed file, WeightsError for weights that do not fit,
+        PresetError for a preset of another class.
         """
-        directory = preset_files.find_directory(preset)
-        stored = _read_config(directory)
-        family = _family(stored.class_name, preset)
+        target = as_torch_dtype(dtype)
+        if not load_weights:
+            backbone = cls._build(*_read_config(preset), overrides, preset)
+        else:
+            stored = read_stored(fetch(preset, Part.BACKBONE))
+            device = torch.get_default_device()
+            with torch.device("meta"):
+                backbone = cls._build(stored.class_name, stored.config, overrides, preset)
+            with stored.open_weights() as weights:
+                recipes = stored.recipes(backbone)
+                fill(backbone, weights, recipes, device, target, stored.is_ignored)
+        return backbone.to(target).eval().requires_grad_(trainable)
+
+    @classmethod
+    def _build(
+        cls,
+        class_name: str,
+        config: Mapping[str, object],
+        overrides: Mapping[str, object],
+        preset: str | Path,
+    ) -> Self:
+        """Call the constructor of a stored class, which must be this one or one below it."""
+        family = _family(class_name, preset)
         if not issubclass(family, cls):
             raise PresetError(
                 f"preset {str(preset)!r} holds a {family.__name__}, which is not a {cls.__name__}; "
                 f"call {family.__name__}.from_preset or Backbone.from_preset"
             )
-        config = {k: v for k, v in stored.config.items() if k not in _KERAS_LAYER_KEYS} | overrides
-        target = as_torch_dtype(dtype)
-        backbone = _build(family, config, "meta" if load_weights else "cpu", preset)
-        if load_weights:
-            _load_weights(backbone, directory, target)
-        return cast(Self, backbone.to(target).eval().requires_grad_(trainable))
+        arguments = {key: value for key, value in config.items() if key != "dtype"}
+        try:
+            return family.from_config(arguments | dict(overrides))
+        except (TypeError, ValueError) as error:
+            raise PresetError(
+                f"preset {str(preset)!r} does not fit {family.__name__}: {error}"
+            ) from error
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
         """Write `config.json`, `metadata.json` and `model.safetensors`; leave other files alone."""
         directory = Path(preset_dir)
         preset_files.write_object(directory, preset_files.CONFIG_FILE, self.to_keras_object())
         preset_files.write_metadata(directory, sum(p.numel() for p in self.parameters()))
-        preset_files.save_weights(self, directory / preset_files.WEIGHTS_FILE)
+        save_safetensors(self.state_dict(), directory / f"{preset_files.WEIGHTS_STEM}.safetensors")
 
     def to_keras_object(self) -> preset_files.KerasObject:
         """Serialise the configuration in KerasHub's form."""
         class_name = type(self).__name__
-        parameter = next(self.parameters())
-        layer_keys = {
-            "name": snake_case(class_name),
-            "trainable": parameter.requires_grad,
-            "dtype": preset_files.dtype_policy(str(parameter.dtype).removeprefix("torch.")),
-        }
         return preset_files.KerasObject(
             module=self.keras_module,
             class_name=class_name,
-            config=layer_keys | self.get_config(),
+            config=self.get_config(),
             registered_name=f"keras_hub>{class_name}",
         )
 
 
-def as_torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """Read "bfloat16" and torch.bfloat16 alike; None is float32.
+def as_torch_dtype(dtype: DtypeLike) -> torch.dtype:
+    """Read "bfloat16", torch.bfloat16 and Keras' serialised policy alike; None is float32.
 
     Raises ValueError for what is not a floating dtype.
     """
+    if isinstance(dtype, Mapping):
+        policy = dtype.get("config")
+        return as_torch_dtype(policy["name"] if isinstance(policy, Mapping) else str(dtype))
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
     if not isinstance(named, torch.dtype) or not named.is_floating_point:
         raise ValueError(f"dtype {dtype!r} is not a floating dtype such as 'float32' or 'bfloat16'")
@@ -136,32 +185,10 @@ def _family(class_name: str, preset: str | Path) -> type[Backbone]:
     return families[class_name]
 
 
-def _build(
-    family: type[Backbone], config: dict[str, object], device: str, preset: str | Path
-) -> Backbone:
-    try:
-        with torch.device(device):
-            return family(**config)
-    except (TypeError, ValueError) as error:
-        raise PresetError(
-            f"preset {str(preset)!r} does not fit {family.__name__}: {error}"
-        ) from error
-
-
-def _read_config(directory: Path) -> preset_files.KerasObject:
-    if not preset_files.is_diffusers_directory(directory):
-        return preset_files.read_object(directory, preset_files.CONFIG_FILE)
-    from models.flux.diffusers_directory import build_backbone
-
-    return build_backbone(directory).to_keras_object()
-
-
-def _load_weights(backbone: Backbone, directory: Path, dtype: torch.dtype) -> None:
-    if not preset_files.is_diffusers_directory(directory):
-        preset_files.load_weights(backbone, directory / preset_files.WEIGHTS_FILE, dtype)
-        return
-    from models.flux.backbone import FluxBackbone
-    from models.flux.diffusers_directory import load_weights
-
-    assert isinstance(backbone, FluxBackbone), "diffusers' layout is Flux's alone: this is a bug"
-    load_weights(backbone, directory, "cpu", dtype)
+def _read_config(preset: str | Path) -> tuple[str, dict[str, object]]:
+    """Give class and configuration; of a built-in preset without asking its hub."""
+    row = PRESETS.get(preset) if isinstance(preset, str) else None
+    if row is not None and row.backbone_config is not None:
+        return row.backbone_class, dict(row.backbone_config)
+    stored = read_stored(fetch(preset, Part.CONFIG))
+    return stored.class_name, stored.config

@@ -24,6 +24,8 @@ from models.presets import PRESETS
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
+WEIGHTS_STEM = "model"
+KERAS_WEIGHTS_FILES = ("model.weights.h5", "model.weights.json")  # whole, or the index of shards
 WEIGHTS_FILE = "model.safetensors"
 TASK_FILE = "task.json"
 TASK_WEIGHTS_FILE = "task.safetensors"  # of the head: what the task has beside the backbone
@@ -33,6 +35,7 @@ TOKENIZER_FILE = "tokenizer.json"
 VOCABULARY_FILE = "assets/tokenizer/vocabulary.spm"
 LABELS_FILE = "labels.json"  # class names in order of class id; KerasHub has no such file
 
+ORIGINAL_FLUX_FILES = "flux1-*.safetensors"  # as black-forest-labs name them
 DIFFUSERS_INDEX_FILE = "model_index.json"  # what makes a directory one of diffusers' layout
 
 MAX_NAMES_IN_MESSAGE = 5

@@ -1,5 +1,6 @@
 """The table of built-in presets: names, where they lie, what they accept. Free of torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,8 @@ class Preset:
     handle: str  # a URI, or the path of a directory
     license: str
     description: str
+    backbone_class: str
+    backbone_config: Mapping[str, object] | None = None  # None: the directory says it
     image_limits: ImageLimits | None = None
     num_labels: int | None = None
     embedding_width: int | None = None
@@ -60,6 +63,7 @@ PRESETS: dict[str, Preset] = {
             handle=_bundled("flux_shapes"),
             license="apache-2.0",
             description="A small FLUX that paints one coloured shape on a coloured background.",
+            backbone_class="FluxBackbone",
             image_limits=ImageLimits(
                 default_width=128,
                 default_height=128,
@@ -80,6 +84,7 @@ PRESETS: dict[str, Preset] = {
             handle=_bundled("vit_shapes"),
             license="apache-2.0",
             description="A small ViT that names the colour and the shape in a picture.",
+            backbone_class="ViTBackbone",
             num_labels=48,
         ),
         Preset(
@@ -88,6 +93,7 @@ PRESETS: dict[str, Preset] = {
             handle=_bundled("f_net_shapes"),
             license="apache-2.0",
             description="A small FNet that embeds captions of the shapes world.",
+            backbone_class="FNetBackbone",
             embedding_width=128,
             max_tokens=512,
         ),

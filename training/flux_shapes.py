@@ -68,6 +68,7 @@ def build_backbone() -> FluxBackbone:
         guidance_embed=True,
         text_shape=(None, WIDTH),
         y_shape=(WIDTH,),
+        gelu_approximate="tanh",
     )
 
 

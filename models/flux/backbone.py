@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, as_torch_dtype
+from models.backbone import Backbone, DtypeLike
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
 from models.flux.layers import (
     BlockShape,
     DoubleStreamBlock,
+    GeluApproximate,
     LastLayer,
     MLPEmbedder,
     SingleStreamBlock,
@@ -27,7 +28,8 @@ class FluxBackbone(Backbone):
     """A FLUX.1 transformer of any size.
 
     `image_shape` … `y_shape` are input shapes without the batch axis; only the last entries of
-    `text_shape` (T5 width) and `y_shape` (CLIP width) decide about weights.
+    `text_shape` (T5 width) and `y_shape` (CLIP width) decide about weights. `gelu_approximate` is
+    the GELU of the double blocks: "none" is KerasHub's exact one, "tanh" the original's.
 
     Raises ValueError where `hidden_size` does not divide by `num_heads`, or `axes_dim` does not
     add up to the head width or holds an odd width.
@@ -53,9 +55,12 @@ class FluxBackbone(Backbone):
         image_ids_shape: Shape = (None, 3),
         text_ids_shape: Shape = (None, 3),
         y_shape: Shape = (768,),
-        dtype: torch.dtype | str | None = None,
+        dtype: DtypeLike = None,
+        trainable: bool = True,
+        name: str | None = None,
+        gelu_approximate: GeluApproximate = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         _check(hidden_size, num_heads, axes_dim)
         text_width, y_width = text_shape[-1], y_shape[-1]
         if text_width is None or y_width is None:
@@ -78,8 +83,11 @@ class FluxBackbone(Backbone):
         self.image_ids_shape = tuple(image_ids_shape)
         self.text_ids_shape = tuple(text_ids_shape)
         self.y_shape = tuple(y_shape)
+        self.gelu_approximate = gelu_approximate
 
-        shape = BlockShape(hidden_size, num_heads, int(hidden_size * mlp_ratio), use_bias)
+        shape = BlockShape(
+            hidden_size, num_heads, int(hidden_size * mlp_ratio), use_bias, gelu_approximate
+        )
         self.img_in = nn.Linear(input_channels, hidden_size)
         self.time_in = MLPEmbedder(SINUSOID_WIDTH, hidden_size)
         self.vector_in = MLPEmbedder(y_width, hidden_size)
@@ -90,7 +98,7 @@ class FluxBackbone(Backbone):
             SingleStreamBlock(shape) for _ in range(depth_single_blocks)
         )
         self.final_layer = LastLayer(hidden_size, input_channels)
-        self.to(as_torch_dtype(dtype))
+        self._finish(trainable, dtype)
 
     def forward(
         self,
@@ -139,23 +147,30 @@ class FluxBackbone(Backbone):
         return conditioning
 
     def get_config(self) -> dict[str, object]:
-        return {
-            "input_channels": self.input_channels,
-            "hidden_size": self.hidden_size,
-            "mlp_ratio": self.mlp_ratio,
-            "num_heads": self.num_heads,
-            "depth": self.depth,
-            "depth_single_blocks": self.depth_single_blocks,
-            "axes_dim": list(self.axes_dim),
-            "theta": self.theta,
-            "use_bias": self.use_bias,
-            "guidance_embed": self.guidance_embed,
-            "image_shape": list(self.image_shape),
-            "text_shape": list(self.text_shape),
-            "image_ids_shape": list(self.image_ids_shape),
-            "text_ids_shape": list(self.text_ids_shape),
-            "y_shape": list(self.y_shape),
-        }
+        # KerasHub knows only its own, exact GELU, and ignores the key
+        is_exact = self.gelu_approximate == "none"
+        gelu = {} if is_exact else {"gelu_approximate": self.gelu_approximate}
+        return (
+            super().get_config()
+            | gelu
+            | {
+                "input_channels": self.input_channels,
+                "hidden_size": self.hidden_size,
+                "mlp_ratio": self.mlp_ratio,
+                "num_heads": self.num_heads,
+                "depth": self.depth,
+                "depth_single_blocks": self.depth_single_blocks,
+                "axes_dim": list(self.axes_dim),
+                "theta": self.theta,
+                "use_bias": self.use_bias,
+                "guidance_embed": self.guidance_embed,
+                "image_shape": list(self.image_shape),
+                "text_shape": list(self.text_shape),
+                "image_ids_shape": list(self.image_ids_shape),
+                "text_ids_shape": list(self.text_ids_shape),
+                "y_shape": list(self.y_shape),
+            }
+        )
 
 
 def _check(hidden_size: int, num_heads: int, axes_dim: Sequence[int]) -> None:

@@ -18,8 +18,10 @@ from torch import Tensor
 from models import preset_files
 from models.errors import PresetFileError, WeightsError
 from models.flux.backbone import FluxBackbone
-from models.flux.diffusers_weights import from_diffusers
+from models.flux.diffusers_weights import from_diffusers, recipes
 from models.flux.schedule import Schedule
+from models.formats import StoredBackbone
+from models.safetensors_files import SafetensorsFiles
 
 TRANSFORMER_CONFIG_FILE = "transformer/config.json"
 MLP_RATIO = 4.0  # fixed in diffusers' FluxTransformer2DModel
@@ -57,6 +59,7 @@ class TransformerConfig(BaseModel):
             image_shape=(None, self.in_channels),
             text_shape=(None, self.joint_attention_dim),
             y_shape=(self.pooled_projection_dim,),
+            gelu_approximate="tanh",
         )
 
 
@@ -86,6 +89,19 @@ class _WeightsIndex(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     weight_map: dict[str, str]
+
+
+def read_stored(directory: Path) -> StoredBackbone:
+    """Read what builds the transformer.
+
+    Raises PresetFileError for a missing file or sizes that do not go together.
+    """
+    return StoredBackbone(
+        "FluxBackbone",
+        build_backbone(directory).get_config(),
+        lambda: SafetensorsFiles.in_directory(directory / "transformer", "diffusion_pytorch_model"),
+        recipes,
+    )
 
 
 def build_backbone(directory: Path) -> FluxBackbone:

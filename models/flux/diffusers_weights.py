@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.errors import WeightsError
+from models.weights import Recipe
 
 # Modules, ours to theirs; several of theirs are stacked along the first axis.
 _OUTER: dict[str, tuple[str, ...]] = {
@@ -75,6 +76,21 @@ def source(name: str) -> Source:
     else:
         names = tuple(f"{theirs}.{ending}" for theirs in _OUTER[module])
     return Source(names, is_swapped=module == _SWAPPED)
+
+
+def recipes(backbone: nn.Module) -> dict[str, Recipe]:
+    """Tell how each of the backbone's tensors is made of theirs."""
+    return {name: _recipe(source(name)) for name in backbone.state_dict()}
+
+
+def _recipe(each: Source) -> Recipe:
+    if each.is_swapped:
+        return Recipe(each.names, _swap_halves)
+    return Recipe(each.names) if len(each.names) == 1 else Recipe(each.names, _stack)
+
+
+def _stack(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
 
 
 def from_diffusers(names: Iterable[str], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ Attribute names are the keys of black-forest-labs checkpoints (src/flux/modules/
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -16,6 +17,8 @@ from models.layers import attend
 
 NORM_EPSILON = 1e-6
 
+GeluApproximate = Literal["none", "tanh"]  # as torch's GELU names exact and approximate
+
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
@@ -25,6 +28,7 @@ class BlockShape:
     num_heads: int
     mlp_width: int
     has_qkv_bias: bool
+    gelu_approximate: GeluApproximate  # of the double blocks
 
     @property
     def head_width(self) -> int:
@@ -120,7 +124,7 @@ class SelfAttention(nn.Module):
 def mlp(shape: BlockShape) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(shape.width, shape.mlp_width),
-        nn.GELU(approximate="tanh"),
+        nn.GELU(approximate=shape.gelu_approximate),
         nn.Linear(shape.mlp_width, shape.width),
     )
 

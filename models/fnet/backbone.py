@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbone import Backbone, as_torch_dtype
+from models.backbone import Backbone, DtypeLike
 from models.presets import PresetTask
 
 LAYER_NORM_EPSILON = 1e-12
@@ -78,9 +78,11 @@ class FNetBackbone(Backbone):
         dropout: float = 0.1,
         max_sequence_length: int = 512,
         num_segments: int = 4,
-        dtype: torch.dtype | str | None = None,
+        dtype: DtypeLike = None,
+        trainable: bool = True,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         self.vocabulary_size = vocabulary_size
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
@@ -99,7 +101,7 @@ class FNetBackbone(Backbone):
             if isinstance(module, nn.Linear | nn.Embedding):
                 for parameter in module.parameters():
                     nn.init.normal_(parameter, std=0.02)
-        self.to(as_torch_dtype(dtype))
+        self._finish(trainable, dtype)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor) -> dict[str, Tensor]:
         """Return the features of every token, and of the whole text.
@@ -126,7 +128,7 @@ class FNetBackbone(Backbone):
         return self.embeddings.token_embedding
 
     def get_config(self) -> dict[str, object]:
-        return {
+        return super().get_config() | {
             "vocabulary_size": self.vocabulary_size,
             "num_layers": self.num_layers,
             "hidden_dim": self.hidden_dim,

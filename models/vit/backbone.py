@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbone import Backbone, as_torch_dtype
+from models.backbone import Backbone, DtypeLike
 from models.layers import attend
 from models.presets import PresetTask
 
@@ -124,9 +124,11 @@ class ViTBackbone(Backbone):
         use_class_token: bool = True,
         use_patch_bias: bool = True,
         data_format: DataFormat | None = None,
-        dtype: torch.dtype | str | None = None,
+        dtype: DtypeLike = None,
+        trainable: bool = True,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         self.data_format = data_format or "channels_last"
         self.patch_size = _pair(patch_size)
         self.image_shape = tuple(image_shape)
@@ -150,7 +152,7 @@ class ViTBackbone(Backbone):
         self.encoder_layers = nn.ModuleList(EncoderBlock(self) for _ in range(num_layers))
         self.layer_norm = nn.LayerNorm(hidden_dim, eps=layer_norm_epsilon)
         self._initialise()
-        self.to(as_torch_dtype(dtype))
+        self._finish(trainable, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of every token.
@@ -178,21 +180,25 @@ class ViTBackbone(Backbone):
         # KerasHub forgets the data format, and then cannot read its own preset
         is_last = self.data_format == "channels_last"
         data_format = {} if is_last else {"data_format": self.data_format}
-        return data_format | {
-            "image_shape": list(self.image_shape),
-            "patch_size": list(self.patch_size),
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "hidden_dim": self.hidden_dim,
-            "mlp_dim": self.mlp_dim,
-            "dropout_rate": self.dropout_rate,
-            "attention_dropout": self.attention_dropout,
-            "layer_norm_epsilon": self.layer_norm_epsilon,
-            "use_mha_bias": self.use_mha_bias,
-            "use_mlp_bias": self.use_mlp_bias,
-            "use_class_token": self.use_class_token,
-            "use_patch_bias": self.use_patch_bias,
-        }
+        return (
+            super().get_config()
+            | data_format
+            | {
+                "image_shape": list(self.image_shape),
+                "patch_size": list(self.patch_size),
+                "num_layers": self.num_layers,
+                "num_heads": self.num_heads,
+                "hidden_dim": self.hidden_dim,
+                "mlp_dim": self.mlp_dim,
+                "dropout_rate": self.dropout_rate,
+                "attention_dropout": self.attention_dropout,
+                "layer_norm_epsilon": self.layer_norm_epsilon,
+                "use_mha_bias": self.use_mha_bias,
+                "use_mlp_bias": self.use_mlp_bias,
+                "use_class_token": self.use_class_token,
+                "use_patch_bias": self.use_patch_bias,
+            }
+        )
 
     def _initialise(self) -> None:
         """Start as KerasHub does: Glorot kernels, zero biases, small positions."""

@@ -25,6 +25,7 @@ def backbone_of(oracle: FluxTransformer2DModel) -> FluxBackbone:
         guidance_embed=oracle.config.guidance_embeds,
         text_shape=(None, TEXT_WIDTH),
         y_shape=(POOLED_WIDTH,),
+        gelu_approximate="tanh",
     )
     backbone.load_state_dict(from_diffusers(backbone.state_dict(), oracle.state_dict()))
     return backbone.eval()
@@ -121,5 +122,5 @@ def test_guidance_is_required_where_it_is_embedded() -> None:
 
 def test_the_dtype_is_that_of_every_parameter() -> None:
     config = backbone_of(tiny_transformer(has_guidance=True)).get_config()
-    backbone = FluxBackbone(**config, dtype="bfloat16")  # type: ignore[arg-type]
+    backbone = FluxBackbone(**config | {"dtype": "bfloat16"})  # type: ignore[arg-type]
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
