@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.adapters import Linear
 from models.backbone import Backbone, DtypeLike
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
 from models.flux.layers import (
@@ -88,11 +89,11 @@ class FluxBackbone(Backbone):
         shape = BlockShape(
             hidden_size, num_heads, int(hidden_size * mlp_ratio), use_bias, gelu_approximate
         )
-        self.img_in = nn.Linear(input_channels, hidden_size)
+        self.img_in = Linear(input_channels, hidden_size)
         self.time_in = MLPEmbedder(SINUSOID_WIDTH, hidden_size)
         self.vector_in = MLPEmbedder(y_width, hidden_size)
         self.guidance_in = MLPEmbedder(SINUSOID_WIDTH, hidden_size) if guidance_embed else None
-        self.txt_in = nn.Linear(text_width, hidden_size)
+        self.txt_in = Linear(text_width, hidden_size)
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(shape) for _ in range(depth))
         self.single_blocks = nn.ModuleList(
             SingleStreamBlock(shape) for _ in range(depth_single_blocks)

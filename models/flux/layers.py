@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.adapters import Linear
 from models.flux.embeddings import Rotation, rotate
 from models.layers import attend
 
@@ -58,8 +59,8 @@ class MLPEmbedder(nn.Module):
 
     def __init__(self, in_width: int, width: int) -> None:
         super().__init__()
-        self.in_layer = nn.Linear(in_width, width)
-        self.out_layer = nn.Linear(width, width)
+        self.in_layer = Linear(in_width, width)
+        self.out_layer = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         embedded: Tensor = self.out_layer(F.silu(self.in_layer(x)))
@@ -72,7 +73,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, num_branches: int) -> None:
         super().__init__()
         self.num_branches = num_branches
-        self.lin = nn.Linear(width, 3 * num_branches * width)
+        self.lin = Linear(width, 3 * num_branches * width)
 
     def forward(self, conditioning: Tensor) -> list[Modulated]:
         """conditioning [B, D]."""
@@ -109,9 +110,9 @@ class SelfAttention(nn.Module):
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
         self.num_heads = shape.num_heads
-        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=shape.has_qkv_bias)
+        self.qkv = Linear(shape.width, 3 * shape.width, bias=shape.has_qkv_bias)
         self.norm = QKNorm(shape.head_width)
-        self.proj = nn.Linear(shape.width, shape.width)
+        self.proj = Linear(shape.width, shape.width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, L, D] to normed queries and keys [2, B, n, L, d] and values [B, n, L, d]."""
@@ -123,9 +124,9 @@ class SelfAttention(nn.Module):
 
 def mlp(shape: BlockShape) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(shape.width, shape.mlp_width),
+        Linear(shape.width, shape.mlp_width),
         nn.GELU(approximate=shape.gelu_approximate),
-        nn.Linear(shape.mlp_width, shape.width),
+        Linear(shape.mlp_width, shape.width),
     )
 
 
@@ -168,8 +169,8 @@ class SingleStreamBlock(nn.Module):
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
         self.shape = shape
-        self.linear1 = nn.Linear(shape.width, 3 * shape.width + shape.mlp_width)
-        self.linear2 = nn.Linear(shape.width + shape.mlp_width, shape.width)
+        self.linear1 = Linear(shape.width, 3 * shape.width + shape.mlp_width)
+        self.linear2 = Linear(shape.width + shape.mlp_width, shape.width)
         self.norm = QKNorm(shape.head_width)
         self.modulation = Modulation(shape.width, num_branches=1)
 
@@ -194,8 +195,8 @@ class LastLayer(nn.Module):
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, out_width)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.linear = Linear(width, out_width)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width))
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(conditioning)[:, None].chunk(2, dim=-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.adapters import Embedding, Linear
 from models.backbone import Backbone, DtypeLike
 from models.presets import PresetTask
 
@@ -21,11 +22,11 @@ class Embeddings(nn.Module):
         self, vocabulary_size: int, max_sequence_length: int, num_segments: int, width: int
     ) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(vocabulary_size, width)
+        self.token_embedding = Embedding(vocabulary_size, width)
         self.position_embedding = nn.Embedding(max_sequence_length, width)
-        self.segment_embedding = nn.Embedding(num_segments, width)
+        self.segment_embedding = Embedding(num_segments, width)
         self.layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.projection = nn.Linear(width, width)
+        self.projection = Linear(width, width)
 
     def forward(self, token_ids: Tensor, segment_ids: Tensor) -> Tensor:
         """Two times [B, L] to [B, L, D]."""
@@ -44,8 +45,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: int, intermediate_width: int, dropout: float) -> None:
         super().__init__()
         self.mixing_layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.intermediate_dense = nn.Linear(width, intermediate_width)
-        self.output_dense = nn.Linear(intermediate_width, width)
+        self.intermediate_dense = Linear(width, intermediate_width)
+        self.output_dense = Linear(intermediate_width, width)
         self.output_layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
         self.dropout = nn.Dropout(dropout)
 
@@ -96,7 +97,7 @@ class FNetBackbone(Backbone):
         self.encoder_layers = nn.ModuleList(
             EncoderLayer(hidden_dim, intermediate_dim, dropout) for _ in range(num_layers)
         )
-        self.pooled_dense = nn.Linear(hidden_dim, hidden_dim)
+        self.pooled_dense = Linear(hidden_dim, hidden_dim)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 for parameter in module.parameters():

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.adapters import Conv2d, Embedding, Linear
 from models.backbone import Backbone, DtypeLike
 from models.layers import attend
 from models.presets import PresetTask
@@ -33,19 +34,19 @@ class Patching(nn.Module):
         use_patch_bias: bool,
     ) -> None:
         super().__init__()
-        self.patch_embedding = nn.Conv2d(
+        self.patch_embedding = Conv2d(
             num_channels, width, kernel_size=patch_size, stride=patch_size, bias=use_patch_bias
         )
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if use_class_token else None
         num_tokens = grid[0] * grid[1] + int(use_class_token)
-        self.position_embedding = nn.Embedding(num_tokens, width)
+        self.position_embedding = Embedding(num_tokens, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] to [B, L, D]."""
         x = rearrange(self.patch_embedding(images), "B D h w -> B (h w) D")
         if self.class_token is not None:
             x = torch.cat((self.class_token.expand(len(x), -1, -1), x), dim=1)
-        embedded: Tensor = x + self.position_embedding.weight
+        embedded: Tensor = x + self.position_embedding.merged_weight()
         return embedded
 
 
@@ -56,10 +57,10 @@ class Attention(nn.Module):
         super().__init__()
         inner = num_heads * (width // num_heads)
         self.num_heads, self.dropout = num_heads, dropout
-        self.query = nn.Linear(width, inner, bias=has_bias)
-        self.key = nn.Linear(width, inner, bias=has_bias)
-        self.value = nn.Linear(width, inner, bias=has_bias)
-        self.attention_output = nn.Linear(inner, width, bias=has_bias)
+        self.query = Linear(width, inner, bias=has_bias)
+        self.key = Linear(width, inner, bias=has_bias)
+        self.value = Linear(width, inner, bias=has_bias)
+        self.attention_output = Linear(inner, width, bias=has_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, D]."""
@@ -83,8 +84,8 @@ class EncoderBlock(nn.Module):
             width, backbone.num_heads, backbone.use_mha_bias, backbone.attention_dropout
         )
         self.layer_norm_2 = nn.LayerNorm(width, eps=epsilon)
-        self.dense_1 = nn.Linear(width, backbone.mlp_dim, bias=backbone.use_mlp_bias)
-        self.dense_2 = nn.Linear(backbone.mlp_dim, width, bias=backbone.use_mlp_bias)
+        self.dense_1 = Linear(width, backbone.mlp_dim, bias=backbone.use_mlp_bias)
+        self.dense_2 = Linear(backbone.mlp_dim, width, bias=backbone.use_mlp_bias)
         self.dropout = nn.Dropout(backbone.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,178 @@
+"""Low-rank additions to a layer's weight, and the layers that can hold them.
+
+`Linear`, `Conv2d` and `Embedding` are torch's own, with the same parameter names, until an
+`Adapter` is added; then each of those adds `strength` · B·A to what the weight alone gives, so
+that it can be trained, scaled and taken away while the weight stays as it is. Knows nothing about
+files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`), where the projections
+of attention heads share one B, and of PEFT 0.19, where an adapter may own a slice of the rows.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Adapter(nn.Module):
+    """A low-rank addition to one weight, in torch's layout with r the rank.
+
+    a  [r, in], or [n·r, in] where n heads share `b`; [r, C, kh, kw] for a convolution; [K, r] for
+       an embedding of K rows
+    b  [rows, r]; one head's rows where heads share it
+
+    Adds to the rows from `first_row` on, `gain` · `scale` times: the file's share and the user's.
+    """
+
+    def __init__(
+        self, a: Tensor, b: Tensor, name: str | None = None, first_row: int = 0, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.a = nn.Parameter(a)
+        self.b = nn.Parameter(b)
+        self.name = name
+        self.first_row = first_row
+        self.gain = gain
+        self.scale = 1.0
+
+    @property
+    def strength(self) -> float:
+        return self.gain * self.scale
+
+    @property
+    def rank(self) -> int:
+        return self.b.shape[1]
+
+
+class Adaptable(nn.Module):
+    """A layer whose `weight` can be added to."""
+
+    weight: Tensor
+    adapters: nn.ModuleList
+    is_adapted = False  # of the class: a layer without adapters has no attribute more than torch's
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        if not self.is_adapted:
+            self.is_adapted = True
+            self.adapters = nn.ModuleList()
+        self.adapters.append(adapter)
+
+    def remove_adapters(self, name: str | None) -> None:
+        """Take away the adapters of this name; without any left, be as before."""
+        kept = [adapter for adapter in adapters_of(self) if adapter.name != name]
+        if self.is_adapted:
+            self.adapters = nn.ModuleList(kept)
+        if self.is_adapted and not kept:
+            del self.adapters, self.is_adapted
+
+    def merged_weight(self) -> Tensor:
+        """Give the weight with all its additions, in the weight's own dtype."""
+        if not self.is_adapted:
+            return self.weight
+        merged = self.weight.float()
+        for adapter in self._active():
+            merged = merged + adapter.strength * self._addition(adapter)
+        return merged.to(self.weight.dtype)
+
+    def _active(self) -> Iterator[Adapter]:
+        return (adapter for adapter in adapters_of(self) if adapter.strength)
+
+    def _addition(self, adapter: Adapter) -> Tensor:
+        """Multiply B by A: float32, of the weight's shape."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how adapters add to it")
+
+
+def adapters_of(layer: Adaptable) -> list[Adapter]:
+    return (
+        [each for each in layer.adapters if isinstance(each, Adapter)] if layer.is_adapted else []
+    )
+
+
+class Linear(Adaptable, nn.Linear):
+    """A linear layer; an adapter may own a slice of its outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.linear(x, self.weight, self.bias)
+        if self.is_adapted:
+            for adapter in self._active():
+                out = _add_rows(adapter, x, out)
+        return out
+
+    def _addition(self, adapter: Adapter) -> Tensor:
+        per_head = adapter.a.float().unflatten(0, (-1, adapter.rank))  # [n, r, in]
+        rows = (adapter.b.float() @ per_head).flatten(0, 1)
+        below = self.out_features - adapter.first_row - len(rows)
+        return F.pad(rows, (0, 0, adapter.first_row, below))
+
+
+def _add_rows(adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
+    inner = F.linear(x.to(adapter.a.dtype), adapter.a)
+    if len(adapter.a) == adapter.rank:
+        addition = F.linear(inner, adapter.b)
+    else:
+        addition = F.linear(inner.unflatten(-1, (-1, adapter.rank)), adapter.b).flatten(-2)
+    addition = addition.to(out.dtype)
+    if addition.shape[-1] == out.shape[-1]:
+        return torch.add(out, addition, alpha=adapter.strength)
+    # in place: `out` is nobody else's, and a sum with zeros around would cost its size again
+    owned = out.narrow(-1, adapter.first_row, addition.shape[-1])
+    owned.add_(addition, alpha=adapter.strength)
+    return out
+
+
+class Conv2d(Adaptable, nn.Conv2d):
+    """A convolution."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = super().forward(images)
+        if self.is_adapted:
+            for adapter in self._active():
+                inner = self._conv_forward(images.to(adapter.a.dtype), adapter.a, None)
+                addition = F.conv2d(inner, adapter.b[:, :, None, None]).to(out.dtype)
+                out = torch.add(out, addition, alpha=adapter.strength)
+        return out
+
+    def _addition(self, adapter: Adapter) -> Tensor:
+        return torch.einsum("or,rchw->ochw", adapter.b.float(), adapter.a.float())
+
+
+class Embedding(Adaptable, nn.Embedding):
+    """An embedding; its rows are the entries, so an adapter's B is as wide as they are."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out = super().forward(ids)
+        if self.is_adapted:
+            for adapter in self._active():
+                addition = F.linear(F.embedding(ids, adapter.a), adapter.b).to(out.dtype)
+                out = torch.add(out, addition, alpha=adapter.strength)
+        return out
+
+    def _addition(self, adapter: Adapter) -> Tensor:
+        return adapter.a.float() @ adapter.b.float().T
+
+
+def adaptable_layers(module: nn.Module) -> dict[str, Adaptable]:
+    """Give the layers that can hold adapters, by name."""
+    return {name: each for name, each in module.named_modules() if isinstance(each, Adaptable)}
+
+
+def base_state(module: nn.Module) -> dict[str, Tensor]:
+    """Give the state dict as it is without adapters."""
+    return _state(module, lambda layer: layer.weight)
+
+
+def merged_state(module: nn.Module) -> dict[str, Tensor]:
+    """Give the state dict of a module without adapters that computes what this one does."""
+    return _state(module, lambda layer: layer.merged_weight())
+
+
+def _state(module: nn.Module, weight_of: Callable[[Adaptable], Tensor]) -> dict[str, Tensor]:
+    layers = {name: each for name, each in adaptable_layers(module).items() if each.is_adapted}
+    weights = {_join(name, "weight"): weight_of(each).detach() for name, each in layers.items()}
+    added = tuple(_join(name, "adapters.") for name in layers)
+    state = module.state_dict()
+    return {k: weights.get(k, v) for k, v in state.items() if not k.startswith(added)}
+
+
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
