@@ -15,6 +15,14 @@ from models.presets import PresetTask
 LAYER_NORM_EPSILON = 1e-12
 
 
+class ReversibleEmbedding(Embedding):
+    """Token ids to their rows, and features back to one score per row."""
+
+    def forward(self, x: Tensor, reverse: bool = False) -> Tensor:
+        """Turn ids [B, L] into [B, L, D]; or, in reverse, features [..., D] into [..., rows]."""
+        return F.linear(x, self.merged_weight()) if reverse else super().forward(x)
+
+
 class Embeddings(nn.Module):
     """Add up what is known of a token: which, where, in which segment."""
 
@@ -22,7 +30,7 @@ class Embeddings(nn.Module):
         self, vocabulary_size: int, max_sequence_length: int, num_segments: int, width: int
     ) -> None:
         super().__init__()
-        self.token_embedding = Embedding(vocabulary_size, width)
+        self.token_embedding = ReversibleEmbedding(vocabulary_size, width)
         self.position_embedding = nn.Embedding(max_sequence_length, width)
         self.segment_embedding = Embedding(num_segments, width)
         self.layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
@@ -125,7 +133,7 @@ class FNetBackbone(Backbone):
         return {"sequence_output": x, "pooled_output": torch.tanh(self.pooled_dense(x[:, 0]))}
 
     @property
-    def token_embedding(self) -> nn.Module:
+    def token_embedding(self) -> ReversibleEmbedding:
         return self.embeddings.token_embedding
 
     def get_config(self) -> dict[str, object]:

@@ -96,3 +96,12 @@ def test_the_base_model_has_its_published_parameter_count() -> None:
 
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 82_861_056
     assert backbone.token_embedding is backbone.embeddings.token_embedding
+
+
+def test_the_token_embedding_runs_in_reverse() -> None:
+    backbone = FNetBackbone(20, 1, 8, 12, max_sequence_length=16)
+    features = torch.randn(2, 3, 8)
+
+    scores = backbone.token_embedding(features, reverse=True)
+
+    torch.testing.assert_close(scores, features @ backbone.token_embedding.weight.T)
