@@ -9,7 +9,6 @@ import argparse
 import base64
 import json
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -22,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
+
+from benchmarks.machine import processor
 
 READY_TIMEOUT_S = 120.0
 
@@ -109,15 +110,6 @@ def report(client: httpx.Client, ready_s: float, num_requests: int) -> Report:
             lambda: client.post("/v1/embeddings", json={"model": "f_net_shapes", "input": prompt}),
         ),
     )
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main() -> None:
