@@ -14,16 +14,28 @@ PIXELS_PER_LATENT = 8  # the autoencoder's reduction, per side
 PIXELS_PER_PATCH = 16  # and two latents to a patch, per side
 
 
-def noise(seeds: Sequence[int], width: int, height: int) -> Tensor:
-    """Draw latents [B, 16, h, w] float32 on the CPU, one generator per image.
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """Make one generator per image, on the CPU: one seed gives one noise on every device."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    So one seed gives one noise on every device and in every batch. Sizes in pixels, multiples of
-    16.
+
+def draw(generators: Sequence[torch.Generator], width: int, height: int) -> Tensor:
+    """Draw latents [B, 16, h, w] float32 on the CPU, each row from its own generator.
+
+    So one seed gives one noise in every batch. Sizes in pixels, multiples of 16.
     """
     shape = (LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
-    return torch.stack(
-        [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def noise(seeds: Sequence[int], width: int, height: int) -> Tensor:
+    """Draw what a text-to-image run starts from: [B, 16, h, w] float32 on the CPU."""
+    return draw(generators(seeds), width, height)
+
+
+def each(rows: Tensor, num_images: int) -> Tensor:
+    """Repeat rows [P, …] to one per image [B, …]: each serves the same number of neighbours."""
+    return rows.repeat_interleave(num_images // len(rows), dim=0)
 
 
 def patchify(latents: Tensor) -> Tensor:

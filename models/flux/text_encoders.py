@@ -62,15 +62,26 @@ class TextEncoders:
         )
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+    def encode(
+        self, prompts: Sequence[str], max_sequence_length: int | None = None
+    ) -> TextFeatures:
+        """Encode prompts, each padded or cut to `max_sequence_length` T5 tokens.
+
+        None means `max_tokens`, all that the preset reads. CLIP's own length is fixed.
+
+        Raises ValueError for a length outside 1 … `max_tokens`.
+        """
+        length = self.max_tokens if max_sequence_length is None else max_sequence_length
+        if not 1 <= length <= self.max_tokens:
+            raise ValueError(f"max_sequence_length {length} is not in 1 … {self.max_tokens}")
         clip_ids = _token_ids(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
-        t5_ids = _token_ids(self._t5_tokenizer, prompts, self.max_tokens)
+        t5_ids = _token_ids(self._t5_tokenizer, prompts, length)
         counts = [len(ids) for ids in self._t5_tokenizer(list(prompts), verbose=False).input_ids]
         return TextFeatures(
             text=self.t5(input_ids=t5_ids.to(self.t5.device)).last_hidden_state,
             pooled=self.clip(input_ids=clip_ids.to(self.clip.device)).pooler_output,
-            num_tokens=tuple(min(count, self.max_tokens) for count in counts),
-            truncated=tuple(count > self.max_tokens for count in counts),
+            num_tokens=tuple(min(count, length) for count in counts),
+            truncated=tuple(count > length for count in counts),
         )
 
 

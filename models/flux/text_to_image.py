@@ -1,9 +1,12 @@
 """A prompt in, pictures out: text encoders, transformer, schedule and autoencoder as one pipeline.
 
-encode -> noise -> sigmas -> denoise -> decode. Knows nothing about jobs.
+encode -> noise -> sigmas -> denoise -> decode; `generate` does all of it. Knows nothing about jobs.
+The numbers are those of diffusers' FluxPipeline and FluxImg2ImgPipeline (0.42).
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,14 +14,26 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
-from models.flux import latents, sampling
+from models import handles
+from models.flux import image_to_image, latents, painting, sampling
 from models.flux.backbone import FluxBackbone
 from models.flux.diffusers_directory import load_autoencoder, load_backbone, load_schedule
-from models.flux.sampling import Conditioning, DenoiseStep
+from models.flux.image_to_image import Start
+from models.flux.painting import PaintOptions
+from models.flux.sampling import Conditioning, Contrast, DenoiseStep
 from models.flux.schedule import Schedule
 from models.flux.text_encoders import TextEncoders, TextFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """What not to paint: true classifier-free guidance with a scale above 1."""
+
+    text: TextFeatures
+    true_cfg_scale: float
 
 
 class TextToImage:
@@ -35,6 +50,18 @@ class TextToImage:
         self.text_encoders = text_encoders
         self.autoencoder = autoencoder
         self.schedule = schedule
+
+    @classmethod
+    def from_preset(
+        cls, preset: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> Self:
+        """Load a preset by name, handle or directory; `dtype` None keeps the dtype of its files.
+
+        Raises UnknownPresetError for no such preset, PresetFileError for a missing or malformed
+        file, WeightsError for weights that do not fit.
+        """
+        directory = handles.fetch(preset, handles.Part.PIPELINE)
+        return cls.from_directory(directory, device, dtype)
 
     @classmethod
     def from_directory(
@@ -57,8 +84,49 @@ class TextToImage:
         """Whether `guidance_scale` has an effect."""
         return self.backbone.guidance_embed
 
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        return self.text_encoders.encode(prompts)
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        options: PaintOptions,
+        *,
+        negative_prompts: str | Sequence[str] | None = None,
+        start_images: Image.Image | Sequence[Image.Image] | None = None,
+        num_images_per_prompt: int = 1,
+        seeds: int | Sequence[int] | None = None,
+    ) -> list[Image.Image]:
+        """Paint `num_images_per_prompt` pictures of every prompt, those of one prompt together.
+
+        Negative prompts and start images are one for all prompts or one per prompt. Every picture
+        has its own seed, kept in `picture.info["seed"]`: a number gives the pictures that seed, the
+        next one and so on, a sequence gives each its own, None draws the first one. One seed gives
+        one picture, alone and in a batch.
+
+        Raises ValueError for counts that do not match and for arguments that would be ignored.
+        """
+        texts, negatives = painting.listed(prompts, str), painting.listed(negative_prompts, str)
+        starts = painting.listed(start_images, Image.Image)
+        painting.check_counts(len(texts), num_images_per_prompt, len(negatives), len(starts))
+        painting.check_combination(options, bool(negatives), bool(starts))
+        self._check_guidance(options.guidance_scale)
+        image_seeds = painting.seed_each(seeds, len(texts) * num_images_per_prompt)
+        steps = self.denoise(
+            self.encode(texts, options.max_sequence_length),
+            image_seeds,
+            options.width,
+            options.height,
+            options.num_steps,
+            options.guidance_scale,
+            negative=self._negative(negatives, options) if negatives else None,
+            start=Start(starts, options.start_strength) if starts else None,
+        )
+        last = deque(steps, maxlen=1).pop()
+        pictures = self.decode(last.patches, options.width, options.height)
+        return [_picture(pixels, seed) for pixels, seed in zip(pictures, image_seeds, strict=True)]
+
+    def encode(
+        self, prompts: Sequence[str], max_sequence_length: int | None = None
+    ) -> TextFeatures:
+        return self.text_encoders.encode(prompts, max_sequence_length)
 
     @torch.inference_mode()
     def denoise(
@@ -69,26 +137,32 @@ class TextToImage:
         height: int,
         num_steps: int,
         guidance_scale: float | None = None,
+        *,
+        negative: Negative | None = None,
+        start: Start | None = None,
     ) -> Iterator[DenoiseStep]:
         """Paint one picture per seed, yielding after every step.
 
-        `text` has one row, used for all, or one per seed. Width and height in pixels.
+        The rows of `text`, of the negative text and the start pictures are one for all seeds, one
+        per seed, or each for as many neighbouring seeds. Width and height in pixels.
 
-        Raises ValueError for a size that is not a multiple of 16, for rows that do not match, and
-        for a guidance scale that is missing where the backbone embeds one or given where it does
-        not.
+        Raises ValueError for a size that is not a multiple of 16, for rows that do not match, for
+        fewer than one step, for a strength outside (0, 1], and for a guidance scale that is missing
+        where the backbone embeds one or given where it does not.
         """
-        self._check(text, seeds, width, height, guidance_scale)
-        patches = latents.patchify(latents.noise(seeds, width, height)).to(text.text.device)
-        dtype = self.backbone.img_in.weight.dtype
-        conditioning = Conditioning(
-            text=text.text.expand(len(seeds), -1, -1).to(dtype),
-            pooled=text.pooled.expand(len(seeds), -1).to(dtype),
-            guidance=guidance_scale,
-        )
-        sigmas = self.schedule.sigmas(num_steps, num_patches=patches.shape[1])
+        painting.check_size(width, height)
+        self._check_guidance(guidance_scale)
         ids = latents.image_ids(width, height)
-        yield from sampling.denoise(self.backbone, patches, ids, conditioning, sigmas)
+        strength = 1.0 if start is None else start.strength
+        sigmas = self.schedule.sigmas(num_steps, num_patches=ids.shape[1], strength=strength)
+        conditioning = self._conditioning(text, len(seeds), guidance_scale)
+        contrast = None
+        if negative is not None:
+            steer_from = self._conditioning(negative.text, len(seeds), guidance_scale)
+            contrast = Contrast(steer_from, negative.true_cfg_scale)
+        first = self._first_latents(seeds, width, height, start, sigma=float(sigmas[0]))
+        patches = latents.patchify(first).to(conditioning.text.device)
+        yield from sampling.denoise(self.backbone, patches, ids, conditioning, sigmas, contrast)
 
     @torch.inference_mode()
     def decode(self, patches: Tensor, width: int, height: int) -> np.ndarray:
@@ -101,20 +175,43 @@ class TextToImage:
         pixels: np.ndarray = rearrange(levels, "B C H W -> B H W C").cpu().numpy()
         return pixels
 
-    def _check(
-        self,
-        text: TextFeatures,
-        seeds: Sequence[int],
-        width: int,
-        height: int,
-        guidance_scale: float | None,
-    ) -> None:
-        for side, pixels in (("width", width), ("height", height)):
-            if pixels <= 0 or pixels % latents.PIXELS_PER_PATCH:
-                raise ValueError(f"{side} {pixels} is not a multiple of {latents.PIXELS_PER_PATCH}")
-        if len(text.text) not in (1, len(seeds)):
-            raise ValueError(f"{len(text.text)} prompts do not go with {len(seeds)} seeds")
+    def _first_latents(
+        self, seeds: Sequence[int], width: int, height: int, start: Start | None, sigma: float
+    ) -> Tensor:
+        """Noise, or start pictures with noise up to `sigma`: [B, 16, h, w] on the CPU."""
+        if start is None:
+            return latents.noise(seeds, width, height)
+        _check_rows("start pictures", len(start.pictures), len(seeds))
+        pixels = image_to_image.to_pixels(start.pictures, width, height)
+        return image_to_image.noisy_latents(self.autoencoder, pixels, seeds, sigma)
+
+    def _negative(self, prompts: Sequence[str], options: PaintOptions) -> Negative:
+        return Negative(self.encode(prompts, options.max_sequence_length), options.true_cfg_scale)
+
+    def _conditioning(
+        self, text: TextFeatures, num_images: int, guidance_scale: float | None
+    ) -> Conditioning:
+        _check_rows("prompts", len(text.text), num_images)
+        dtype = self.backbone.img_in.weight.dtype
+        return Conditioning(
+            text=latents.each(text.text, num_images).to(dtype),
+            pooled=latents.each(text.pooled, num_images).to(dtype),
+            guidance=guidance_scale,
+        )
+
+    def _check_guidance(self, guidance_scale: float | None) -> None:
         if self.has_guidance and guidance_scale is None:
             raise ValueError("this preset embeds guidance: guidance_scale is missing")
         if not self.has_guidance and guidance_scale is not None:
             raise ValueError(f"this preset takes no guidance_scale; got {guidance_scale}")
+
+
+def _check_rows(name: str, num_rows: int, num_images: int) -> None:
+    if not num_rows or num_images % num_rows:
+        raise ValueError(f"{num_rows} {name} do not go with {num_images} seeds")
+
+
+def _picture(pixels: np.ndarray, seed: int) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    picture.info["seed"] = seed
+    return picture
