@@ -1,4 +1,4 @@
-"""A preset's name or directory to the pipeline that runs it."""
+"""A preset's name, handle or directory to the pipeline that runs it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +7,8 @@ import torch
 
 from models import preset_files
 from models.errors import PresetError
+from models.formats import read_stored
+from models.handles import Part, fetch
 
 if TYPE_CHECKING:
     from models.flux.text_to_image import TextToImage
@@ -15,32 +17,37 @@ if TYPE_CHECKING:
 
 
 def load_pipeline(
-    name_or_directory: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
+    preset: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> "TextToImage | ImageClassifier | TextEmbedder":
-    """Load the pipeline that the directory's content asks for, ready to run.
+    """Load the pipeline that the preset's content asks for, ready to run.
 
     Families are imported when they are needed: an embedding worker never imports diffusers.
 
-    Raises UnknownPresetError for no such preset, PresetFileError for a missing or malformed file,
-    WeightsError for weights that do not fit, PresetError for a class without a pipeline.
+    Raises UnknownPresetError for no such preset, DownloadError for one that cannot be fetched,
+    PresetFileError for a missing or malformed file, WeightsError for weights that do not fit,
+    PresetError for a class without a pipeline.
     """
-    directory = preset_files.find_directory(name_or_directory)
-    if preset_files.is_diffusers_directory(directory):
-        from models.flux.text_to_image import TextToImage
+    path = fetch(preset, Part.PIPELINE)
+    match read_stored(path).class_name:
+        case "FluxBackbone" if not (path / preset_files.CONFIG_FILE).is_file():
+            from models.flux.text_to_image import TextToImage
 
-        return TextToImage.from_directory(directory, device, dtype)
-    class_name = preset_files.read_object(directory, preset_files.CONFIG_FILE).class_name
-    match class_name:
+            return TextToImage.from_directory(path, device, dtype)
+        case "FluxBackbone":
+            raise PresetError(
+                f"preset {str(preset)!r} holds a FluxBackbone alone; text-to-image needs text "
+                "encoders and an autoencoder too, in the layout of diffusers or of the original"
+            )
         case "ViTBackbone":
             from models.vit.image_classifier import ImageClassifier
 
-            return ImageClassifier.from_preset(directory, device, dtype)
+            return ImageClassifier.from_preset(path, device, dtype)
         case "FNetBackbone":
             from models.fnet.text_embedder import TextEmbedder
 
-            return TextEmbedder.from_preset(directory, device, dtype)
-        case _:
+            return TextEmbedder.from_preset(path, device, dtype)
+        case class_name:
             raise PresetError(
-                f"preset {str(name_or_directory)!r} holds a {class_name}; "
-                "pipelines exist for ViTBackbone and FNetBackbone"
+                f"preset {str(preset)!r} holds a {class_name}; pipelines exist for FluxBackbone, "
+                "ViTBackbone and FNetBackbone"
             )

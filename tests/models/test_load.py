@@ -1,6 +1,5 @@
 """load_pipeline: the directory's content decides about the pipeline."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -48,10 +47,10 @@ def test_a_flux_backbone_saves_itself_as_a_preset(flux_directory: Path, tmp_path
     torch.testing.assert_close(again.state_dict(), backbone.state_dict(), atol=0, rtol=0)
 
 
-def test_a_class_without_a_pipeline_is_refused(flux_directory: Path, tmp_path: Path) -> None:
+def test_a_flux_backbone_alone_is_no_pipeline(flux_directory: Path, tmp_path: Path) -> None:
     FluxBackbone.from_preset(flux_directory).save_to_preset(tmp_path)
 
-    with pytest.raises(PresetError, match="holds a FluxBackbone; pipelines exist for"):
+    with pytest.raises(PresetError, match="holds a FluxBackbone alone"):
         load_pipeline(tmp_path)
 
 
@@ -65,9 +64,23 @@ def test_a_directory_without_configuration_is_refused(tmp_path: Path) -> None:
         load_pipeline(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["[]", '{"class_name": 3}', json.dumps({"config": {}})])
-def test_a_configuration_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["[]", '{"registered_name": 3}', '{"registered_name": "x"}'])
+def test_a_malformed_configuration_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
 
     with pytest.raises(PresetFileError, match=r"config\.json is malformed"):
+        load_pipeline(tmp_path)
+
+
+def test_a_configuration_of_no_known_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "resnet50"}')
+
+    with pytest.raises(PresetFileError, match=r"of no known format.*registered_name"):
+        load_pipeline(tmp_path)
+
+
+def test_a_transformers_model_of_another_type_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+
+    with pytest.raises(PresetFileError, match="of type 'bert'; vit and fnet are allowed"):
         load_pipeline(tmp_path)
