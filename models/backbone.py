@@ -6,7 +6,7 @@ which `preset_files` reads and writes. KerasHub's form: keras_hub/src/models/bac
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import models
-from models import preset_files
+from models import lora, preset_files
+from models.adapters import merged_state
 from models.errors import PresetError
 from models.formats import read_stored
 from models.handles import Part, fetch
@@ -136,11 +137,59 @@ class Backbone(nn.Module):
             ) from error
 
     def save_to_preset(self, preset_dir: str | Path) -> None:
-        """Write `config.json`, `metadata.json` and `model.safetensors`; leave other files alone."""
+        """Write `config.json`, `metadata.json` and `model.safetensors`; leave other files alone.
+
+        Adapters are written as part of the weights that they add to.
+        """
         directory = Path(preset_dir)
         preset_files.write_object(directory, preset_files.CONFIG_FILE, self.to_keras_object())
-        preset_files.write_metadata(directory, sum(p.numel() for p in self.parameters()))
-        save_safetensors(self.state_dict(), directory / f"{preset_files.WEIGHTS_STEM}.safetensors")
+        state = merged_state(self)
+        preset_files.write_metadata(directory, sum(tensor.numel() for tensor in state.values()))
+        save_safetensors(state, directory / f"{preset_files.WEIGHTS_STEM}.safetensors")
+
+    def default_lora_layer_names(self) -> list[str]:
+        """Name the layers that `enable_lora` takes where it is told none, as KerasHub does."""
+        return list(lora.DEFAULT_TARGETS)
+
+    def enable_lora(
+        self,
+        rank: int,
+        target_names: Sequence[str] | None = None,
+        *,
+        target_layer_names: Sequence[str] | None = None,
+    ) -> None:
+        """Freeze everything and give the targets low-rank adapters, which add nothing yet.
+
+        The adapters, float32, and the targets' biases are trainable. Targets are KerasHub's layer
+        names, counted as in a process that has built nothing else (`query`, `dense_9`), or our
+        module names or ends of them (`qkv`, `double_blocks.0.img_attn.qkv`); None is
+        `default_lora_layer_names`. `target_layer_names` is KerasHub's newer name for the same.
+
+        Raises ValueError for a rank below 1, for names that come twice or match no layer that can
+        hold an adapter, and where LoRA is enabled already; TypeError for a plain string and for
+        both spellings at once.
+        """
+        if target_names is not None and target_layer_names is not None:
+            raise TypeError("target_names and target_layer_names are the same: give one of them")
+        lora.enable(self, rank, target_layer_names if target_names is None else target_names)
+
+    def save_lora_weights(self, filepath: str | Path) -> None:
+        """Write the adapters that `enable_lora` gave as KerasHub does, without the biases.
+
+        Raises ValueError where LoRA is not enabled, and for a file name without `.lora.h5`.
+        """
+        lora.save(self, filepath)
+
+    def load_lora_weights(self, filepath: str | Path) -> None:
+        """Load what KerasHub or `save_lora_weights` wrote.
+
+        Where LoRA is not enabled, this enables it for the layers that the file names.
+
+        Raises PresetFileError for a missing or malformed file, ValueError where it has another
+        rank than the adapters, WeightsError where its layers are not those that are enabled, or
+        cannot hold its adapters. Then the backbone is unchanged.
+        """
+        lora.load(self, filepath)
 
     def to_keras_object(self) -> preset_files.KerasObject:
         """Serialise the configuration in KerasHub's form."""
