@@ -84,6 +84,7 @@ def _read_keras(directory: Path) -> StoredBackbone:
             stored.config,
             lambda: keras_weights.open_weights(directory),
             keras_weights.recipes,
+            keras_weights.is_not_a_weight,
         )
     return StoredBackbone(
         class_name,

@@ -9,13 +9,12 @@ about files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from models.backbone import Backbone
+from models.keras_fold import Fold
 
 
 class Form(Protocol):
@@ -53,7 +52,7 @@ class ConvKernel:
     """[h, w, in, out] for our [out, in, h, w]."""
 
     def to_ours(self, tensor: Tensor) -> Tensor:
-        return tensor.permute(3, 2, 0, 1)
+        return tensor.permute(3, 2, 0, 1).contiguous()
 
     def to_keras(self, tensor: Tensor) -> Tensor:
         return tensor.permute(2, 3, 1, 0)
@@ -101,24 +100,13 @@ class OutputKernel:
         return kernel
 
 
-class Fold(Protocol):
-    """What a layer's outputs took over from a norm of KerasHub's that we do not have.
-
-    Linear in the output coordinates, which are the first axis: how a change of KerasHub's kernel,
-    in our form, changes ours, and back.
-    """
-
-    def to_ours(self, rows: Tensor) -> Tensor: ...
-
-    def to_keras(self, rows: Tensor) -> Tensor: ...
-
-
 @dataclass(frozen=True, slots=True)
 class KerasVariable:
     """A variable of one layer, in the order of the layer's `vars`."""
 
-    parameter: str | None  # our name in the state dict; None for a norm folded into other weights
+    parameter: str | None  # our name in the state dict; None where we have no such parameter
     form: Form = AsIs()
+    constant: Tensor | None = field(default=None, compare=False)  # what it is where we have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +118,7 @@ class Node:
     module: str | None = None
     variables: tuple[KerasVariable, ...] = ()
     children: Sequence[Node] = ()
+    norms: tuple[str, ...] = ()
     fold: Fold | None = None
 
     def at(self, path: str) -> Node:
@@ -146,17 +135,23 @@ class KerasLayer:
     path: str  # in model.weights.h5: "layers/…/mha/query_dense"
     module: str | None  # our name: "encoder_layers.0.mha.query"; None where we have no such module
     variables: tuple[KerasVariable, ...]
-    fold: Fold | None = None  # of the kernel's outputs
+    norms: tuple[str, ...] = ()  # paths of norms whose gamma and beta our layer took over
+    fold: Fold | None = None  # what it took over, if it matters
 
     def stored_name(self, index: int) -> str:
         """Name a variable as model.weights.h5 does."""
-        return f"{self.path}/vars/{index}"
+        return stored_name(self.path, index)
+
+
+def stored_name(path: str, index: int) -> str:
+    """Name a variable as model.weights.h5 does."""
+    return f"{path}/vars/{index}"
 
 
 def flatten(top_level: Sequence[Node]) -> tuple[KerasLayer, ...]:
     """Put every layer before those inside it, and these in reverse order of creation."""
     return tuple(
-        KerasLayer(position, node.name, path, node.module, node.variables, node.fold)
+        KerasLayer(position, node.name, path, node.module, node.variables, node.norms, node.fold)
         for position, (node, path) in enumerate(_walk(top_level, "layers/"))
     )
 
@@ -192,7 +187,7 @@ def counted(name: str, index: int) -> str:
     return f"{name}_{index}" if index else name
 
 
-def keras_layers(backbone: Backbone) -> tuple[KerasLayer, ...]:
+def keras_layers(backbone: nn.Module) -> tuple[KerasLayer, ...]:
     """List KerasHub's layers with weights of a backbone of any family, in order of position."""
     from models.flux.backbone import FluxBackbone
     from models.fnet.backbone import FNetBackbone

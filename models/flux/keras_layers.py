@@ -1,14 +1,17 @@
 """KerasHub's layers of a Flux backbone.
 
 KerasHub names none of them, so Keras counts, and `_Layers` counts along in the order of its
-constructors. Its norms have a gamma and a beta; ours have none. Source:
+constructors. Its norms have a gamma and a beta, which our modulations take over. Source:
 keras_hub/src/models/flux/flux_model.py and flux_layers.py (keras-hub 0.32.0).
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import torch
 
 from models.flux.backbone import FluxBackbone
+from models.keras_fold import Fold, FoldingLinear
 from models.keras_layers import KerasLayer, KerasVariable, Node, counted, dense, flatten
 
 SCALE = "scale"  # our parameter of an RMS norm
@@ -16,7 +19,7 @@ SCALE = "scale"  # our parameter of an RMS norm
 
 def keras_layers(backbone: FluxBackbone) -> tuple[KerasLayer, ...]:
     """List the layers with weights, in order of position."""
-    layers = _Layers(backbone.use_bias)
+    layers = _Layers(backbone)
     inputs = _inputs(backbone, layers)
     doubles = [layers.double_block(index) for index in range(backbone.depth)]
     singles = [layers.single_block(index) for index in range(backbone.depth_single_blocks)]
@@ -68,7 +71,7 @@ _TEXT = _StreamPaths(
 class _Layers:
     """Describe layers in the order in which KerasHub constructs them, counting their names."""
 
-    has_qkv_bias: bool
+    backbone: FluxBackbone
     counts: Counter[str] = field(default_factory=Counter)
 
     def name(self, kind: str) -> str:
@@ -85,59 +88,86 @@ class _Layers:
 
     def double_block(self, index: int) -> Node:
         ours = f"double_blocks.{index}"
-        name = self.name("double_stream_block")
-        children = (*self._stream(_IMAGE, f"{ours}.img"), *self._stream(_TEXT, f"{ours}.txt"))
-        return Node(name, counted("double_stream_block", index), ours, children=children)
+        name, path = self.name("double_stream_block"), counted("double_stream_block", index)
+        children = (
+            *self._stream(_IMAGE, f"{ours}.img", path),
+            *self._stream(_TEXT, f"{ours}.txt", path),
+        )
+        return Node(name, path, ours, children=children)
 
     def single_block(self, index: int) -> Node:
         ours = f"single_blocks.{index}"
-        name = self.name("single_stream_block")
-        children = (
+        name, path = self.name("single_stream_block"), counted("single_stream_block", index)
+        norm = "layers/layer_normalization"
+        linears = (
             self._dense("layers/dense", f"{ours}.linear1"),
             self._dense("layers/dense_1", f"{ours}.linear2"),
-            self._qk_norm("layers/qk_norm", f"{ours}.norm"),
-            self._norm("layers/layer_normalization"),
-            self._modulation("layers/modulation", f"{ours}.modulation"),
         )
-        return Node(name, counted("single_stream_block", index), ours, children=children)
+        qk_norm = self._qk_norm("layers/qk_norm", f"{ours}.norm")
+        modulation = f"{ours}.modulation"
+        children = (
+            *linears,
+            qk_norm,
+            self._norm(norm, f"{modulation}.lin"),
+            self._modulation("layers/modulation", modulation, _below(path, norm)),
+        )
+        return Node(name, path, ours, children=children)
 
     def last_layer(self) -> Node:
-        ours = "final_layer"
-        norm = self._norm("layers/layer_normalization")
-        linear = self._dense("layers/dense", f"{ours}.linear")
-        modulation = Node(
-            self.name("sequential"),
-            "adaLN_modulation",
-            f"{ours}.adaLN_modulation",
-            children=(self._dense("layers/dense", f"{ours}.adaLN_modulation.1"),),
+        ours, path, norm = "final_layer", "last_layer", "layers/layer_normalization"
+        modulation = f"{ours}.adaLN_modulation"
+        children = (
+            self._norm(norm, f"{modulation}.1"),
+            self._dense("layers/dense", f"{ours}.linear"),
+            Node(
+                self.name("sequential"),
+                "adaLN_modulation",
+                modulation,
+                children=(self._folding("layers/dense", f"{modulation}.1", _below(path, norm)),),
+            ),
         )
-        return Node("last_layer", "last_layer", ours, children=(norm, linear, modulation))
+        return Node("last_layer", path, ours, children=children)
 
-    def _stream(self, paths: _StreamPaths, ours: str) -> list[Node]:
+    def _stream(self, paths: _StreamPaths, ours: str, block: str) -> list[Node]:
+        modulation = f"{ours}_mod"
+        norms = _below(block, paths.norm1, paths.norm2)
         return [
-            self._modulation(paths.modulation, f"{ours}_mod"),
-            self._norm(paths.norm1),
+            self._modulation(paths.modulation, modulation, norms),
+            self._norm(paths.norm1, f"{modulation}.lin", branch=0),
             self._attention(paths.attention, f"{ours}_attn"),
-            self._norm(paths.norm2),
+            self._norm(paths.norm2, f"{modulation}.lin", branch=1),
             self._mlp(paths.mlp, f"{ours}_mlp"),
         ]
 
     def _dense(self, path: str, ours: str, has_bias: bool = True) -> Node:
         return dense(self.name("dense"), path, ours, has_bias)
 
-    def _norm(self, path: str) -> Node:
-        variables = (KerasVariable(None), KerasVariable(None))  # gamma, beta
+    def _norm(self, path: str, folded_into: str, branch: int = 0) -> Node:
+        """Describe a norm whose gamma and beta a linear layer of ours took over."""
+        fold = self._fold(folded_into)
+        width = self.backbone.hidden_size
+        gamma = torch.ones(width, device="cpu") if fold is None else fold.gamma[branch]
+        beta = torch.zeros(width, device="cpu") if fold is None else fold.beta[branch]
+        variables = (KerasVariable(None, constant=gamma), KerasVariable(None, constant=beta))
         return Node(self.name("layer_normalization"), path, variables=variables)
 
-    def _modulation(self, path: str, ours: str) -> Node:
+    def _modulation(self, path: str, ours: str, norms: tuple[str, ...]) -> Node:
         name = self.name("modulation")
-        children = (self._dense("layers/dense", f"{ours}.lin"),)
+        children = (self._folding("layers/dense", f"{ours}.lin", norms),)
         return Node(name, path, ours, children=children)
+
+    def _folding(self, path: str, ours: str, norms: tuple[str, ...]) -> Node:
+        return replace(self._dense(path, ours), norms=norms, fold=self._fold(ours))
+
+    def _fold(self, ours: str) -> Fold | None:
+        linear = self.backbone.get_submodule(ours)
+        assert isinstance(linear, FoldingLinear), f"{ours} takes no norms over: this is a bug"
+        return linear.fold
 
     def _attention(self, path: str, ours: str) -> Node:
         name = self.name("self_attention")
         children = (
-            self._dense("layers/dense", f"{ours}.qkv", self.has_qkv_bias),
+            self._dense("layers/dense", f"{ours}.qkv", self.backbone.use_bias),
             self._qk_norm("layers/qk_norm", f"{ours}.norm"),
             self._dense("layers/dense_1", f"{ours}.proj"),
         )
@@ -163,3 +193,7 @@ class _Layers:
             self._dense("layers/dense_1", f"{ours}.2"),
         )
         return Node(name, path, ours, children=children)
+
+
+def _below(block: str, *norms: str) -> tuple[str, ...]:
+    return tuple(f"layers/{block}/{norm}" for norm in norms)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from models.adapters import Linear
 from models.flux.embeddings import Rotation, rotate
+from models.keras_fold import FoldingLinear
 from models.layers import attend
 
 NORM_EPSILON = 1e-6
@@ -73,7 +74,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, num_branches: int) -> None:
         super().__init__()
         self.num_branches = num_branches
-        self.lin = Linear(width, 3 * num_branches * width)
+        self.lin = FoldingLinear(width, 3 * num_branches * width)
 
     def forward(self, conditioning: Tensor) -> list[Modulated]:
         """conditioning [B, D]."""
@@ -196,7 +197,7 @@ class LastLayer(nn.Module):
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
         self.linear = Linear(width, out_width)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), FoldingLinear(width, 2 * width))
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(conditioning)[:, None].chunk(2, dim=-1)
