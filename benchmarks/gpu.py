@@ -1,0 +1,168 @@
+"""How fast is a GPU with this? `python -m benchmarks.gpu [--output FILE]`, a few minutes.
+
+FLUX.1 dev and schnell, ViT-B/16 and FNet-base in their exact shapes, random bfloat16 weights made
+on the device, beside diffusers and transformers where they are installed. Every row is compared
+with the fastest matrix product of the same run. The file is rewritten after every row, so that a
+run that is cut short keeps what it measured. Without a GPU the same rows are measured on tiny
+shapes, as a check of this command and of nothing else.
+"""
+
+import argparse
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu_encoders, gpu_flux, gpu_stages
+from benchmarks.machine import processor
+from benchmarks.rows import Bench, Row, Subject, matrix_product_tflops
+from benchmarks.workloads import FULL, TINY, Workload
+
+PACKAGES = ("torch", "diffusers", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    device: str
+    processor: str
+    num_cores: int
+    cuda: str | None
+    packages: dict[str, str | None]  # None: not installed
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture from prompt to pixels: the medians of its three stages, added up."""
+
+    case: str
+    execution: str
+    denoise_s: float
+    text_encode_s: float
+    decode_s: float
+    total_s: float
+
+
+@dataclass(slots=True)
+class Report:
+    machine: Machine
+    dtype: str
+    matrix_product_tflops: dict[str, float]
+    rows: list[Row] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+
+
+def run(workload: Workload, device: torch.device, output: Path | None) -> Report:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    products = matrix_product_tflops(device, dtype, workload.matrix_products)
+    report = Report(_machine(device), str(dtype).removeprefix("torch."), products)
+
+    def add(row: Row) -> None:
+        report.rows.append(row)
+        sys.stdout.write(_line(row) + "\n")
+        _write(report, output)
+
+    bench = Bench(device, max(products.values()), add)
+    sections: list[Callable[[], None]] = [
+        lambda: gpu_stages.measure_text_encoders(bench, workload, dtype),
+        lambda: gpu_stages.measure_decoder(bench, workload, dtype),
+        *(partial(gpu_flux.measure_flux, bench, case, workload, dtype) for case in workload.flux),
+        lambda: gpu_encoders.measure_vit(bench, workload, dtype),
+        # transformers' FNet has no bfloat16
+        *(
+            partial(gpu_encoders.measure_fnet, bench, workload, precision)
+            for precision in dict.fromkeys((dtype, torch.float32))
+        ),
+    ]
+    for measure in sections:
+        measure()
+        _free(device)
+    report.images.extend(images(workload, report.rows))
+    _write(report, output)
+    return report
+
+
+def images(workload: Workload, rows: list[Row]) -> list[Image]:
+    """Add up the stages of one image, for every case and execution that was measured whole."""
+    medians = {(row.subject.case, row.subject.library, row.subject.execution): row for row in rows}
+
+    def seconds(subject: Subject) -> float | None:
+        row = medians.get((subject.case, subject.library, subject.execution))
+        return None if row is None else row.median_s
+
+    made = []
+    for case in workload.flux:
+        text_s = seconds(gpu_stages.text_subject(case.num_text_tokens))
+        for width, height in case.sizes:
+            decode_s = seconds(gpu_stages.decode_subject(width, height))
+            for execution in ("eager", "compiled"):
+                denoise_s = seconds(gpu_flux.image_subject(case, (width, height), execution))
+                if text_s and decode_s and denoise_s:
+                    total_s = round(denoise_s + text_s + decode_s, 4)
+                    name = gpu_flux.name(case, (width, height))
+                    made.append(Image(name, execution, denoise_s, text_s, decode_s, total_s))
+    return made
+
+
+def _line(row: Row) -> str:
+    subject = row.subject
+    words = [subject.case, subject.library, subject.execution, subject.attention or ""]
+    if row.error is not None:
+        return " | ".join([*words, row.error])
+    share = "" if row.of_matrix_product is None else f"{row.of_matrix_product:.0%} of the product"
+    return " | ".join([*words, f"{row.median_s} s", f"{row.items_per_s} /s", share])
+
+
+def _write(report: Report, output: Path | None) -> None:
+    if output is None:
+        return
+    unfinished = output.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    unfinished.replace(output)
+
+
+def _free(device: torch.device) -> None:
+    """Give back what the last models held, cycles included, so that peaks are their own."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _machine(device: torch.device) -> Machine:
+    is_gpu = device.type == "cuda"
+    return Machine(
+        device=torch.cuda.get_device_name(device) if is_gpu else "cpu",
+        processor=processor(),
+        num_cores=os.cpu_count() or 1,
+        cuda=torch.version.cuda if is_gpu else None,
+        packages={package: _version(package) for package in PACKAGES},
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=None)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else "cpu")
+    measured = run(FULL if has_gpu else TINY, device, arguments.output)
+    for image in measured.images:
+        sys.stdout.write(f"{image.case} | {image.execution} | {image.total_s} s an image\n")
+
+
+if __name__ == "__main__":
+    main()

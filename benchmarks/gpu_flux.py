@@ -1,0 +1,240 @@
+"""Flux backbones of random weights: steps and whole denoise loops, beside diffusers'.
+
+Eager with every attention backend, then with every block compiled by itself, with the backend that
+was fastest. diffusers' transformer shares our weights, so its output is compared as well.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks import flops
+from benchmarks.random_modules import random_module
+from benchmarks.rows import Bench, Measured, Subject
+from benchmarks.workloads import FluxCase, Workload
+from models import FluxBackbone
+from models.flux import latents, sampling
+from models.flux.sampling import Conditioning
+
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+IMAGE_REPETITIONS = 3
+SIGMA = 0.5  # of the single steps
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Random inputs of one image: patches [1, S, 64], positions [1, S, 3], text and guidance."""
+
+    patches: Tensor
+    image_ids: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One picture size of a case: its inputs, and what eager attention made of them."""
+
+    step: Subject
+    image: Subject
+    inputs: Inputs
+    sigmas: Tensor
+    eager: Measured
+    attention: str | None  # the fastest
+
+
+def measure_flux(bench: Bench, case: FluxCase, workload: Workload, dtype: torch.dtype) -> None:
+    """Report all rows of one preset; frees its weights at the end."""
+
+    def build() -> FluxBackbone:
+        return FluxBackbone(**case.config, dtype=dtype)  # type: ignore[arg-type]
+
+    backbone = random_module(build, bench.device, dtype)
+    sizes = [
+        _measure_eager(bench, backbone, case, size, workload.repetitions) for size in case.sizes
+    ]
+    peer = _diffusers_transformer(backbone) if find_spec("diffusers") else None
+    for size in sizes:
+        _measure_diffusers(bench, peer, size, workload.repetitions, "eager")
+    _compile([*backbone.double_blocks, *backbone.single_blocks], workload.compile_backend)
+    for size in sizes:
+        _measure_compiled(bench, backbone, size, workload.repetitions)
+    if peer is not None:
+        _compile(_blocks_of_diffusers(peer), workload.compile_backend)
+        for size in sizes:
+            _measure_diffusers(bench, peer, size, workload.repetitions, "compiled")
+    torch.compiler.reset()
+
+
+def name(case: FluxCase, size: tuple[int, int]) -> str:
+    return f"{case.name} {size[0]}x{size[1]}"
+
+
+def image_subject(case: FluxCase, size: tuple[int, int], execution: str) -> Subject:
+    return Subject(f"{name(case, size)}, denoise of {case.num_steps} steps", execution=execution)
+
+
+def _measure_eager(
+    bench: Bench, backbone: FluxBackbone, case: FluxCase, size: tuple[int, int], repetitions: int
+) -> Size:
+    width, height = size
+    inputs = _inputs(backbone, case, width, height)
+    num_patches = inputs.patches.shape[1]
+    flop = flops.flux_step(backbone, num_patches, case.num_text_tokens)
+    step = Subject(f"{name(case, size)}, step", num_flop=flop)
+    image = replace(image_subject(case, size, "eager"), num_flop=case.num_steps * flop)
+    eager = bench.measure(step, _step(backbone, inputs), repetitions)
+    times: dict[str | None, float] = {None: eager.seconds}
+    for attention in ATTENTION:
+        times[attention] = bench.measure(
+            replace(step, attention=attention),
+            _with_attention(_step(backbone, inputs), attention),
+            repetitions,
+            eager.output,
+        ).seconds
+    sigmas = case.schedule.sigmas(case.num_steps, num_patches)
+    measured = Size(step, image, inputs, sigmas, eager, min(times, key=times.__getitem__))
+    bench.measure(image, _image(backbone, measured), IMAGE_REPETITIONS)
+    return measured
+
+
+def _measure_compiled(bench: Bench, backbone: FluxBackbone, size: Size, repetitions: int) -> None:
+    step = replace(size.step, execution="compiled", attention=size.attention)
+    run = _with_attention(_step(backbone, size.inputs), size.attention)
+    bench.measure(step, run, repetitions, size.eager.output)
+    image = replace(size.image, execution="compiled", attention=size.attention)
+    run = _with_attention(_image(backbone, size), size.attention)
+    bench.measure(image, run, IMAGE_REPETITIONS)
+
+
+def _measure_diffusers(
+    bench: Bench, peer: nn.Module | None, size: Size, repetitions: int, execution: str
+) -> None:
+    step = replace(size.step, library="diffusers", execution=execution)
+    if peer is None:
+        bench.skip(step, "diffusers is not installed")
+        return
+    given = size.inputs.conditioning
+
+    def run() -> Tensor:
+        velocity: Tensor = peer(
+            hidden_states=size.inputs.patches,
+            img_ids=size.inputs.image_ids[0],
+            encoder_hidden_states=given.text,
+            txt_ids=_text_ids(given.text)[0],
+            pooled_projections=given.pooled,
+            timestep=torch.full((1,), SIGMA, device=given.text.device),
+            guidance=_guidance(given),
+            return_dict=False,
+        )[0]
+        return velocity
+
+    bench.measure(step, run, repetitions, size.eager.output)
+
+
+def _inputs(backbone: FluxBackbone, case: FluxCase, width: int, height: int) -> Inputs:
+    weight = backbone.img_in.weight
+    ids = latents.image_ids(width, height).to(weight.device)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, device=weight.device, dtype=weight.dtype)
+
+    text = random(1, case.num_text_tokens, backbone.txt_in.in_features)
+    pooled = random(1, backbone.vector_in.in_layer.in_features)
+    patches = random(1, ids.shape[1], backbone.input_channels)
+    return Inputs(patches, ids, Conditioning(text, pooled, case.guidance_scale))
+
+
+def _step(backbone: FluxBackbone, inputs: Inputs) -> Callable[[], Tensor]:
+    given = inputs.conditioning
+
+    def run() -> Tensor:
+        velocity: Tensor = backbone(
+            image=inputs.patches,
+            image_ids=inputs.image_ids,
+            text=given.text,
+            text_ids=_text_ids(given.text),
+            y=given.pooled,
+            timesteps=torch.full((1,), SIGMA, device=given.text.device),
+            guidance=_guidance(given),
+        )
+        return velocity
+
+    return run
+
+
+def _image(backbone: FluxBackbone, size: Size) -> Callable[[], Tensor]:
+    """Make the whole loop of one image, as the pipeline runs it."""
+
+    def run() -> Tensor:
+        given = size.inputs
+        *_, last = sampling.denoise(
+            backbone, given.patches.float(), given.image_ids, given.conditioning, size.sigmas
+        )
+        return last.patches
+
+    return run
+
+
+def _with_attention(run: Callable[[], Tensor], attention: str | None) -> Callable[[], Tensor]:
+    def with_attention() -> Tensor:
+        chosen: AbstractContextManager[None] = (
+            nullcontext() if attention is None else sdpa_kernel(ATTENTION[attention])
+        )
+        with chosen:
+            return run()
+
+    return with_attention
+
+
+def _compile(blocks: Sequence[nn.Module], backend: str) -> None:
+    """Compile every block by itself: blocks of one class share what was compiled for the first."""
+    for block in blocks:
+        block.compile(backend=backend, fullgraph=True, dynamic=False)
+
+
+def _diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
+    """Build diffusers' transformer around the same tensors."""
+    from diffusers import FluxTransformer2DModel
+
+    from models.flux.diffusers_weights import to_diffusers
+
+    with torch.device("meta"):
+        transformer: nn.Module = FluxTransformer2DModel(
+            in_channels=backbone.input_channels,
+            num_layers=backbone.depth,
+            num_single_layers=backbone.depth_single_blocks,
+            attention_head_dim=backbone.hidden_size // backbone.num_heads,
+            num_attention_heads=backbone.num_heads,
+            joint_attention_dim=backbone.text_shape[-1],
+            pooled_projection_dim=backbone.y_shape[-1],
+            guidance_embeds=backbone.guidance_embed,
+            axes_dims_rope=backbone.axes_dim,
+        )
+    state = to_diffusers(backbone.state_dict(), backbone.hidden_size)
+    transformer.load_state_dict(state, assign=True)
+    return transformer.eval()
+
+
+def _blocks_of_diffusers(transformer: nn.Module) -> list[nn.Module]:
+    """Find what diffusers' own `compile_repeated_blocks` compiles."""
+    names = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
+    return [each for each in transformer.modules() if type(each).__name__ in names]
+
+
+def _text_ids(text: Tensor) -> Tensor:
+    return torch.zeros(1, text.shape[1], 3, device=text.device)
+
+
+def _guidance(given: Conditioning) -> Tensor | None:
+    scale = given.guidance
+    return None if scale is None else torch.full((1,), scale, device=given.text.device)

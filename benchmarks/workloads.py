@@ -1,0 +1,134 @@
+"""The shapes that the GPU benchmark runs: the published models', and tiny ones to check itself."""
+
+from dataclasses import dataclass
+
+from models.flux.schedule import Schedule
+
+FLUX_1: dict[str, object] = {
+    "input_channels": 64,
+    "hidden_size": 3072,
+    "mlp_ratio": 4.0,
+    "num_heads": 24,
+    "depth": 19,
+    "depth_single_blocks": 38,
+    "axes_dim": (16, 56, 56),
+    "theta": 10_000,
+    "use_bias": True,
+    "gelu_approximate": "tanh",
+}
+TINY_FLUX = FLUX_1 | {
+    "hidden_size": 64,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": (8, 12, 12),
+    "text_shape": (None, 32),
+    "y_shape": (16,),
+}
+VIT_B_16: dict[str, object] = {
+    "image_shape": (224, 224, 3),
+    "patch_size": 16,
+    "num_layers": 12,
+    "num_heads": 12,
+    "hidden_dim": 768,
+    "mlp_dim": 3072,
+    "layer_norm_epsilon": 1e-12,
+}
+FNET_BASE: dict[str, object] = {
+    "vocabulary_size": 32_000,
+    "num_layers": 12,
+    "hidden_dim": 768,
+    "intermediate_dim": 3072,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FluxCase:
+    """One preset: its backbone and how it is used. Sizes in pixels."""
+
+    name: str
+    config: dict[str, object]
+    num_steps: int
+    num_text_tokens: int
+    guidance_scale: float | None
+    schedule: Schedule
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSizes:
+    """The text encoders and the autoencoder around the backbone, by what decides their cost."""
+
+    t5_layers: int
+    t5_width: int
+    clip_layers: int
+    clip_width: int
+    autoencoder_widths: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    flux: tuple[FluxCase, ...]
+    stages: StageSizes
+    vit_config: dict[str, object]
+    fnet_config: dict[str, object]
+    batch_sizes: tuple[int, ...]  # of ViT and FNet
+    fnet_tokens: int
+    matrix_products: tuple[tuple[int, int, int], ...]
+    repetitions: int
+    compile_backend: str
+
+
+FULL = Workload(
+    flux=(
+        FluxCase(
+            name="flux dev",
+            config=FLUX_1 | {"guidance_embed": True},
+            num_steps=28,
+            num_text_tokens=512,
+            guidance_scale=3.5,
+            schedule=Schedule(use_dynamic_shifting=True, shift=3.0),
+            sizes=((1024, 1024), (512, 512)),
+        ),
+        FluxCase(
+            name="flux schnell",
+            config=FLUX_1,
+            num_steps=4,
+            num_text_tokens=256,
+            guidance_scale=None,
+            schedule=Schedule(use_dynamic_shifting=False, shift=1.0),
+            sizes=((1024, 1024), (512, 512)),
+        ),
+    ),
+    stages=StageSizes(24, 4096, 12, 768, (128, 256, 512, 512)),
+    vit_config=VIT_B_16,
+    fnet_config=FNET_BASE,
+    batch_sizes=(1, 64, 256),
+    fnet_tokens=512,
+    matrix_products=((8192, 8192, 8192), (4608, 3072, 12288), (4608, 12288, 3072)),
+    repetitions=10,
+    compile_backend="inductor",
+)
+TINY = Workload(
+    flux=(
+        FluxCase(
+            name="flux tiny",
+            config=TINY_FLUX | {"guidance_embed": True},
+            num_steps=2,
+            num_text_tokens=8,
+            guidance_scale=3.5,
+            schedule=Schedule(use_dynamic_shifting=True, shift=3.0),
+            sizes=((64, 64), (64, 32)),
+        ),
+    ),
+    stages=StageSizes(1, 32, 1, 16, (32, 32, 32, 32)),
+    vit_config=VIT_B_16
+    | {"image_shape": (32, 32, 3), "num_layers": 2, "hidden_dim": 48, "mlp_dim": 96},
+    fnet_config=FNET_BASE
+    | {"vocabulary_size": 100, "num_layers": 2, "hidden_dim": 48, "intermediate_dim": 96},
+    batch_sizes=(2,),
+    fnet_tokens=16,
+    matrix_products=((256, 256, 256),),
+    repetitions=2,
+    compile_backend="aot_eager",  # captures whole blocks as Inductor would; makes no kernels
+)
