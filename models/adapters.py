@@ -4,7 +4,7 @@
 `Adapter` is added; then each of those adds `strength` · B·A to what the weight alone gives, so
 that it can be trained, scaled and taken away while the weight stays as it is. Knows nothing about
 files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`), where the projections
-of attention heads share one B, and of PEFT 0.19, where an adapter may own a slice of the rows.
+of attention heads share one B, and of PEFT 0.21, where an adapter may own a slice of the rows.
 """
 
 from collections.abc import Callable, Iterator
