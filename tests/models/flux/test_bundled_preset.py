@@ -1,8 +1,12 @@
 """The bundled `flux_shapes`: a directory that diffusers reads too, painting the same picture."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from diffusers import FluxPipeline
 
+from models.flux.painting import PaintOptions
 from models.flux.text_to_image import TextToImage
 from models.load import load_pipeline
 from models.presets import get_preset
@@ -29,3 +33,22 @@ def test_diffusers_paints_the_same_latents_from_the_bundled_directory() -> None:
     *_, last = pipeline.denoise(pipeline.encode([PROMPT]), [1], 128, 128, 8, 3.0)
 
     torch.testing.assert_close(last.patches, expected, atol=1e-4, rtol=0)
+
+
+def test_image_to_image_recolours_a_shape_and_leaves_it_in_its_place() -> None:
+    pipeline = TextToImage.from_preset("flux_shapes")
+    options = PaintOptions(width=128, height=128, num_steps=8, guidance_scale=3.0)
+    (red,) = pipeline.generate(PROMPT, options, seeds=1)
+
+    (blue,) = pipeline.generate(
+        "a large blue square on a white background at the left",
+        replace(options, strength=0.6),
+        start_images=red,
+        seeds=1,
+    )
+
+    before, after = (np.asarray(picture, dtype=float) for picture in (red, blue))
+    was_red = before[..., 0] - before[..., 2] > 100
+    is_blue = after[..., 2] - after[..., 0] > 100
+    assert (was_red & is_blue).sum() > 0.9 * was_red.sum()
+    assert abs(np.argwhere(was_red).mean(axis=0) - np.argwhere(is_blue).mean(axis=0)).max() < 5
