@@ -105,7 +105,7 @@ def _diffusers_rows(name: str, layer: Linear, hidden_size: int) -> dict[str, Row
 
 def clip_rows(clip: nn.Module) -> dict[str, Rows]:
     """Give the linear layers of a text encoder by their names without dots."""
-    found = {}
+    found: dict[str, Rows] = {}
     for name, layer in clip.named_modules():
         if isinstance(layer, nn.Linear):
             rows = Rows(name, layer, 0, layer.out_features)

@@ -5,7 +5,7 @@ The numbers are those of diffusers' FluxPipeline and FluxImg2ImgPipeline (0.42).
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from models import handles
-from models.flux import image_to_image, latents, painting, sampling
+from models.flux import image_to_image, latents, lora_files, painting, sampling
 from models.flux.backbone import FluxBackbone
 from models.flux.diffusers_directory import load_autoencoder, load_backbone, load_schedule
 from models.flux.image_to_image import Start
@@ -123,6 +123,41 @@ class TextToImage:
         pictures = self.decode(last.patches, options.width, options.height)
         return [_picture(pixels, seed) for pixels, seed in zip(pictures, image_seeds, strict=True)]
 
+    def load_lora(self, file: str | Path, name: str | None = None, scale: float = 1.0) -> None:
+        """Paint with a LoRA file from now on, beside those loaded before; `name` None: its own.
+
+        `file` is a safetensors file of diffusers, PEFT, kohya or black-forest-labs, or a directory
+        that diffusers or PEFT wrote; what it holds for CLIP counts as well.
+
+        Raises PresetFileError for a missing or malformed file, WeightsError for entries that do not
+        fit, ValueError for a name in use and a scale that is not finite. Then nothing has changed.
+        """
+        name = Path(file).stem if name is None else name
+        lora_files.attach(self.backbone, file, name, scale, clip=self.text_encoders.clip)
+
+    @property
+    def lora_scales(self) -> dict[str, float]:
+        """The LoRAs that are loaded, by name."""
+        clip = lora_files.attached(self.text_encoders.clip)
+        return clip | lora_files.attached(self.backbone)
+
+    def set_lora_scales(self, scales: Mapping[str, float]) -> None:
+        """Let LoRAs count so many times; those not named stay as they are, 0 switches one off.
+
+        Raises ValueError for a name that is not loaded and a scale that is not finite. Then nothing
+        has changed.
+        """
+        previous = self.lora_scales
+        try:
+            self._set_lora_scales(scales)
+        except ValueError:
+            self._set_lora_scales(previous)
+            raise
+
+    def remove_lora(self, name: str) -> None:
+        """Take a LoRA away; raises ValueError for a name that is not loaded."""
+        lora_files.detach(self.backbone, name, clip=self.text_encoders.clip)
+
     def encode(
         self, prompts: Sequence[str], max_sequence_length: int | None = None
     ) -> TextFeatures:
@@ -184,6 +219,10 @@ class TextToImage:
         _check_rows("start pictures", len(start.pictures), len(seeds))
         pixels = image_to_image.to_pixels(start.pictures, width, height)
         return image_to_image.noisy_latents(self.autoencoder, pixels, seeds, sigma)
+
+    def _set_lora_scales(self, scales: Mapping[str, float]) -> None:
+        for name, scale in scales.items():
+            lora_files.set_scale(self.backbone, name, scale, clip=self.text_encoders.clip)
 
     def _negative(self, prompts: Sequence[str], options: PaintOptions) -> Negative:
         return Negative(self.encode(prompts, options.max_sequence_length), options.true_cfg_scale)
