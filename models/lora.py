@@ -181,6 +181,8 @@ def _named(targets: Mapping[int, Target], names: Sequence[str]) -> list[Target]:
     """Find the targets of all names, the default ones of which need not all be there."""
     if isinstance(names, str):
         raise TypeError(f"target_names is the string {names!r}; a list of names is allowed")
+    if not names:
+        raise ValueError("target_names is empty")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"target_names has {', '.join(twice)} more than once")
     found = {name: [each for each in targets.values() if each.is_named(name)] for name in names}
@@ -191,7 +193,7 @@ def _named(targets: Mapping[int, Target], names: Sequence[str]) -> list[Target]:
             dict.fromkeys(re.sub(r"\.\d+\.", ".N.", f"{t.keras.module}") for t in targets.values())
         )
         raise ValueError(
-            f"no layer that can hold an adapter is named {', '.join(lost) or 'in an empty list'}; "
+            f"no layer that can hold an adapter is named {', '.join(lost)}; "
             f"allowed are KerasHub's names {allowed}, and ours or the ends of them, {modules}"
         )
     return [each for each in targets.values() if any(each in layers for layers in found.values())]
