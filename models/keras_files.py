@@ -81,7 +81,7 @@ class KerasFiles:
             for name in ((value,) if isinstance(value, str) else value)
         ]
         for name in names:
-            if Path(name).name != name:
+            if Path(name).name != name or name == "..":
                 raise PresetFileError(
                     f"{directory / INDEX_FILE} names {name!r}, not a file beside it"
                 )

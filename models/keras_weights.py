@@ -8,18 +8,35 @@ remembers them. Source: keras_hub/src/utils/preset_utils.py (keras-hub 0.32.0).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from models import preset_files
+from models.adapters import merged_state
 from models.keras_files import KerasFiles
 from models.keras_fold import Fold, FoldingLinear
 from models.keras_layers import Form, KerasLayer, keras_layers, stored_name
+from models.keras_writing import GIB, StoredLayer, write_shards, write_whole
 from models.weights import Recipe
+
+if TYPE_CHECKING:
+    from models.backbone import Backbone
 
 # Beside weights, Keras stores what training needs: an optimizer's state, a dropout's random state
 _NOT_WEIGHTS = re.compile(r"optimizer/.*|(.*/)?seed_generator/vars/\d+")
+# What is written is what these versions write
+KERAS_VERSION = "3.15.1"
+KERAS_HUB_VERSION = "0.32.0"
+_TASKS = {  # KerasHub's tasks for a backbone, sorted
+    "FluxBackbone": ("TextToImage",),
+    "FNetBackbone": ("MaskedLM", "TextClassifier"),
+    "ViTBackbone": ("ImageClassifier",),
+}
+
 _GAMMA_AND_BETA = (0, 1)
 _BIAS = 1
 
@@ -47,6 +64,63 @@ def recipes(backbone: nn.Module) -> dict[str, Recipe]:
         for layer in keras_layers(backbone)
         for index, variable in enumerate(layer.variables)
         if variable.parameter is not None
+    }
+
+
+def write(
+    backbone: Backbone,
+    directory: Path,
+    max_shard_size: float | None = 10,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `config.json`, `metadata.json` and the weights as KerasHub does.
+
+    `max_shard_size` in GB (2**30 bytes) decides whether the weights are one file or shards; None
+    is one file. `state` are the parameters to write; None means the backbone's own, adapters as
+    part of the weights that they add to.
+
+    Raises ValueError for a variable larger than a shard.
+    """
+    layers = keras_layers(backbone)
+    state = merged_state(backbone) if state is None else state
+    preset_files.write_object(directory, preset_files.CONFIG_FILE, backbone.to_keras_object())
+    preset_files.write_json(directory, preset_files.METADATA_FILE, _metadata(backbone))
+    num_bytes = parameter_count(backbone) * next(iter(state.values())).itemsize
+    stored = (StoredLayer(layer.path, layer.name, _variables(layer, state)) for layer in layers)
+    if max_shard_size is None or num_bytes <= max_shard_size * GIB:
+        write_whole(directory, stored)
+    else:
+        write_shards(directory, stored, max_shard_size * GIB)
+
+
+def parameter_count(backbone: nn.Module) -> int:
+    """Count as KerasHub does: with the gammas and betas that we fold away."""
+    variables = [each for layer in keras_layers(backbone) for each in layer.variables]
+    folded = [each.constant.numel() for each in variables if each.constant is not None]
+    state: Mapping[str, Tensor] = backbone.state_dict()
+    return sum(folded) + sum(state[each.parameter].numel() for each in variables if each.parameter)
+
+
+def _variables(layer: KerasLayer, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    for index, variable in enumerate(layer.variables):
+        if variable.parameter is None:
+            assert variable.constant is not None, "nothing to write: this is a bug"
+            yield variable.constant.to(next(iter(state.values())).dtype)
+            continue
+        ours = state[variable.parameter]
+        if layer.fold is not None:
+            unfold = layer.fold.bias_to_keras if index == _BIAS else layer.fold.to_keras
+            ours = unfold(ours).to(ours.dtype)
+        yield variable.form.to_keras(ours)
+
+
+def _metadata(backbone: Backbone) -> dict[str, object]:
+    return {
+        "keras_version": KERAS_VERSION,
+        "keras_hub_version": KERAS_HUB_VERSION,
+        "parameter_count": parameter_count(backbone),
+        "date_saved": datetime.now(UTC).strftime("%Y-%m-%d@%H:%M:%S"),
+        "tasks": list(_TASKS[backbone.to_keras_object().class_name]),
     }
 
 
