@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from models.fnet.backbone import FNetBackbone
 from models.fnet.text_embedder import embed, save_to_preset
 from models.fnet.tokenizer import TokenizedText, Tokenizer
+from models.fnet.vocabulary import SentencePieceVocabulary
 from training.run import Run, train
 from training.shapes_world import COLOURS, POSITIONS, SHAPES, SIZES, Scene, all_scenes, caption
 
@@ -144,7 +145,7 @@ def main() -> None:
     vocabulary = arguments.work_dir / "vocabulary.spm"
     if not vocabulary.is_file():
         train_vocabulary(vocabulary)
-    tokenizer = Tokenizer(vocabulary, MAX_TOKENS)
+    tokenizer = Tokenizer(SentencePieceVocabulary(vocabulary), MAX_TOKENS)
     backbone = build_backbone(tokenizer.vocabulary_size)
     run = Run("f_net_shapes", arguments.num_steps, 1.5e-3, 0.01, arguments.work_dir)
     seconds = train_embedder(backbone, tokenizer, run)

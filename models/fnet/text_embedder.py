@@ -2,7 +2,9 @@
 
 The embedding is the mean of `sequence_output` over the real tokens, [CLS] and [SEP] included and
 padding not, divided by its length. FNet itself has no padding mask: the same text gives the same
-vector only at the same padded length, which `Tokenizer` fixes by the text alone.
+vector only at the same padded length, which `Tokenizer` fixes by the text alone: the smallest of
+32, 64, 128, 256 and 512. The published FNets were trained on 512 tokens throughout; for a short
+text this takes a sixteenth of the work and gives another vector than padding to 512 would.
 """
 
 import shutil
@@ -15,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import preset_files
-from models.errors import PresetFileError
 from models.fnet.backbone import FNetBackbone
 from models.fnet.tokenizer import TokenizedText, Tokenizer
+from models.handles import Part, fetch
 from models.preset_files import KerasObject
 
 
@@ -32,20 +34,17 @@ class TextEmbedder:
     def from_preset(
         cls, preset: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
     ) -> Self:
-        """Load a preset with its vocabulary; `dtype` None means float32.
+        """Load a preset of KerasHub's or transformers' form; `dtype` None means float32.
 
-        Raises UnknownPresetError, PresetFileError for a missing or malformed file, WeightsError
-        for weights that do not fit, PresetError for a preset of another family.
+        Raises UnknownPresetError for no such preset, DownloadError for one that cannot be fetched,
+        PresetFileError for a missing or malformed file, WeightsError for weights that do not fit,
+        PresetError for a preset of another family.
         """
-        directory = preset_files.find_directory(preset)
+        directory = fetch(preset, Part.PIPELINE)
         backbone = FNetBackbone.from_preset(directory, dtype=dtype, trainable=False)
-        vocabulary = directory / preset_files.VOCABULARY_FILE
-        tokenizer = Tokenizer(vocabulary, backbone.max_sequence_length)
-        if tokenizer.vocabulary_size > backbone.vocabulary_size:
-            raise PresetFileError(
-                f"{vocabulary} has {tokenizer.vocabulary_size} pieces, "
-                f"the backbone only {backbone.vocabulary_size}"
-            )
+        tokenizer = Tokenizer.from_directory(
+            directory, backbone.vocabulary_size, backbone.max_sequence_length
+        )
         return cls(backbone.to(device), tokenizer)
 
     @property
@@ -55,7 +54,8 @@ class TextEmbedder:
     def tokenize(self, text: str) -> TokenizedText:
         """Tokenize one text and pad it.
 
-        Raises TextTooLongError for more tokens than the preset takes.
+        Raises TextTooLongError for more tokens than the preset takes, InputError for an unpaired
+        surrogate.
         """
         return self.tokenizer(text)
 

@@ -1,17 +1,23 @@
-"""Text to token ids, packed as FNet was trained: [CLS] text [SEP].
+"""Text to token ids, packed as FNet was trained: [CLS] text [SEP], or [CLS] a [SEP] b [SEP].
 
-The SentencePiece vocabulary of a preset, as KerasHub's `FNetTokenizer`
-(keras_hub/src/models/f_net/f_net_tokenizer.py, 71453d0) uses it.
+The vocabulary is the preset's own, in KerasHub's or transformers' form; the packing is that of
+KerasHub's `FNetTextClassifierPreprocessor` (keras_hub/src/models/f_net, 0.32.0) and, for what is
+short enough, of transformers' `FNetTokenizer`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from sentencepiece import SentencePieceProcessor
+from pydantic import BaseModel, ConfigDict
 
+from models import preset_files
 from models.errors import PresetFileError, TextTooLongError
+from models.fnet import packing, transformers_vocabulary
+from models.fnet.packing import PackedText, SpecialIds, Truncation
+from models.fnet.vocabulary import END, MASK, PADDING, START, SentencePieceVocabulary, Vocabulary
 
-START, END, PADDING = "[CLS]", "[SEP]", "<pad>"
 PADDED_LENGTHS = (32, 64, 128, 256, 512)  # few, so that texts of like length share a batch
 
 
@@ -26,46 +32,81 @@ class TokenizedText:
 class Tokenizer:
     """Knows the vocabulary and which lengths texts are padded to."""
 
-    def __init__(self, vocabulary: Path, max_tokens: int) -> None:
-        """Read a SentencePiece file.
+    def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
+        """Raise PresetFileError for a vocabulary without FNet's special pieces."""
+        ids = {piece: vocabulary.id_of(piece) for piece in (START, END, PADDING, MASK)}
+        found = {piece: token_id for piece, token_id in ids.items() if token_id is not None}
+        if len(found) < len(ids):
+            missing = ", ".join(piece for piece in ids if piece not in found)
+            raise PresetFileError(f"the vocabulary lacks the pieces {missing}")
+        self._special = SpecialIds(found[START], found[END], found[PADDING])
+        self.vocabulary = vocabulary
+        self.mask_id = found[MASK]
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def from_directory(cls, directory: Path, vocabulary_size: int, max_tokens: int) -> Self:
+        """Read a preset's vocabulary, of at most as many pieces as its backbone embeds.
 
         Raises PresetFileError for a missing or malformed file, or one without FNet's pieces.
         """
-        if not vocabulary.is_file():
-            raise PresetFileError(f"{vocabulary} is missing")
+        tells = preset_files.read_model(directory, preset_files.CONFIG_FILE, _Tells)
+        if tells.model_type is None:
+            vocabulary: Vocabulary = SentencePieceVocabulary.from_preset(directory)
+        else:
+            vocabulary = transformers_vocabulary.read_vocabulary(directory)
+        if vocabulary.size > vocabulary_size:
+            raise PresetFileError(
+                f"the vocabulary in {directory} has {vocabulary.size} pieces, "
+                f"the backbone only {vocabulary_size}"
+            )
         try:
-            self._processor = SentencePieceProcessor(model_file=str(vocabulary))
-        except (OSError, RuntimeError) as error:
-            raise PresetFileError(f"{vocabulary} is not a SentencePiece file: {error}") from error
-        missing = [piece for piece in (START, END, PADDING) if not self._has(piece)]
-        if missing:
-            raise PresetFileError(f"{vocabulary} lacks the pieces {', '.join(missing)}")
-        self.max_tokens = max_tokens
+            return cls(vocabulary, max_tokens)
+        except PresetFileError as error:
+            raise PresetFileError(f"{directory}: {error}") from error
 
     @property
     def vocabulary_size(self) -> int:
-        size: int = self._processor.get_piece_size()
-        return size
+        return self.vocabulary.size
 
     def __call__(self, text: str) -> TokenizedText:
         """Tokenize and pad to the smallest of the padded lengths that holds the text.
 
-        Raises TextTooLongError for more than `max_tokens`.
+        Raises TextTooLongError for more than `max_tokens`, InputError for an unpaired surrogate.
         """
-        ids = [self._id(START), *self._processor.encode(text), self._id(END)]
-        if len(ids) > self.max_tokens:
+        return self._pad(self.vocabulary.encode(text))
+
+    def masked(self, text: str) -> TokenizedText:
+        """Tokenize and pad a text in which each "[MASK]" is the mask.
+
+        Raises TextTooLongError for more than `max_tokens`, InputError for an unpaired surrogate.
+        """
+        return self._pad(self.vocabulary.encode_masked(text))
+
+    def pack(
+        self, segments: Sequence[str], length: int, truncation: Truncation = "round_robin"
+    ) -> PackedText:
+        """Tokenize the segments of one text, and cut and pad them to `length` together.
+
+        Raises InputError for an unpaired surrogate.
+        """
+        ids = [self.vocabulary.encode(segment) for segment in segments]
+        return packing.pack(ids, self._special, length, truncation)
+
+    def _pad(self, ids: Sequence[int]) -> TokenizedText:
+        num_tokens = len(ids) + 2  # [CLS] and [SEP]
+        if num_tokens > self.max_tokens:
             raise TextTooLongError(
-                f"the text has {len(ids)} tokens; at most {self.max_tokens} are allowed"
+                f"the text has {num_tokens} tokens; at most {self.max_tokens} are allowed"
             )
-        fitting = [length for length in PADDED_LENGTHS if len(ids) <= length <= self.max_tokens]
-        padded_length = min(fitting, default=self.max_tokens)
-        padding = [self._id(PADDING)] * (padded_length - len(ids))
-        return TokenizedText(token_ids=(*ids, *padding), num_tokens=len(ids))
+        fitting = [length for length in PADDED_LENGTHS if num_tokens <= length <= self.max_tokens]
+        packed = packing.pack([ids], self._special, min(fitting, default=self.max_tokens))
+        return TokenizedText(packed.token_ids, packed.num_tokens)
 
-    def _id(self, piece: str) -> int:
-        token_id: int = self._processor.piece_to_id(piece)
-        return token_id
 
-    def _has(self, piece: str) -> bool:
-        piece_of_id: str = self._processor.id_to_piece(self._id(piece))
-        return piece_of_id == piece
+class _Tells(BaseModel):
+    """The key of `config.json` that only transformers writes."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model_type: str | None = None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.errors import PresetFileError, TextTooLongError
-from models.fnet.text_embedder import TextEmbedder
+from models.fnet.text_embedder import TextEmbedder, save_to_preset
 from models.fnet.tokenizer import TokenizedText
 from models.load import load_pipeline
 from models.presets import get_preset
@@ -34,7 +34,7 @@ def test_any_text_can_be_embedded(embedder: TextEmbedder, text: str) -> None:
 
 @pytest.mark.parametrize("text", ADVERSARIAL[3:])
 def test_no_character_is_unknown(embedder: TextEmbedder, text: str) -> None:
-    unknown_id = embedder.tokenizer._processor.unk_id()
+    unknown_id = embedder.tokenizer.vocabulary.id_of("<unk>")
 
     assert unknown_id not in embedder.tokenize(text).token_ids
 
@@ -118,9 +118,8 @@ def test_a_missing_vocabulary_is_named(embedder: TextEmbedder, tmp_path: Path) -
 
 
 def test_a_damaged_vocabulary_is_named(embedder: TextEmbedder, tmp_path: Path) -> None:
-    embedder.backbone.save_to_preset(tmp_path)
+    save_to_preset(embedder.backbone, VOCABULARY, tmp_path)
     vocabulary = tmp_path / "assets/tokenizer/vocabulary.spm"
-    vocabulary.parent.mkdir(parents=True)
     vocabulary.write_bytes(VOCABULARY.read_bytes()[:1000])
 
     with pytest.raises(PresetFileError, match=r"vocabulary\.spm is not a SentencePiece file"):
