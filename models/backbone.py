@@ -19,7 +19,7 @@ from models.adapters import merged_state
 from models.errors import PresetError
 from models.formats import read_stored
 from models.handles import Part, fetch
-from models.presets import PRESETS, Preset, PresetTask
+from models.presets import PRESETS, Preset
 from models.safetensors_files import save_safetensors
 from models.weights import fill
 
@@ -32,20 +32,18 @@ class _Presets:
 
     def __get__(self, backbone: "Backbone | None", owner: type["Backbone"]) -> dict[str, Preset]:
         """Map the names of the presets that `owner.from_preset` can build to their rows."""
-        tasks = {family.preset_task for family in _families() if issubclass(family, owner)}
-        return {name: preset for name, preset in PRESETS.items() if preset.task in tasks}
+        classes = {family.__name__ for family in _families() if issubclass(family, owner)}
+        return {name: row for name, row in PRESETS.items() if row.backbone_class in classes}
 
 
 class Backbone(nn.Module):
     """Inputs to features.
 
-    A subclass says what its constructor was called with (`get_config`), which class it is for
-    KerasHub (`keras_module`, `keras_tasks`) and what its presets are for (`preset_task`). Its
-    constructor ends with `_finish`.
+    A subclass says what its constructor was called with (`get_config`) and where KerasHub has the
+    class of its name (`keras_module`). Its constructor ends with `_finish`.
     """
 
     keras_module: ClassVar[str]  # where KerasHub defines the class of this name
-    preset_task: ClassVar[PresetTask | None] = None
     presets = _Presets()
 
     def __init__(self, name: str | None = None) -> None:

@@ -1,19 +1,22 @@
-"""Which models a client can name: presets and their aliases, one default per task."""
+"""Which models a client can name: the presets served and their aliases, one default per task."""
 
-from models.presets import PRESETS, ImageLimits, Preset, PresetTask
+from collections.abc import Sequence
+
+from models.presets import ImageLimits, Preset, PresetTask, get_preset, names_for
 from service.errors import ModelNotFoundError
 from service.settings import ServiceSettings
 from worker.contract.jobs import Task
 
-TASKS = {
-    PresetTask.TEXT_TO_IMAGE: Task.IMAGES,
-    PresetTask.IMAGE_CLASSIFICATION: Task.CLASSIFY,
-    PresetTask.EMBEDDING: Task.EMBEDDINGS,
+_PRESET_TASKS = {
+    Task.IMAGES: PresetTask.TEXT_TO_IMAGE,
+    Task.CLASSIFY: PresetTask.IMAGE_CLASSIFICATION,
+    Task.EMBEDDINGS: PresetTask.EMBEDDING,
 }
 
 
 class Catalog:
     def __init__(self, settings: ServiceSettings) -> None:
+        self._names = settings.models
         self._aliases = settings.model_aliases
         self._defaults = {
             PresetTask.TEXT_TO_IMAGE: settings.default_image_model,
@@ -22,17 +25,18 @@ class Catalog:
         }
 
     def presets(self) -> list[Preset]:
-        return list(PRESETS.values())
+        return [get_preset(name) for name in self._names]
+
+    def tasks(self) -> list[Task]:
+        """The tasks that at least one preset is served for."""
+        return [task for task, kind in _PRESET_TASKS.items() if names_for(kind, self._names)]
 
     def aliases(self, preset: Preset) -> list[str]:
         return [alias for alias, name in self._aliases.items() if name == preset.name]
 
     def get(self, name: str) -> Preset:
         """Find a preset of any task by name or alias."""
-        preset = PRESETS.get(self._aliases.get(name, name))
-        if preset is None:
-            raise ModelNotFoundError(name, [*PRESETS, *self._aliases])
-        return preset
+        return self._find(name, self._names)
 
     def image_preset(self, name: str | None) -> tuple[Preset, ImageLimits]:
         preset = self._for_task(name, PresetTask.TEXT_TO_IMAGE)
@@ -52,12 +56,15 @@ class Catalog:
         return preset, preset.embedding_width
 
     def _for_task(self, name: str | None, task: PresetTask) -> Preset:
-        name = self._defaults[task] if name is None else name
-        preset = PRESETS.get(self._aliases.get(name, name))
-        if preset is None or preset.task is not task:
-            raise ModelNotFoundError(name, self._names(task))
-        return preset
+        served = names_for(task, self._names)
+        if name is None:
+            name = self._defaults[task] or next(iter(served), None)
+        return self._find(name, served)
 
-    def _names(self, task: PresetTask) -> list[str]:
-        of_task = [preset for preset in PRESETS.values() if preset.task is task]
-        return [name for p in of_task for name in (p.name, *self.aliases(p))]
+    def _find(self, name: str | None, served: Sequence[str]) -> Preset:
+        """Find one of the presets served by name or alias; the name is None where none is."""
+        found = None if name is None else self._aliases.get(name, name)
+        if found is None or found not in served:
+            aliases = [alias for alias, preset in self._aliases.items() if preset in served]
+            raise ModelNotFoundError(name, [*served, *aliases])
+        return get_preset(found)

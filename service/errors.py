@@ -73,8 +73,9 @@ class RequestError(ServiceError):
 class ModelNotFoundError(ServiceError):
     """Raised for a model that is not served for this task."""
 
-    def __init__(self, name: str, allowed: list[str]) -> None:
-        message = f"model: {shown(name)} does not exist here; allowed: {', '.join(allowed)}"
+    def __init__(self, name: str | None, allowed: list[str]) -> None:
+        got = "none is served for this" if name is None else f"{shown(name)} does not exist here"
+        message = f"model: {got}; allowed: {', '.join(allowed) or 'nothing'}"
         super().__init__(404, "invalid_request_error", "model_not_found", message, param="model")
 
 

@@ -42,7 +42,8 @@ def _complaints() -> Iterator[None]:
         for fault in error.errors():
             name = ".".join(str(part) for part in fault["loc"])
             got = f": got {fault['input']!r}" if fault["type"] != "missing" else ""
-            typer.echo(f"triptych: {name}{got}: {fault['msg']}", err=True)
+            where = f"{name}{got}: " if name else ""  # none: several settings do not fit together
+            typer.echo(f"triptych: {where}{fault['msg'].removeprefix('Value error, ')}", err=True)
         sys.exit(2)
     except StartError as error:
         typer.echo(f"triptych: {error}", err=True)
@@ -60,7 +61,7 @@ def serve(
     """Run everything on this host: the queue, the API and one worker per task."""
     from service.settings import ServiceSettings
     from triptych.settings import ServeSettings
-    from triptych.supervisor import Supervisor
+    from triptych.supervisor import Supervisor, served_tasks
     from worker.settings import WorkerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -70,7 +71,8 @@ def serve(
         settings = ServeSettings.model_validate(given)
         # the children's own settings, so that a bad one stops the start and not each child
         ServiceSettings(port=settings.port)
-        WorkerSettings(queue=Task.IMAGES, redis_url="unix://", data_dir=settings.data_dir)
+        for task in served_tasks(settings):
+            WorkerSettings(queue=task, redis_url="unix://", data_dir=settings.data_dir)
         Supervisor(settings).run()
 
 
@@ -135,10 +137,14 @@ def generate(
 
 @app.command()
 def models() -> None:
-    """List the presets that are built in."""
-    typer.echo(f"{'NAME':16}{'TASK':22}DESCRIPTION")
+    """List the presets that are built in; `-` in place of a task: it cannot be served."""
+    typer.echo(f"{'NAME':34}{'TASK':22}{'PARAMETERS':>14}  {'LICENSE':35}HANDLE")
     for preset in PRESETS.values():
-        typer.echo(f"{preset.name:16}{preset.task.value:22}{preset.description}")
+        handle = "bundled" if preset.is_bundled else preset.handle
+        typer.echo(
+            f"{preset.name:34}{preset.task or '-':22}{preset.num_parameters:14,}  "
+            f"{preset.license:35}{handle}"
+        )
 
 
 def main() -> None:

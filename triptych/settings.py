@@ -5,6 +5,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.presets import BUNDLED_NAMES
+from service.settings import ServedModels
+
 
 class ServeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True, extra="forbid")
@@ -16,6 +19,9 @@ class ServeSettings(BaseSettings):
     data_dir: Path = Field(default=Path(".triptych"), description="images and the embedded Valkey")
     redis_url: str | None = Field(
         default=None, pattern=r"^(rediss?|unix)://", description="None: start a private Valkey"
+    )
+    models: ServedModels = Field(
+        default=BUNDLED_NAMES, min_length=1, description="presets to serve, a,b,c"
     )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda:\d+)$", description="of the workers"

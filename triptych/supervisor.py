@@ -1,4 +1,4 @@
-"""`triptych serve`: Valkey, the API and one worker per queue, kept running until a signal.
+"""`triptych serve`: Valkey, the API and a worker per task served, kept running until a signal.
 
 At the first SIGTERM or SIGINT the API stops accepting and answers what is open, then the workers
 finish their job or batch, then Valkey writes its file. A second signal ends everything at once.
@@ -17,11 +17,13 @@ from types import FrameType
 
 import httpx
 
+from models.presets import names_for
 from triptych.address import free_port, require_free, url_of
 from triptych.child import Child
 from triptych.embedded_redis import data_lock, embedded_redis, socket_directory, wait_until_up
 from triptych.settings import ServeSettings
 from worker.contract.jobs import Task
+from worker.settings import PRESET_TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +105,15 @@ class Supervisor:
         self._stop.set()
 
 
+def served_tasks(settings: ServeSettings) -> list[Task]:
+    """The tasks that at least one preset is served for."""
+    return [task for task, kind in PRESET_TASKS.items() if names_for(kind, settings.models)]
+
+
 def worker_ports(settings: ServeSettings) -> dict[Task, int]:
     """The metrics ports, behind the API's: 8001 images, 8002 classify, 8003 embeddings."""
-    return {task: settings.port + i for i, task in enumerate(Task, start=1)}
+    ports = {task: settings.port + i for i, task in enumerate(Task, start=1)}
+    return {task: ports[task] for task in served_tasks(settings)}
 
 
 def free_worker_ports(settings: ServeSettings) -> Mapping[Task, int]:
@@ -126,6 +134,7 @@ def api_child(settings: ServeSettings, redis_url: str) -> Child:
         "TRIPTYCH_PORT": str(settings.port),
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
+        "TRIPTYCH_MODELS": ",".join(settings.models),
         "TRIPTYCH_DRAIN_GRACE_S": str(settings.drain_grace_s),
     }
     return Child("api", [sys.executable, "-m", "service.main"], environment)
@@ -138,6 +147,7 @@ def worker_child(
         "TRIPTYCH_QUEUE": task.value,
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
+        "TRIPTYCH_MODELS": ",".join(settings.models),
         "TRIPTYCH_DEVICE": settings.device,
         "TRIPTYCH_METRICS_HOST": settings.host,
         "TRIPTYCH_METRICS_PORT": str(metrics_port),

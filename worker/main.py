@@ -25,7 +25,6 @@ from redis.retry import Retry
 
 from models.errors import PresetError
 from models.load import load_pipeline
-from models.presets import PRESETS, PresetTask
 from worker.classify import Classifier, ClassifyTask
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Task
@@ -43,12 +42,6 @@ from worker.settings import WorkerSettings
 from worker.tasks import Batches, Work
 
 Load: TypeAlias = Callable[[str], Painter | Classifier | Embedder]
-
-PRESET_TASKS = {
-    Task.IMAGES: PresetTask.TEXT_TO_IMAGE,
-    Task.CLASSIFY: PresetTask.IMAGE_CLASSIFICATION,
-    Task.EMBEDDINGS: PresetTask.EMBEDDING,
-}
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +62,7 @@ def main(settings: WorkerSettings) -> None:
 def run(settings: WorkerSettings, load: Load) -> int:
     """Open everything, work, close everything; returns the exit code."""
     signal.signal(signal.SIGTERM, _stop_loading)  # until the loop installs its own
-    names = served_models(settings)
+    names = settings.served_models
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     metrics = WorkerMetrics()
@@ -105,16 +98,6 @@ def run(settings: WorkerSettings, load: Load) -> int:
         heartbeat.announce(WorkerState.IDLE)
         worker.work(logging_level=None)
         return 0 if worker.was_asked_to_stop else 1
-
-
-def served_models(settings: WorkerSettings) -> tuple[str, ...]:
-    """The presets to serve, the default first; ValueError for one of another task."""
-    task = PRESET_TASKS[settings.queue]
-    allowed = tuple(name for name, preset in PRESETS.items() if preset.task is task)
-    for name in settings.models:
-        if name not in allowed:
-            raise ValueError(f"model {name!r} is not one of {', '.join(allowed)} ({task})")
-    return settings.models or allowed
 
 
 def build_work(

@@ -1,13 +1,21 @@
 """The settings of one worker process, from the environment (`TRIPTYCH_…`) or by keyword."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.presets import BUNDLED_NAMES, PRESETS, PresetTask, names_for, servable
 from worker.contract.jobs import Task
+from worker.contract.model_names import ModelNames
 from worker.contract.records import RESULT_TTL_S
+
+PRESET_TASKS = {
+    Task.IMAGES: PresetTask.TEXT_TO_IMAGE,
+    Task.CLASSIFY: PresetTask.IMAGE_CLASSIFICATION,
+    Task.EMBEDDINGS: PresetTask.EMBEDDING,
+}
 
 
 class WorkerSettings(BaseSettings):
@@ -18,7 +26,8 @@ class WorkerSettings(BaseSettings):
     data_dir: Path  # the pictures go to its folder `images`
     # auto: cuda:0 if there is one
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
-    models: Annotated[tuple[str, ...], NoDecode] = ()  # presets served, a,b,c; none: all built in
+    # what the whole installation serves, a,b,c; this process serves those that are for its queue
+    models: Annotated[ModelNames, AfterValidator(servable)] = BUNDLED_NAMES
     # of torch on the CPU; None: as torch decides
     num_threads: int | None = Field(default=None, ge=1)
     metrics_host: str = "127.0.0.1"  # where metrics listen, if they have a port
@@ -33,9 +42,15 @@ class WorkerSettings(BaseSettings):
     lease_s: float = Field(default=15.0, gt=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
 
-    @field_validator("models", mode="before")
-    @classmethod
-    def _split(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
-        if isinstance(value, str):
-            return tuple(name.strip() for name in value.split(",") if name.strip())
-        return value
+    @property
+    def served_models(self) -> tuple[str, ...]:
+        """The presets for the queue, the default first."""
+        return names_for(PRESET_TASKS[self.queue], self.models)
+
+    @model_validator(mode="after")
+    def _serve_something(self) -> Self:
+        if not self.served_models:
+            allowed = ", ".join(names_for(PRESET_TASKS[self.queue], PRESETS))
+            got = ",".join(self.models)
+            raise ValueError(f"models: got {got!r}, none for {self.queue}; allowed: {allowed}")
+        return self

@@ -20,7 +20,6 @@ from models.flux.layers import (
     MLPEmbedder,
     SingleStreamBlock,
 )
-from models.presets import PresetTask
 
 Shape = Sequence[int | None]
 
@@ -37,7 +36,6 @@ class FluxBackbone(Backbone):
     """
 
     keras_module = "keras_hub.src.models.flux.flux_model"
-    preset_task = PresetTask.TEXT_TO_IMAGE
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from models.adapters import Embedding, Linear
 from models.backbone import Backbone, DtypeLike
-from models.presets import PresetTask
 
 LAYER_NORM_EPSILON = 1e-12
 
@@ -76,7 +75,6 @@ class FNetBackbone(Backbone):
     """An FNet encoder of any size."""
 
     keras_module = "keras_hub.src.models.f_net.f_net_backbone"
-    preset_task = PresetTask.EMBEDDING
 
     def __init__(
         self,

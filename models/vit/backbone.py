@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from models.adapters import Conv2d, Embedding, Linear
 from models.backbone import Backbone, DtypeLike
 from models.layers import attend
-from models.presets import PresetTask
 
 DataFormat = Literal["channels_last", "channels_first"]
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
@@ -107,7 +106,6 @@ class ViTBackbone(Backbone):
     """
 
     keras_module = "keras_hub.src.models.vit.vit_backbone"
-    preset_task = PresetTask.IMAGE_CLASSIFICATION
 
     def __init__(
         self,

@@ -25,14 +25,14 @@ async def get_health() -> Response:
 
 @router.get("/readyz", response_model=None, responses={200: {"model": Readiness}, **ERRORS})
 async def get_readiness(parts: CurrentParts) -> Response:
-    """Say whether every task has a warm worker; 503 names those that have none."""
+    """Say whether every served task has a warm worker; 503 names those that have none."""
     statuses = await to_thread.run_sync(workers.read_all, parts.blocking_redis)
-    faults = {task: _fault(task, statuses) for task in Task}
+    faults = {task: _fault(task, statuses) for task in parts.catalog.tasks()}
     if any(faults.values()):
         message = "; ".join(f"{task}: {fault}" for task, fault in faults.items() if fault)
         is_loading = all(fault in (None, _LOADING) for fault in faults.values())
         raise UnavailableError("model_loading" if is_loading else "no_workers", message)
-    return json_response(Readiness(tasks=list(Task)))
+    return json_response(Readiness(tasks=list(faults)))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

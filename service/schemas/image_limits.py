@@ -79,7 +79,7 @@ def _size_fault(width: int, height: int, limits: ImageLimits) -> str | None:
 def guidance_of(value: float | None, preset: Preset, limits: ImageLimits) -> float | None:
     if value is None:
         return limits.default_guidance_scale
-    if limits.default_guidance_scale is None:
+    if limits.max_guidance_scale is None:
         raise RequestError(
             "guidance_scale",
             f"guidance_scale: got {value:g}; allowed: null, for {preset.name} has no guidance",

@@ -47,6 +47,7 @@ class ModelObject(ResponseBody):
     def from_preset(
         cls, preset: Preset, aliases: Sequence[str], is_loaded: bool, created: int
     ) -> "ModelObject":
+        assert preset.task is not None, f"this is a bug: {preset.name} is served without a task"
         return cls(
             id=preset.name,
             created=created,
@@ -73,14 +74,13 @@ def _limits(preset: Preset) -> ModelLimits:
             dimensions=preset.embedding_width,
             max_tokens=preset.max_tokens,
         )
-    has_guidance = images.default_guidance_scale is not None
     return ModelLimits(
         min_side=images.min_side,
         max_side=images.max_side,
         side_multiple=images.side_multiple,
         max_pixels=images.max_pixels,
         max_num_inference_steps=images.max_num_steps,
-        max_guidance_scale=images.max_guidance_scale if has_guidance else None,
+        max_guidance_scale=images.max_guidance_scale,
         max_n=images.max_images,
     )
 

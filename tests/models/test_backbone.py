@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import Backbone, FluxBackbone, FNetBackbone, ViTBackbone
+from models import Backbone, FNetBackbone, ViTBackbone
 from models.errors import PresetError, PresetFileError, UnknownPresetError, WeightsError
 from tests.models.random_weights import randomise
 
@@ -175,10 +175,3 @@ def test_a_tensor_of_a_wrong_shape_is_named(preset: Path) -> None:
 
     with pytest.raises(WeightsError, match=r"pooled_dense\.bias is \[9\], for \[8\]"):
         Backbone.from_preset(preset)
-
-
-def test_presets_are_listed_by_family() -> None:
-    assert list(ViTBackbone.presets) == ["vit_shapes"]
-    assert list(FNetBackbone.presets) == ["f_net_shapes"]
-    assert list(FluxBackbone.presets) == ["flux_shapes"]
-    assert set(Backbone.presets) == {"flux_shapes", "vit_shapes", "f_net_shapes"}

@@ -66,6 +66,15 @@ def test_with_a_warm_worker_for_each_task_it_is_ready(http: httpx.Client, redis:
     assert response.json() == {"status": "ready", "tasks": ["images", "classify", "embeddings"]}
 
 
+def test_a_task_without_a_model_needs_no_worker_to_be_ready(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    workers.write(redis, status_of(Task.IMAGES, WorkerState.IDLE))
+    told = {"models": ("flux_dev",)}
+    with serve(create_app(settings.model_copy(update=told))) as url:
+        assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "tasks": ["images"]}
+
+
 def test_the_metrics_tell_the_truth_about_queues_and_workers(
     http: httpx.Client, redis: Redis
 ) -> None:

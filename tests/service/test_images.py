@@ -1,7 +1,6 @@
 """`POST /v1/images/generations` over real HTTP."""
 
 import base64
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -215,11 +214,11 @@ def test_a_number_of_any_length_is_cut_in_the_message(http: httpx.Client, field:
 
 
 def test_guidance_for_a_model_without_it_is_refused() -> None:
-    preset = get_preset("flux_shapes")
-    assert preset.image_limits is not None
-    limits = replace(preset.image_limits, default_guidance_scale=None)
+    preset = get_preset("flux_schnell")
+    limits = preset.image_limits
+    assert limits is not None
     request = ImageRequest.model_validate({"prompt": "x", "guidance_scale": 2.0})
-    with pytest.raises(RequestError, match="flux_shapes has no guidance") as caught:
+    with pytest.raises(RequestError, match="flux_schnell has no guidance") as caught:
         request.to_job(preset, limits, 0.0, 1.0)
     assert caught.value.body.param == "guidance_scale"
 

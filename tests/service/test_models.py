@@ -1,10 +1,10 @@
-"""`GET /v1/models`: every preset with what it takes."""
+"""`GET /v1/models`: every preset served, with what it takes."""
 
 import httpx
 import pytest
 from redis import Redis
 
-from models.presets import PRESETS
+from models.presets import BUNDLED_NAMES
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.service.conftest import error_of, serve
@@ -14,10 +14,10 @@ from worker.contract.jobs import Task
 from worker.contract.workers import WorkerState
 
 
-def test_every_preset_is_listed(http: httpx.Client) -> None:
+def test_the_bundled_presets_are_listed_by_default(http: httpx.Client) -> None:
     body = http.get("/v1/models").json()
     assert body["object"] == "list"
-    assert [model["id"] for model in body["data"]] == list(PRESETS)
+    assert [model["id"] for model in body["data"]] == list(BUNDLED_NAMES)
     assert all(model["object"] == "model" and model["created"] > 0 for model in body["data"])
 
 
@@ -55,6 +55,30 @@ def test_a_model_is_loaded_once_a_warm_worker_serves_it(http: httpx.Client, redi
     assert http.get("/v1/models/flux_shapes").json()["loaded"] is False
     workers.write(redis, status_of(Task.IMAGES, WorkerState.IDLE, models=("flux_shapes",)))
     assert http.get("/v1/models/flux_shapes").json()["loaded"] is True
+
+
+@pytest.mark.usefixtures("redis")
+def test_the_presets_that_the_server_was_told_to_serve_are_listed(
+    settings: ServiceSettings,
+) -> None:
+    told = {"models": ("flux_schnell", "f_net_base_en")}
+    with serve(create_app(settings.model_copy(update=told))) as url:
+        schnell, f_net = httpx.get(f"{url}/v1/models").json()["data"]
+        missing = error_of(httpx.get(f"{url}/v1/models/flux_shapes"), 404)
+    assert (schnell["id"], schnell["license"]) == ("flux_schnell", "apache-2.0")
+    assert schnell["defaults"] == {"size": "1024x1024", "num_inference_steps": 4}
+    assert "max_guidance_scale" not in schnell["limits"]
+    assert f_net["limits"] == {"dimensions": 768, "max_tokens": 512}
+    assert str(missing["message"]).endswith("allowed: flux_schnell, f_net_base_en")
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_task_without_a_model_is_a_404_for_whom_it_is_asked(settings: ServiceSettings) -> None:
+    told = {"models": ("flux_shapes", "vit_shapes")}
+    with serve(create_app(settings.model_copy(update=told))) as url:
+        error = error_of(httpx.post(f"{url}/v1/embeddings", json={"input": "a red circle"}), 404)
+    assert error["code"] == "model_not_found"
+    assert error["message"] == "model: none is served for this; allowed: nothing"
 
 
 @pytest.mark.usefixtures("redis")

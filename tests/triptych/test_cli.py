@@ -32,6 +32,18 @@ def test_models_lists_every_preset() -> None:
     assert listed == ["NAME", *PRESETS]
 
 
+def test_models_says_what_each_preset_is_and_where_it_comes_from() -> None:
+    rows = {line.split()[0]: line.split()[1:] for line in triptych("models").stdout.splitlines()}
+    assert rows["vit_shapes"] == ["image-classification", "324,192", "apache-2.0", "bundled"]
+    assert rows["flux_dev"] == [
+        "text-to-image",
+        "11,901,408,320",
+        "flux-1-dev-non-commercial-license",
+        "hf://black-forest-labs/FLUX.1-dev",
+    ]
+    assert rows["vit_huge_patch14_224_imagenet21k"][0] == "-"
+
+
 def test_help_names_every_command() -> None:
     done = triptych("--help")
     assert done.returncode == 0
@@ -66,6 +78,25 @@ def test_a_bad_setting_of_a_child_stops_the_start_too(
     assert done.returncode == 2
     assert done.stderr.startswith(f"triptych: {name}: got '{value}': ")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("names", ["nothing", "flux_shapes,vit_base_patch16_224_imagenet21k"])
+def test_serve_refuses_a_model_that_it_cannot_serve(tmp_path: Path, names: str) -> None:
+    done = triptych("serve", "--data-dir", str(tmp_path / "new"), TRIPTYCH_MODELS=names)
+    assert done.returncode == 2
+    wrong = names.split(",")[-1]
+    assert f"triptych: models: got {names!r}: {wrong!r} is not one of flux_shapes" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_worker_without_a_model_for_its_queue_says_what_there_is() -> None:
+    environment = {"TRIPTYCH_REDIS_URL": "redis://x", "TRIPTYCH_MODELS": "vit_shapes"}
+    done = triptych("worker", "--queue", "embeddings", "--data-dir", "unused", **environment)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "triptych: models: got 'vit_shapes', none for embeddings; "
+        "allowed: f_net_shapes, f_net_base_en, f_net_large_en\n"
+    )
 
 
 def test_serve_refuses_a_data_directory_that_is_a_file(tmp_path: Path) -> None:

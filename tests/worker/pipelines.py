@@ -41,7 +41,8 @@ class TinyPainter:
         self.num_denoise_calls = 0
         self._prompt = ""
 
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+    def encode(self, prompts: Sequence[str], max_sequence_length: int) -> TextFeatures:
+        assert max_sequence_length == 24
         self._prompt = prompts[0]
         return TextFeatures(torch.zeros(1, 4, 8), torch.zeros(1, 8), (4,), (False,))
 
