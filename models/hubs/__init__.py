@@ -1,0 +1,1 @@
+"""One module per hub: its handles, its official client, its failures in our words."""

@@ -1,0 +1,165 @@
+"""Which files of a preset's repository are needed, told from their names alone.
+
+KerasHub's, transformers', diffusers' and the original Flux layout. Knows nothing about hubs and
+reads no file. Never chosen: pickles, other frameworks' weights, variants of another dtype, and the
+single files that repeat a diffusers repository's folders at its root.
+"""
+
+import re
+from collections.abc import Collection
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from models.errors import PickleError, PresetFileError
+
+CONFIG_FILE = "config.json"
+DIFFUSERS_INDEX_FILE = "model_index.json"
+ORIGINAL_FLUX_FILES = "flux1-*.safetensors"
+ORIGINAL_AUTOENCODER_FILE = "ae.safetensors"
+TASK_WEIGHTS_FILES = ("task.safetensors", "task.weights.h5")
+ASSETS = "assets/"
+
+# Folders of a diffusers Flux repository, with the stem of their weights; None: they have none.
+DIFFUSERS_FOLDERS: dict[str, str | None] = {
+    "transformer/": "diffusion_pytorch_model",
+    "vae/": "diffusion_pytorch_model",
+    "text_encoder/": "model",
+    "text_encoder_2/": "model",
+    "tokenizer/": None,
+    "tokenizer_2/": None,
+    "scheduler/": None,
+}
+TRANSFORMER = "transformer/"
+
+SMALL_FILE_SUFFIXES = (".json", ".txt", ".model", ".spm")  # configuration and vocabularies
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+class Part(StrEnum):
+    """How much of a preset is needed."""
+
+    CONFIG = "config"  # what says which class it is, and its arguments
+    BACKBONE = "backbone"  # and the weights of the backbone
+    PIPELINE = "pipeline"  # everything that the preset's task reads
+
+
+def choose_files(names: Collection[str], part: Part, where: str) -> tuple[str, ...]:
+    """Choose from all file names of a repository those that a part needs.
+
+    What completes the weights (a single file, or the index of shards) comes last, so that a cache
+    that holds it, filled in this order, holds them all. `where` names the repository in messages.
+
+    Raises PickleError where weights exist only as pickles, PresetFileError where they or the
+    configuration are missing.
+    """
+    held = frozenset(name for name in names if _stays_inside(name))
+    if DIFFUSERS_INDEX_FILE in held:
+        return _of_diffusers(held, part, where)
+    if CONFIG_FILE in held:
+        return _of_one_folder(held, part, where)
+    return _of_original(held, part, where)
+
+
+def _of_diffusers(held: frozenset[str], part: Part, where: str) -> tuple[str, ...]:
+    config = TRANSFORMER + CONFIG_FILE
+    if config not in held:
+        raise PresetFileError(f"{where} has no {config}")
+    if part is Part.CONFIG:
+        return (DIFFUSERS_INDEX_FILE, config)
+    folders = [TRANSFORMER]
+    if part is Part.PIPELINE:
+        folders = [each for each in DIFFUSERS_FOLDERS if any(n.startswith(each) for n in held)]
+    small = [name for folder in folders for name in _small_files(held, folder)]
+    stems = [(folder, DIFFUSERS_FOLDERS[folder]) for folder in reversed(folders)]
+    weights = [
+        name
+        for folder, stem in stems
+        if stem is not None
+        for name in _weights(held, (f"{folder}{stem}",), where)
+    ]
+    return (DIFFUSERS_INDEX_FILE, *small, *weights)
+
+
+def _of_one_folder(held: frozenset[str], part: Part, where: str) -> tuple[str, ...]:
+    """KerasHub and transformers; their names do not clash. Also a bare diffusers transformer."""
+    if part is Part.CONFIG:
+        return (CONFIG_FILE,)
+    weights = _weights(held, ("model", "diffusion_pytorch_model"), where)
+    if part is Part.BACKBONE:
+        return (CONFIG_FILE, *weights)
+    assets = sorted(name for name in held if name.startswith(ASSETS) and _is_small(name))
+    heads = [name for name in TASK_WEIGHTS_FILES if name in held]
+    return (*_small_files(held, ""), *assets, *heads, *weights)
+
+
+def _of_original(held: frozenset[str], part: Part, where: str) -> tuple[str, ...]:
+    found = sorted(name for name in held if fnmatchcase(name, ORIGINAL_FLUX_FILES))
+    if len(found) > 1:
+        raise PresetFileError(
+            f"{where} has several Flux transformers: {', '.join(found)}; "
+            "download one and give the path of the file"
+        )
+    if not found:
+        files = (CONFIG_FILE, DIFFUSERS_INDEX_FILE, ORIGINAL_FLUX_FILES)
+        raise _lacking(held, "", files, where)
+    if part is Part.PIPELINE and ORIGINAL_AUTOENCODER_FILE in held:
+        return (ORIGINAL_AUTOENCODER_FILE, *found)
+    return tuple(found)  # the file itself says its sizes, so CONFIG needs it too
+
+
+def _weights(held: frozenset[str], stems: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """Find weights in the order in which they are read: H5 before safetensors, whole before shards.
+
+    The index, or the one file, comes last.
+    """
+    for stem in stems:
+        forms = (
+            (f"{stem}.weights.h5", None),
+            (f"{stem}.weights.json", rf"{re.escape(stem)}_\d+\.weights\.h5"),
+            (f"{stem}.safetensors", None),
+            (f"{stem}.safetensors.index.json", rf"{re.escape(stem)}-\d+-of-\d+\.safetensors"),
+        )
+        for name, shards in forms:
+            if name in held:
+                pattern = re.compile(shards or "(?!)")
+                return (*sorted(each for each in held if pattern.fullmatch(each)), name)
+    folder = stems[0].rpartition("/")[0]
+    allowed = [f"{stem}{form}" for stem in stems for form in (".safetensors", ".weights.h5")]
+    raise _lacking(held, folder, allowed, where)
+
+
+def _small_files(held: frozenset[str], folder: str) -> list[str]:
+    """Name the configuration and vocabularies directly in a folder, but no index of weights."""
+    return sorted(
+        name
+        for name in held
+        if name.startswith(folder)
+        and "/" not in name.removeprefix(folder)
+        and _is_small(name)
+        and not name.endswith((".index.json", ".weights.json"))
+    )
+
+
+def _is_small(name: str) -> bool:
+    return name.endswith(SMALL_FILE_SUFFIXES)
+
+
+def _stays_inside(name: str) -> bool:
+    """Refuse what would be written outside the cache: the hub's listing is not to be trusted."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def _lacking(
+    held: frozenset[str], folder: str, files: Collection[str], where: str
+) -> PresetFileError:
+    pickles = sorted(
+        name for name in held if name.startswith(folder) and name.endswith(PICKLE_SUFFIXES)
+    )
+    if pickles:
+        return PickleError(
+            f"{where} has its weights only as pickles ({', '.join(pickles[:3])}), which can run "
+            "code; safetensors or Keras H5 is needed"
+        )
+    return PresetFileError(f"{where} has none of {', '.join(files)} among its {len(held)} files")
