@@ -3,20 +3,17 @@
 from dataclasses import dataclass
 
 from models.flux.schedule import Schedule
+from models.presets import get_preset
 
-FLUX_1: dict[str, object] = {
-    "input_channels": 64,
-    "hidden_size": 3072,
-    "mlp_ratio": 4.0,
-    "num_heads": 24,
-    "depth": 19,
-    "depth_single_blocks": 38,
-    "axes_dim": (16, 56, 56),
-    "theta": 10_000,
-    "use_bias": True,
-    "gelu_approximate": "tanh",
-}
-TINY_FLUX = FLUX_1 | {
+
+def published(name: str) -> dict[str, object]:
+    """Give the configuration of a built-in preset."""
+    config = get_preset(name).backbone_config
+    assert config is not None, f"{name} is bundled and says it in its directory: this is a bug"
+    return dict(config)
+
+
+TINY_FLUX: dict[str, object] = {
     "hidden_size": 64,
     "num_heads": 2,
     "depth": 2,
@@ -25,20 +22,17 @@ TINY_FLUX = FLUX_1 | {
     "text_shape": (None, 32),
     "y_shape": (16,),
 }
-VIT_B_16: dict[str, object] = {
-    "image_shape": (224, 224, 3),
-    "patch_size": 16,
-    "num_layers": 12,
-    "num_heads": 12,
-    "hidden_dim": 768,
-    "mlp_dim": 3072,
-    "layer_norm_epsilon": 1e-12,
+TINY_VIT: dict[str, object] = {
+    "image_shape": (32, 32, 3),
+    "num_layers": 2,
+    "hidden_dim": 48,
+    "mlp_dim": 96,
 }
-FNET_BASE: dict[str, object] = {
-    "vocabulary_size": 32_000,
-    "num_layers": 12,
-    "hidden_dim": 768,
-    "intermediate_dim": 3072,
+TINY_FNET: dict[str, object] = {
+    "vocabulary_size": 100,
+    "num_layers": 2,
+    "hidden_dim": 48,
+    "intermediate_dim": 96,
 }
 
 
@@ -83,7 +77,7 @@ FULL = Workload(
     flux=(
         FluxCase(
             name="flux dev",
-            config=FLUX_1 | {"guidance_embed": True},
+            config=published("flux_dev"),
             num_steps=28,
             num_text_tokens=512,
             guidance_scale=3.5,
@@ -92,7 +86,7 @@ FULL = Workload(
         ),
         FluxCase(
             name="flux schnell",
-            config=FLUX_1,
+            config=published("flux_schnell"),
             num_steps=4,
             num_text_tokens=256,
             guidance_scale=None,
@@ -101,8 +95,8 @@ FULL = Workload(
         ),
     ),
     stages=StageSizes(24, 4096, 12, 768, (128, 256, 512, 512)),
-    vit_config=VIT_B_16,
-    fnet_config=FNET_BASE,
+    vit_config=published("vit_base_patch16_224_imagenet"),
+    fnet_config=published("f_net_base_en"),
     batch_sizes=(1, 64, 256),
     fnet_tokens=512,
     matrix_products=((8192, 8192, 8192), (4608, 3072, 12288), (4608, 12288, 3072)),
@@ -113,7 +107,7 @@ TINY = Workload(
     flux=(
         FluxCase(
             name="flux tiny",
-            config=TINY_FLUX | {"guidance_embed": True},
+            config=published("flux_dev") | TINY_FLUX,
             num_steps=2,
             num_text_tokens=8,
             guidance_scale=3.5,
@@ -122,10 +116,8 @@ TINY = Workload(
         ),
     ),
     stages=StageSizes(1, 32, 1, 16, (32, 32, 32, 32)),
-    vit_config=VIT_B_16
-    | {"image_shape": (32, 32, 3), "num_layers": 2, "hidden_dim": 48, "mlp_dim": 96},
-    fnet_config=FNET_BASE
-    | {"vocabulary_size": 100, "num_layers": 2, "hidden_dim": 48, "intermediate_dim": 96},
+    vit_config=published("vit_base_patch16_224_imagenet") | TINY_VIT,
+    fnet_config=published("f_net_base_en") | TINY_FNET,
     batch_sizes=(2,),
     fnet_tokens=16,
     matrix_products=((256, 256, 256),),
