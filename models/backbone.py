@@ -5,26 +5,30 @@ which `preset_files` reads and writes. KerasHub's form: keras_hub/src/models/bac
 (keras-hub 0.32.0).
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import nn
 
 import models
-from models import lora, preset_files
+from models import keras_weights, lora, preset_files
 from models.adapters import merged_state
 from models.errors import PresetError
 from models.formats import read_stored
 from models.handles import Part, fetch
+from models.keras_writing import GIB
 from models.presets import PRESETS, Preset
-from models.safetensors_files import save_safetensors
+from models.safetensors_files import save_shards
 from models.weights import fill
 
 # A name, a dtype, Keras' serialised policy, or None for float32.
 DtypeLike = torch.dtype | str | Mapping[str, object] | None
+
+WeightsFormat = Literal["h5", "safetensors"]
 
 
 class _Presets:
@@ -134,16 +138,33 @@ class Backbone(nn.Module):
                 f"preset {str(preset)!r} does not fit {family.__name__}: {error}"
             ) from error
 
-    def save_to_preset(self, preset_dir: str | Path) -> None:
-        """Write `config.json`, `metadata.json` and `model.safetensors`; leave other files alone.
+    def save_to_preset(
+        self,
+        preset_dir: str | Path,
+        max_shard_size: float | None = 10,
+        weights_format: WeightsFormat = "h5",
+    ) -> None:
+        """Write configuration, metadata and weights; leave other files alone.
 
-        Adapters are written as part of the weights that they add to.
+        `weights_format` "h5" is KerasHub's own, which KerasHub loads; "safetensors" has our names
+        of the parameters. `max_shard_size` in GB (2**30 bytes) decides whether the weights are one
+        file or several; None is one file. Adapters are written as part of the weights that they add
+        to.
+
+        Raises ValueError for another format, and in H5 for a parameter larger than a shard.
         """
         directory = Path(preset_dir)
-        preset_files.write_object(directory, preset_files.CONFIG_FILE, self.to_keras_object())
-        state = merged_state(self)
-        preset_files.write_metadata(directory, sum(tensor.numel() for tensor in state.values()))
-        save_safetensors(state, directory / f"{preset_files.WEIGHTS_STEM}.safetensors")
+        match weights_format:
+            case "h5":
+                keras_weights.write(self, directory, max_shard_size)
+            case "safetensors":
+                keras_weights.write_description(self, directory)
+                limit = math.inf if max_shard_size is None else max_shard_size * GIB
+                save_shards(merged_state(self), directory, preset_files.WEIGHTS_STEM, limit)
+                for stale in preset_files.KERAS_WEIGHTS_FILES:  # they would be read instead
+                    (directory / stale).unlink(missing_ok=True)
+            case _:
+                raise ValueError(f"weights_format {weights_format!r} is not h5 or safetensors")
 
     def default_lora_layer_names(self) -> list[str]:
         """Name the layers that `enable_lora` takes where it is told none, as KerasHub does."""

@@ -67,30 +67,28 @@ def recipes(backbone: nn.Module) -> dict[str, Recipe]:
     }
 
 
-def write(
-    backbone: Backbone,
-    directory: Path,
-    max_shard_size: float | None = 10,
-    state: Mapping[str, Tensor] | None = None,
-) -> None:
+def write(backbone: Backbone, directory: Path, max_shard_size: float | None = 10) -> None:
     """Write `config.json`, `metadata.json` and the weights as KerasHub does.
 
     `max_shard_size` in GB (2**30 bytes) decides whether the weights are one file or shards; None
-    is one file. `state` are the parameters to write; None means the backbone's own, adapters as
-    part of the weights that they add to.
+    is one file. Adapters are written as part of the weights that they add to.
 
     Raises ValueError for a variable larger than a shard.
     """
-    layers = keras_layers(backbone)
-    state = merged_state(backbone) if state is None else state
-    preset_files.write_object(directory, preset_files.CONFIG_FILE, backbone.to_keras_object())
-    preset_files.write_json(directory, preset_files.METADATA_FILE, _metadata(backbone))
+    layers, state = keras_layers(backbone), merged_state(backbone)
+    write_description(backbone, directory)
     num_bytes = parameter_count(backbone) * next(iter(state.values())).itemsize
     stored = (StoredLayer(layer.path, layer.name, _variables(layer, state)) for layer in layers)
     if max_shard_size is None or num_bytes <= max_shard_size * GIB:
         write_whole(directory, stored)
     else:
         write_shards(directory, stored, max_shard_size * GIB)
+
+
+def write_description(backbone: Backbone, directory: Path) -> None:
+    """Write `config.json` and `metadata.json`."""
+    preset_files.write_object(directory, preset_files.CONFIG_FILE, backbone.to_keras_object())
+    preset_files.write_json(directory, preset_files.METADATA_FILE, _metadata(backbone))
 
 
 def parameter_count(backbone: nn.Module) -> int:

@@ -179,3 +179,37 @@ def save_safetensors(state: Mapping[str, Tensor], file: Path) -> None:
     with preset_files.replacing(file) as written:
         save_file(tensors, written)
         written.chmod(READABLE_BY_ALL)  # safetensors makes it the owner's alone
+
+
+def save_shards(state: Mapping[str, Tensor], directory: Path, stem: str, max_bytes: float) -> None:
+    """Write `stem.safetensors`, or shards of at most `max_bytes` each and their index.
+
+    A tensor larger than that has a shard of its own. Takes away what would be read instead.
+    """
+    shards = _split(state, max_bytes)
+    whole, index = f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+    if len(shards) == 1:
+        save_safetensors(state, directory / whole)
+        (directory / index).unlink(missing_ok=True)
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_safetensors(shard, directory / name)
+        weight_map |= dict.fromkeys(shard, name)
+    total = sum(tensor.nbytes for tensor in state.values())
+    contents = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    preset_files.write_json(directory, index, contents)
+    (directory / whole).unlink(missing_ok=True)
+
+
+def _split(state: Mapping[str, Tensor], max_bytes: float) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    free_bytes = max_bytes
+    for name, tensor in state.items():
+        if shards[-1] and tensor.nbytes > free_bytes:
+            shards.append({})
+            free_bytes = max_bytes
+        shards[-1][name] = tensor
+        free_bytes -= tensor.nbytes
+    return shards

@@ -21,7 +21,7 @@ def backbone() -> FNetBackbone:
 
 @pytest.fixture
 def preset(backbone: FNetBackbone, tmp_path: Path) -> Path:
-    backbone.save_to_preset(tmp_path / "preset")
+    backbone.save_to_preset(tmp_path / "preset", weights_format="safetensors")
     return tmp_path / "preset"
 
 
@@ -58,7 +58,7 @@ def test_the_configuration_has_kerashubs_form(preset: Path) -> None:
 def test_saving_leaves_other_files_alone(backbone: FNetBackbone, preset: Path) -> None:
     (preset / "README.md").write_text("mine")
 
-    backbone.save_to_preset(preset)
+    backbone.save_to_preset(preset, weights_format="safetensors")
 
     assert (preset / "README.md").read_text() == "mine"
     assert sorted(path.name for path in preset.iterdir()) == [
@@ -104,7 +104,7 @@ def test_the_dtype_may_be_chosen(preset: Path, dtype: torch.dtype | str) -> None
 def test_weights_of_half_precision_come_back_as_float32(
     backbone: FNetBackbone, preset: Path
 ) -> None:
-    backbone.half().save_to_preset(preset)
+    backbone.half().save_to_preset(preset, weights_format="safetensors")
 
     assert FNetBackbone.from_preset(preset).pooled_dense.weight.dtype == torch.float32
 
@@ -136,7 +136,7 @@ def test_a_class_that_is_no_backbone_of_ours_is_refused(preset: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnknownPresetError, match=r"'vit_bricks' is not one of .*vit_shapes"):
+    with pytest.raises(UnknownPresetError, match=r"(?s)'vit_bricks' is unknown.*vit_shapes"):
         Backbone.from_preset("vit_bricks")
 
 
@@ -175,3 +175,40 @@ def test_a_tensor_of_a_wrong_shape_is_named(preset: Path) -> None:
 
     with pytest.raises(WeightsError, match=r"pooled_dense\.bias is \[9\], for \[8\]"):
         Backbone.from_preset(preset)
+
+
+def test_the_form_of_the_weights_may_be_chosen_again(backbone: FNetBackbone, preset: Path) -> None:
+    for number, weights_format in enumerate(("h5", "safetensors", "h5")):
+        randomise(backbone, seed=number)
+        backbone.save_to_preset(preset, weights_format=weights_format)  # type: ignore[arg-type]
+
+        loaded = Backbone.from_preset(preset)
+
+        torch.testing.assert_close(loaded.state_dict(), backbone.state_dict(), atol=0, rtol=0)
+
+
+def test_an_unknown_form_of_the_weights_is_refused(backbone: FNetBackbone, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weights_format 'pickle' is not h5 or safetensors"):
+        backbone.save_to_preset(tmp_path, weights_format="pickle")  # type: ignore[arg-type]
+
+
+def test_safetensors_are_split_where_one_file_would_be_too_large(
+    backbone: FNetBackbone, tmp_path: Path
+) -> None:
+    backbone.save_to_preset(tmp_path, max_shard_size=1e-6, weights_format="safetensors")
+
+    names = {file.name for file in tmp_path.glob("*.safetensors")}
+    assert len(names) > 1
+    assert "model.safetensors" not in names
+    loaded = Backbone.from_preset(tmp_path)
+    torch.testing.assert_close(loaded.state_dict(), backbone.state_dict(), atol=0, rtol=0)
+
+
+def test_one_file_takes_the_place_of_several(backbone: FNetBackbone, tmp_path: Path) -> None:
+    backbone.save_to_preset(tmp_path, max_shard_size=1e-6, weights_format="safetensors")
+    randomise(backbone, seed=9)
+
+    backbone.save_to_preset(tmp_path, max_shard_size=None, weights_format="safetensors")
+
+    loaded = Backbone.from_preset(tmp_path)
+    torch.testing.assert_close(loaded.state_dict(), backbone.state_dict(), atol=0, rtol=0)

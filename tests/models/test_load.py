@@ -55,7 +55,7 @@ def test_a_flux_backbone_alone_is_no_pipeline(flux_directory: Path, tmp_path: Pa
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(UnknownPresetError, match="no directory has this path"):
+    with pytest.raises(UnknownPresetError, match="'no/such/preset' is unknown"):
         load_pipeline("no/such/preset")
 
 
