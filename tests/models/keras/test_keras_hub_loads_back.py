@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import Backbone, keras_weights
+from models import Backbone
 from tests.models.keras.recorded import arrays, presets
 from tests.models.keras.test_recorded_cases import TOLERANCE
 
@@ -37,7 +37,7 @@ def test_keras_hub_gives_our_numbers_from_what_we_save(
     arguments: list[str | Path] = []
     for run in presets():
         backbone = Backbone.from_preset(run.preset, dtype=dtype)
-        keras_weights.write(backbone, tmp_path / run.name, max_shard_size)
+        backbone.save_to_preset(tmp_path / run.name, max_shard_size)
         arguments += [tmp_path / run.name, run.inputs_file, tmp_path / f"{run.name}.npz"]
     _run_keras_hub(arguments)
     for run in presets():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Backbone, FluxBackbone, ViTBackbone, keras_weights
+from models import Backbone, FluxBackbone, keras_weights
 from models.keras_files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
 from models.keras_writing import GIB
 from models.preset_files import CONFIG_FILE, METADATA_FILE
@@ -40,7 +40,7 @@ def read_all(directory: Path) -> dict[str, Tensor]:
 
 @each_preset
 def test_saving_gives_the_datasets_that_were_loaded(run: Run, tmp_path: Path) -> None:
-    keras_weights.write(Backbone.from_preset(run.preset), tmp_path)
+    Backbone.from_preset(run.preset).save_to_preset(tmp_path)
     loaded, saved = read_all(run.preset), read_all(tmp_path)
     assert saved.keys() == loaded.keys()
     for name, tensor in loaded.items():
@@ -49,7 +49,7 @@ def test_saving_gives_the_datasets_that_were_loaded(run: Run, tmp_path: Path) ->
 
 @each_preset
 def test_configuration_and_metadata_are_those_of_keras_hub(run: Run, tmp_path: Path) -> None:
-    keras_weights.write(Backbone.from_preset(run.preset), tmp_path)
+    Backbone.from_preset(run.preset).save_to_preset(tmp_path)
     recorded, saved = (_read_json(preset) for preset in (run.preset, tmp_path))
     if run.preset.parent.name.startswith("legacy"):  # there, less was written
         assert saved.metadata["parameter_count"] == recorded.metadata["parameter_count"]
@@ -76,7 +76,7 @@ def _read_json(preset: Path) -> Files:
 @each_preset
 def test_a_saved_preset_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
     backbone = Backbone.from_preset(run.preset)
-    keras_weights.write(backbone, tmp_path, smallest_shards(backbone))
+    backbone.save_to_preset(tmp_path, smallest_shards(backbone))
     assert (tmp_path / INDEX_FILE).is_file()
     again = Backbone.from_preset(tmp_path)
     for name, tensor in backbone.state_dict().items():
@@ -87,7 +87,7 @@ def test_a_saved_preset_gives_the_same_weights(run: Run, tmp_path: Path) -> None
 def test_half_precision_is_stored_as_keras_stores_it(
     vit: Backbone, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    keras_weights.write(vit.to(dtype), tmp_path)
+    vit.to(dtype).save_to_preset(tmp_path)
     stored = read_all(tmp_path)
     assert {tensor.dtype for tensor in stored.values()} == {dtype}
     again = Backbone.from_preset(tmp_path, dtype=dtype).state_dict()
@@ -95,7 +95,7 @@ def test_half_precision_is_stored_as_keras_stores_it(
 
 
 def test_groups_bear_the_names_of_their_layers(vit: Backbone, tmp_path: Path) -> None:
-    keras_weights.write(vit, tmp_path)
+    vit.save_to_preset(tmp_path)
     recorded = CASES / "vit_cls" / "preset" / WEIGHTS_FILE
     with h5py.File(tmp_path / WEIGHTS_FILE) as saved, h5py.File(recorded) as expected:
         block = "layers/vi_t_encoder/encoder_layers/vi_t_encoder_block"
@@ -104,7 +104,7 @@ def test_groups_bear_the_names_of_their_layers(vit: Backbone, tmp_path: Path) ->
 
 
 def test_shards_are_no_larger_than_allowed(vit: Backbone, tmp_path: Path) -> None:
-    keras_weights.write(vit, tmp_path, smallest_shards(vit))
+    vit.save_to_preset(tmp_path, smallest_shards(vit))
     shards = sorted(tmp_path.glob("model_*"))
     names = [f"model_{index:05d}.weights.h5" for index in range(len(shards))]
     assert [shard.name for shard in shards] == names
@@ -118,10 +118,10 @@ def test_shards_are_no_larger_than_allowed(vit: Backbone, tmp_path: Path) -> Non
 def test_shards_replace_a_whole_file_that_would_win_over_them(
     vit: Backbone, tmp_path: Path
 ) -> None:
-    keras_weights.write(vit, tmp_path)
+    vit.save_to_preset(tmp_path)
     with torch.no_grad():
         next(vit.parameters()).add_(1)
-    keras_weights.write(vit, tmp_path, smallest_shards(vit))
+    vit.save_to_preset(tmp_path, smallest_shards(vit))
     again = Backbone.from_preset(tmp_path)
     assert torch.equal(next(again.parameters()), next(vit.parameters()))
 
@@ -129,10 +129,10 @@ def test_shards_replace_a_whole_file_that_would_win_over_them(
 def test_a_variable_larger_than_a_shard_is_refused_and_changes_nothing(
     vit: Backbone, tmp_path: Path
 ) -> None:
-    keras_weights.write(vit, tmp_path)
+    vit.save_to_preset(tmp_path)
     before = (tmp_path / WEIGHTS_FILE).read_bytes()
     with pytest.raises(ValueError, match="max_shard_size 1e-07 GB must be no less"):
-        keras_weights.write(vit, tmp_path, 1e-7)
+        vit.save_to_preset(tmp_path, 1e-7)
     assert (tmp_path / WEIGHTS_FILE).read_bytes() == before
     assert not list(tmp_path.glob(".*")) + list(tmp_path.glob("model_*"))
 
@@ -141,7 +141,7 @@ def test_adapters_are_saved_as_part_of_the_weights(tmp_path: Path) -> None:
     case = CASES / "vit_lora"
     backbone = Backbone.from_preset(case / "preset")
     backbone.load_lora_weights(case / "adapter.lora.h5")
-    keras_weights.write(backbone, tmp_path)
+    backbone.save_to_preset(tmp_path)
     merged = read_all(case / "merged_preset")
     for name, tensor in read_all(tmp_path).items():
         torch.testing.assert_close(tensor, merged[name], rtol=0, atol=1e-6)
@@ -149,7 +149,7 @@ def test_adapters_are_saved_as_part_of_the_weights(tmp_path: Path) -> None:
 
 def test_an_adapter_still_fits_a_flux_preset_that_was_saved_again(tmp_path: Path) -> None:
     run = next(run for run in runs() if run.name == "flux_lora_modulation_sharded-outputs_lora")
-    keras_weights.write(Backbone.from_preset(run.preset), tmp_path)
+    Backbone.from_preset(run.preset).save_to_preset(tmp_path)
     backbone = Backbone.from_preset(tmp_path)
     assert run.lora is not None
     backbone.load_lora_weights(run.lora)
@@ -161,7 +161,7 @@ def test_a_flux_without_norms_of_its_own_is_saved_with_neutral_ones(tmp_path: Pa
     backbone = FluxBackbone.from_preset(CASES / "flux_plain" / "preset")
     save_safetensors(backbone.state_dict(), tmp_path / "model.safetensors")
     fresh = FluxBackbone.from_config(backbone.get_config())
-    keras_weights.write(fresh, tmp_path)
+    fresh.save_to_preset(tmp_path)
     stored = read_all(tmp_path)
     norms = [name for name in stored if "layer_normalization" in name or "_norm1" in name]
     assert norms
@@ -172,7 +172,5 @@ def test_a_flux_without_norms_of_its_own_is_saved_with_neutral_ones(tmp_path: Pa
 
 
 def test_a_dtype_that_keras_lacks_is_refused(vit: Backbone, tmp_path: Path) -> None:
-    assert isinstance(vit, ViTBackbone)
-    state = {name: each.to(torch.float8_e4m3fn) for name, each in vit.state_dict().items()}
     with pytest.raises(ValueError, match="float8_e4m3fn"):
-        keras_weights.write(vit, tmp_path, state=state)
+        vit.to(torch.float8_e4m3fn).save_to_preset(tmp_path)
