@@ -1,56 +1,110 @@
-"""Pictures to the numbers that a preset was trained on: resize, scale, offset.
+"""Pictures to the numbers that a KerasHub preset expects: crop or pad, resize, scale, offset.
 
 Computes what KerasHub's `ImageConverter` (keras_hub/src/layers/preprocessing/image_converter.py,
-71453d0) computes when it is called directly, so whole grey levels after the resize.
+0.32.0, on its torch backend) computes when it is called directly with integers, so whole grey
+levels after the resize.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from einops import rearrange
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.errors import InputError
 from models.pictures import to_rgb
+
+Levels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+BLACK = 0.0  # what KerasHub pads with
+MAX_PADDED_PIXELS = 1 << 26  # 800 MB of float32 RGB, for a picture of 8192x1 padded to a square
+MODES = {1: "L", 3: "RGB"}  # by the number of channels
+_FLOATS = TypeAdapter(float | tuple[float, ...])
 
 
 class ImageConverterConfig(BaseModel):
-    """The `config` of `image_converter.json`; what is not supported must not be switched on."""
+    """The `config` of `image_converter.json`, in its present form or an older one."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    image_size: tuple[int, int]  # height, width
+    image_size: tuple[int, int] | None = None  # height, width; None: pictures keep their size
     scale: float | tuple[float, ...] | None = None
     offset: float | tuple[float, ...] | None = None
-    interpolation: Literal["bilinear"] = "bilinear"
+    interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
     antialias: bool = False
     crop_to_aspect_ratio: bool = True
-    pad_to_aspect_ratio: Literal[False] = False
+    pad_to_aspect_ratio: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_older_forms(cls, config: object) -> object:
+        if not isinstance(config, dict):
+            return config
+        present = dict(config)
+        if "height" in config and "width" in config:
+            present["image_size"] = (config["height"], config["width"])
+        scale, offset = _floats(config.get("scale"), 1.0), _floats(config.get("offset"), 0.0)
+        if "mean" in config and "variance" in config:
+            mean, variance = _floats(config["mean"], 0.0), _floats(config["variance"], 1.0)
+            present |= _normalised(scale, -mean, np.sqrt(variance))
+        elif config.get("norm_mean") or config.get("norm_std"):  # keras-hub 0.19 to 0.21
+            mean = _floats(config.get("norm_mean"), 0.0)
+            deviation = _floats(config.get("norm_std"), 1.0)
+            present |= _normalised(scale, offset - mean, deviation)
+        return present
+
+    @model_validator(mode="after")
+    def _check_aspect_ratio(self) -> Self:
+        if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
+            raise ValueError("only one of crop_to_aspect_ratio and pad_to_aspect_ratio can be true")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
 class ImageConverter:
     config: ImageConverterConfig
+    num_channels: int = 3
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Convert any picture to [H, W, 3] float32 of the preset's size."""
-        pixels = rearrange(torch.from_numpy(np.array(to_rgb(image))), "H W C -> 1 C H W")
-        if self.config.crop_to_aspect_ratio:
-            pixels = _crop(pixels, self.config.image_size)
-        resized = F.interpolate(
-            pixels.float(),
-            self.config.image_size,
-            mode="bilinear",
-            align_corners=False,
-            antialias=self.config.antialias,
-        )
-        levels = rearrange(resized.round().clamp(0, 255), "1 C H W -> H W C")
+        """Convert any picture to [H, W, C] float32 of the preset's size.
+
+        Raises InputError for a picture that padding would make too large.
+        """
+        levels = torch.from_numpy(read_levels(image, self.num_channels)).float()
+        if self.config.image_size is not None:
+            levels = self._resize(rearrange(levels, "H W C -> 1 C H W"), self.config.image_size)
         return levels * _channels(self.config.scale, 1.0) + _channels(self.config.offset, 0.0)
+
+    def _resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """[1, C, H, W] to [H, W, C] of another size."""
+        if self.config.crop_to_aspect_ratio:
+            pixels = _crop(pixels, size)
+        elif self.config.pad_to_aspect_ratio:
+            pixels = _pad(pixels, size)
+        if self.config.interpolation == "nearest":
+            resized = F.interpolate(pixels, size, mode="nearest-exact")
+        else:
+            resized = F.interpolate(
+                pixels,
+                size,
+                mode=self.config.interpolation,
+                align_corners=False,
+                antialias=self.config.antialias,
+            )
+        return rearrange(resized.round().clamp(0, 255), "1 C H W -> H W C")
+
+
+def read_levels(image: Image.Image, num_channels: int) -> Levels:
+    """Give the grey levels of any picture, upright and on white: [H, W, C]."""
+    levels = np.array(to_rgb(image).convert(MODES[num_channels]))
+    return levels if levels.ndim == 3 else levels[..., None]
 
 
 def _crop(pixels: Tensor, target: tuple[int, int]) -> Tensor:
@@ -60,6 +114,27 @@ def _crop(pixels: Tensor, target: tuple[int, int]) -> Tensor:
     crop_width = min(max(int(height * target[1] / target[0]), 1), width)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     return pixels[..., top : top + crop_height, left : left + crop_width]
+
+
+def _pad(pixels: Tensor, target: tuple[int, int]) -> Tensor:
+    """Put black around, as much on both sides, up to the target's aspect ratio."""
+    height, width = pixels.shape[-2:]
+    rows = max(int(width * target[0] / target[1]) - height, 0) // 2
+    columns = max(int(height * target[1] / target[0]) - width, 0) // 2
+    if (num_pixels := (height + 2 * rows) * (width + 2 * columns)) > MAX_PADDED_PIXELS:
+        raise InputError(
+            f"a picture of {width}x{height} has {num_pixels} pixels when it is padded to the "
+            f"aspect ratio {target[1]}:{target[0]}; at most {MAX_PADDED_PIXELS} are allowed"
+        )
+    return F.pad(pixels, (columns, columns, rows, rows), value=BLACK)
+
+
+def _floats(values: object, default: float) -> Floats:
+    return np.asarray(default if values is None else _FLOATS.validate_python(values))
+
+
+def _normalised(scale: Floats, offset: Floats, deviation: Floats) -> dict[str, float | list[float]]:
+    return {"scale": (scale / deviation).tolist(), "offset": (offset / deviation).tolist()}
 
 
 def _channels(values: float | Sequence[float] | None, default: float) -> Tensor:

@@ -47,7 +47,7 @@ class ViTConfig(BaseModel):
     patch_size: int | tuple[int, int] = 16
     num_channels: int = 3
     qkv_bias: bool = True
-    id2label: dict[int, str] | None = None
+    id2label: dict[int, str] = {}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

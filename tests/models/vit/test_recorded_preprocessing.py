@@ -1,0 +1,52 @@
+"""ImageConverter against what KerasHub itself made of the same pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from models.vit.image_classifier import ImageClassifier
+from models.vit.image_converter import ImageConverter, ImageConverterConfig
+from tests.models.keras.recorded import CASES
+
+RECORDED = Path(__file__).parent / "recorded"
+CONFIGS = json.loads((RECORDED / "image_converter.json").read_text())
+# The same torch kernels give the same bits; the older form is folded into scale and offset.
+GREY_LEVELS = 1e-4
+
+
+def levels(
+    converter: ImageConverter, pixels: npt.NDArray[np.float32]
+) -> npt.NDArray[np.floating[npt.NBitBase]]:
+    """Undo the scale: differences in grey levels, whatever the scale is."""
+    scale = converter.config.scale
+    return pixels / np.array(1.0 if scale is None else scale)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pictures_of_every_shape_are_prepared_as_keras_hub_does(name: str) -> None:
+    recorded = np.load(RECORDED / "image_converter.npz")
+    converter = ImageConverter(ImageConverterConfig.model_validate(CONFIGS[name]))
+    sizes = [each.rpartition("/")[2] for each in recorded if each.startswith(f"output/{name}/")]
+
+    for size in sizes:
+        pixels = converter(Image.fromarray(recorded[f"picture/{size}"])).numpy()
+        expected = recorded[f"output/{name}/{size}"]
+        assert pixels.shape == expected.shape
+        assert np.abs(levels(converter, pixels - expected)).max() <= GREY_LEVELS, size
+    assert sizes
+
+
+@pytest.mark.parametrize("kind", ["wide", "tall"])
+def test_a_recorded_preset_prepares_pictures_as_keras_hub_does(kind: str) -> None:
+    recorded = np.load(CASES / "vit_classifier/preprocessing.npz")
+    classifier = ImageClassifier.from_preset(CASES / "vit_classifier/preset")
+
+    for picture, expected in zip(
+        recorded[f"{kind}_uint8"], recorded[f"{kind}_uint8_preprocessed"], strict=True
+    ):
+        pixels = classifier.preprocess(Image.fromarray(picture)).numpy()
+        np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-6)
