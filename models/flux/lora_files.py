@@ -16,6 +16,7 @@ from models.flux.backbone import FluxBackbone
 from models.flux.lora_alphas import PEFT_WEIGHTS_FILE, StatedAlphas, read_stated_alphas
 from models.flux.lora_entries import Entry, place
 from models.flux.lora_keys import clip_rows, transformer_rows
+from models.keras_fold import FoldingLinear
 from models.safetensors_files import SafetensorsFiles
 from models.weights import Weights
 
@@ -129,6 +130,8 @@ def _read(entry: Entry, weights: Weights, stated: StatedAlphas, name: str) -> Ad
         gain = weights.read(entry.alpha).item() / len(a)
     if entry.rows.is_swapped:
         b = torch.cat(tuple(reversed(b.chunk(2))))
+    if isinstance(entry.rows.layer, FoldingLinear) and entry.rows.layer.fold is not None:
+        b = entry.rows.layer.fold.to_ours(b).to(b)
     adapter = Adapter(a, b, name, entry.rows.first, 1.0 if gain is None else gain)
     return adapter.requires_grad_(False)
 
