@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
-
-from models import preset_files
+from models import transformers_files
 from models.errors import PresetFileError, TextTooLongError
 from models.fnet import packing, transformers_vocabulary
 from models.fnet.packing import PackedText, SpecialIds, Truncation
@@ -50,11 +48,11 @@ class Tokenizer:
 
         Raises PresetFileError for a missing or malformed file, or one without FNet's pieces.
         """
-        tells = preset_files.read_model(directory, preset_files.CONFIG_FILE, _Tells)
-        if tells.model_type is None:
-            vocabulary: Vocabulary = SentencePieceVocabulary.from_preset(directory)
-        else:
-            vocabulary = transformers_vocabulary.read_vocabulary(directory)
+        vocabulary = (
+            transformers_vocabulary.read_vocabulary(directory)
+            if transformers_files.is_model(directory)
+            else SentencePieceVocabulary.from_preset(directory)
+        )
         if vocabulary.size > vocabulary_size:
             raise PresetFileError(
                 f"the vocabulary in {directory} has {vocabulary.size} pieces, "
@@ -102,11 +100,3 @@ class Tokenizer:
         fitting = [length for length in PADDED_LENGTHS if num_tokens <= length <= self.max_tokens]
         packed = packing.pack([ids], self._special, min(fitting, default=self.max_tokens))
         return TokenizedText(packed.token_ids, packed.num_tokens)
-
-
-class _Tells(BaseModel):
-    """The key of `config.json` that only transformers writes."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    model_type: str | None = None

@@ -1,6 +1,6 @@
 """Let KerasHub and transformers 4 record ids of the corpus; run by hand, once with each.
 
-    KERAS_BACKEND=torch python -m tests.models.fnet.recorded.record vocabulary keras_hub
+    KERAS_BACKEND=torch python -m tests.models.fnet.recorded.record vocabulary keras_hub masked_lm
     python -m tests.models.fnet.recorded.record transformers
 
 `vocabulary` trains the small vocabulary anew. Versions: KerasHub 0.32.0 and SentencePiece 0.2.3;
@@ -78,6 +78,34 @@ def record_keras_hub() -> None:
     (HERE / "keras_hub.json").write_text(json.dumps(recorded, separators=(",", ":")))
 
 
+def record_masked_lm() -> None:
+    import keras
+    import keras_hub
+    import numpy as np
+
+    generator = np.random.default_rng(7)
+    backbone = keras_hub.models.FNetBackbone(87, 2, 8, 12, max_sequence_length=64)
+    tokenizer = keras_hub.models.FNetTokenizer(proto=str(VOCABULARY))
+    preprocessor = keras_hub.models.FNetMaskedLMPreprocessor(tokenizer, sequence_length=64)
+    task = keras_hub.models.FNetMaskedLM(backbone, preprocessor)
+    for variable in task.weights:
+        centre = 1.0 if variable.name == "gamma" else 0.0
+        variable.assign(centre + 0.3 * generator.standard_normal(variable.shape))
+    token_ids = generator.integers(0, 87, (2, 11), dtype=np.int32)
+    segment_ids = generator.integers(0, 4, (2, 11), dtype=np.int32)
+    positions = generator.integers(0, 11, (2, 3), dtype=np.int32)
+    inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "mask_positions": positions}
+    logits = keras.ops.convert_to_numpy(task(inputs, training=False))
+    task.save_to_preset(str(HERE / "masked_lm"))
+    np.savez(
+        HERE / "masked_lm/case.npz",
+        token_ids=token_ids,
+        segment_ids=segment_ids,
+        mask_positions=positions,
+        logits=logits,
+    )
+
+
 def record_transformers() -> None:
     from transformers import FNetTokenizer, FNetTokenizerFast
 
@@ -96,6 +124,7 @@ def record_transformers() -> None:
 RECORDERS: dict[str, Callable[[], None]] = {
     "vocabulary": record_vocabulary,
     "keras_hub": record_keras_hub,
+    "masked_lm": record_masked_lm,
     "transformers": record_transformers,
 }
 

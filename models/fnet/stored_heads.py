@@ -1,0 +1,77 @@
+"""Give a head on an FNet backbone its weights, from a KerasHub task or a `transformers` model.
+
+Knows nothing about what heads compute.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from models import preset_files
+from models.errors import PresetFileError
+from models.fnet.backbone import FNetBackbone
+from models.keras_files import KerasFiles
+from models.keras_layers import DenseKernel
+from models.keras_weights import is_not_a_weight
+from models.weights import Recipe, Weights, fill
+
+KERAS_WEIGHTS_FILE = "task.weights.h5"
+
+Head = TypeVar("Head", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A head on disk; its backbone is read apart."""
+
+    open_weights: Callable[[], Weights]
+    recipes: Mapping[str, Recipe]
+    is_ignored: Callable[[str], bool]
+
+
+def load_head(build: Callable[[], Head], stored: StoredHead, backbone: FNetBackbone) -> Head:
+    """Build a head and fill it, in evaluation mode, of the backbone's dtype and on its device.
+
+    Raises PresetFileError for a file that cannot be read, WeightsError for weights that do not fit.
+    """
+    with torch.device("meta"):
+        head = build()
+    weight = backbone.pooled_dense.weight
+    with stored.open_weights() as weights:
+        fill(head, weights, stored.recipes, weight.device, weight.dtype, stored.is_ignored)
+    return head.eval().requires_grad_(False)
+
+
+def keras_head(directory: Path, recipes: Mapping[str, Recipe]) -> StoredHead:
+    """Find a head in the weights of a KerasHub task."""
+    file = directory / KERAS_WEIGHTS_FILE
+    return StoredHead(lambda: KerasFiles(file, {file: None}), recipes, is_not_a_weight)
+
+
+def keras_dense(module: str, path: str) -> dict[str, Recipe]:
+    """Say where Keras stores a dense layer."""
+    return {
+        f"{module}.weight": Recipe((f"{path}/vars/0",), DenseKernel().to_ours),
+        f"{module}.bias": Recipe((f"{path}/vars/1",)),
+    }
+
+
+def require_task(directory: Path, class_name: str) -> None:
+    """Check which task a KerasHub preset is for.
+
+    Raises PresetFileError for a missing or malformed `task.json`, or another task.
+    """
+    if not (directory / preset_files.TASK_FILE).is_file():
+        raise PresetFileError(
+            f"{directory} holds a backbone without a head: there is no {preset_files.TASK_FILE}"
+        )
+    registered_name = preset_files.read_object(directory, preset_files.TASK_FILE).registered_name
+    if registered_name.rpartition(">")[2] != class_name:
+        raise PresetFileError(
+            f"{directory / preset_files.TASK_FILE} is a {registered_name}; "
+            f"keras_hub>{class_name} is allowed"
+        )
