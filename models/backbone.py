@@ -23,7 +23,7 @@ from models.handles import Part, fetch
 from models.keras_writing import GIB
 from models.presets import PRESETS, Preset
 from models.safetensors_files import save_shards
-from models.weights import fill
+from models.weights import fill, on_meta_device
 
 # A name, a dtype, Keras' serialised policy, or None for float32.
 DtypeLike = torch.dtype | str | Mapping[str, object] | None
@@ -108,7 +108,7 @@ class Backbone(nn.Module):
         else:
             stored = read_stored(fetch(preset, Part.BACKBONE))
             device = torch.get_default_device()
-            with torch.device("meta"):
+            with on_meta_device():
                 backbone = cls._build(stored.class_name, stored.config, overrides, preset)
             with stored.open_weights() as weights:
                 recipes = stored.recipes(backbone)

@@ -137,11 +137,15 @@ def _folding(linear: FoldingLinear, form: Form, is_bias: bool) -> Callable[..., 
     """Make a weight or bias of its own variable and the norms', which `linear` then remembers."""
 
     def make(stored: Tensor, *affines: Tensor) -> Tensor:
-        fold, ours = Fold.of(affines), form.to_ours(stored)
-        if not stored.is_meta:
-            linear.fold = None if fold.is_trivial else fold
-            if linear.fold is None:
-                return ours
+        ours = form.to_ours(stored)
+        if any(tuple(affine.shape) != (linear.in_features,) for affine in affines):
+            raise ValueError(f"norms are not {linear.in_features} wide")
+        if stored.is_meta:  # folding changes no shape
+            return ours
+        fold = Fold.of(affines)
+        linear.fold = None if fold.is_trivial else fold
+        if linear.fold is None:
+            return ours
         return fold.bias_to_ours(ours) if is_bias else fold.to_ours(ours)
 
     return make

@@ -1,6 +1,8 @@
 """Backbone: presets by name and directory, strictness, saving."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,14 @@ def test_one_file_takes_the_place_of_several(backbone: FNetBackbone, tmp_path: P
 
     loaded = Backbone.from_preset(tmp_path)
     torch.testing.assert_close(loaded.state_dict(), backbone.state_dict(), atol=0, rtol=0)
+
+
+def test_loading_does_not_import_the_compiler() -> None:
+    cases = Path(__file__).parent / "keras" / "cases"
+    presets = [cases / case / "preset" for case in ("vit_cls", "fnet_base", "flux_plain")]
+    program = (
+        "import sys; from models import Backbone; "
+        "[Backbone.from_preset(preset) for preset in sys.argv[1:]]; "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, *presets], check=False).returncode == 0
