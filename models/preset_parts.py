@@ -16,7 +16,12 @@ from models.errors import PickleError, PresetFileError
 CONFIG_FILE = "config.json"
 DIFFUSERS_INDEX_FILE = "model_index.json"
 ORIGINAL_FLUX_FILES = "flux1-*.safetensors"
-ORIGINAL_AUTOENCODER_FILE = "ae.safetensors"
+# What else an original pipeline has, if not in diffusers' folders: autoencoder, CLIP, T5.
+ORIGINAL_PARTS = {
+    "vae/": "ae.safetensors",
+    "text_encoder/": "clip_l*.safetensors",
+    "text_encoder_2/": "t5xxl*.safetensors",
+}
 TASK_WEIGHTS_FILES = ("task.safetensors", "task.weights.h5")
 ASSETS = "assets/"
 
@@ -69,16 +74,25 @@ def _of_diffusers(held: frozenset[str], part: Part, where: str) -> tuple[str, ..
         return (DIFFUSERS_INDEX_FILE, config)
     folders = [TRANSFORMER]
     if part is Part.PIPELINE:
-        folders = [each for each in DIFFUSERS_FOLDERS if any(n.startswith(each) for n in held)]
+        folders = [*_other_folders(held), TRANSFORMER]
+    return (DIFFUSERS_INDEX_FILE, *_of_folders(held, folders, where))
+
+
+def _other_folders(held: frozenset[str]) -> list[str]:
+    present = {name.partition("/")[0] + "/" for name in held if "/" in name}
+    return [each for each in DIFFUSERS_FOLDERS if each in present and each != TRANSFORMER]
+
+
+def _of_folders(held: frozenset[str], folders: Collection[str], where: str) -> tuple[str, ...]:
     small = [name for folder in folders for name in _small_files(held, folder)]
-    stems = [(folder, DIFFUSERS_FOLDERS[folder]) for folder in reversed(folders)]
+    stems = [(folder, DIFFUSERS_FOLDERS[folder]) for folder in folders]
     weights = [
         name
         for folder, stem in stems
         if stem is not None
         for name in _weights(held, (f"{folder}{stem}",), where)
     ]
-    return (DIFFUSERS_INDEX_FILE, *small, *weights)
+    return (*small, *weights)
 
 
 def _of_one_folder(held: frozenset[str], part: Part, where: str) -> tuple[str, ...]:
@@ -94,18 +108,27 @@ def _of_one_folder(held: frozenset[str], part: Part, where: str) -> tuple[str, .
 
 
 def _of_original(held: frozenset[str], part: Part, where: str) -> tuple[str, ...]:
-    found = sorted(name for name in held if fnmatchcase(name, ORIGINAL_FLUX_FILES))
-    if len(found) > 1:
-        raise PresetFileError(
-            f"{where} has several Flux transformers: {', '.join(found)}; "
-            "download one and give the path of the file"
-        )
-    if not found:
+    transformer = _only(held, ORIGINAL_FLUX_FILES, where)
+    if not transformer:
         files = (CONFIG_FILE, DIFFUSERS_INDEX_FILE, ORIGINAL_FLUX_FILES)
         raise _lacking(held, "", files, where)
-    if part is Part.PIPELINE and ORIGINAL_AUTOENCODER_FILE in held:
-        return (ORIGINAL_AUTOENCODER_FILE, *found)
-    return tuple(found)  # the file itself says its sizes, so CONFIG needs it too
+    if part is not Part.PIPELINE:
+        return transformer  # the file itself says its sizes, so CONFIG needs it too
+    folders = _other_folders(held)
+    patterns = [pattern for folder, pattern in ORIGINAL_PARTS.items() if folder not in folders]
+    found = [name for pattern in patterns for name in _only(held, pattern, where)]
+    return (*_of_folders(held, folders, where), *found, *transformer)
+
+
+def _only(held: frozenset[str], pattern: str, where: str) -> tuple[str, ...]:
+    """Find the file that fits a pattern, if there is one; never guess among several."""
+    found = sorted(name for name in held if fnmatchcase(name, pattern))
+    if len(found) > 1:
+        raise PresetFileError(
+            f"{where} has several {pattern}: {', '.join(found)}; "
+            "download one and give the path of its directory"
+        )
+    return tuple(found)
 
 
 def _weights(held: frozenset[str], stems: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def _verify(handle: str, file: Path) -> None:
     with blob.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if found != blob.name:
-        blob.unlink()
+        blob.unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         raise DigestError(
             f"{handle}: {file.name} has the SHA-256 {found}, not {blob.name}; it was deleted, "

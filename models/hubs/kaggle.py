@@ -13,6 +13,7 @@ from pathlib import Path
 
 import kagglehub
 import requests
+from filelock import FileLock
 from kagglehub.cache import get_cached_path
 from kagglehub.clients import build_kaggle_client
 from kagglehub.exceptions import DataCorruptionError
@@ -103,8 +104,14 @@ def _download(model: _Model, part: Part, handle: str) -> Path:
         if model.version is None:
             model = replace(model, version=_ask_version(client, model))
         names = _ask_names(client, model)
-    for name in choose_files(names, part, handle):
-        kagglehub.model_download(str(model), name)
+    chosen = choose_files(names, part, handle)
+    if set(chosen) <= set(_cached_names(model)):
+        return model.directory
+    lock = model.directory.with_name(f".{model.version}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # the client has none: two processes would write one file
+        for name in chosen:
+            kagglehub.model_download(str(model), name)
     return model.directory
 
 

@@ -96,10 +96,18 @@ def test_an_original_flux_repository_is_one_file(part: Part) -> None:
     assert choose(names, Part.PIPELINE) == {"flux1-schnell.safetensors", "ae.safetensors"}
 
 
+def test_an_original_pipeline_takes_single_files_where_it_has_no_folder() -> None:
+    single = ("flux1-dev.safetensors", "clip_l.safetensors", "ae.safetensors")
+    folder = ("text_encoder_2/config.json", "text_encoder_2/model.safetensors")
+    names = (*single, *folder, "t5xxl_fp16.safetensors", "t5xxl_fp8.safetensors", *CLUTTER)
+
+    assert choose(names, Part.PIPELINE) == {*single, *folder}
+
+
 def test_several_original_transformers_are_not_guessed_among() -> None:
     names = ("flux1-dev.safetensors", "flux1-dev-fp8.safetensors")
 
-    with pytest.raises(PresetFileError, match="several Flux transformers: flux1-dev-fp8"):
+    with pytest.raises(PresetFileError, match="has several .*: flux1-dev-fp8"):
         choose(names, Part.BACKBONE)
 
 

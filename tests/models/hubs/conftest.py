@@ -21,32 +21,41 @@ READ_BY_CLIENTS = ("HF_", "HUGGING", "KAGGLE", "MODELSCOPE", "XDG_", "http", "HT
 class Client:
     """A process that fetches; started by the first fetch."""
 
-    def __init__(self, home: Path, url: str, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, home: Path, url: str, settings: Mapping[str, str], max_file_bytes: int | None = None
+    ) -> None:
+        self._max_file_bytes = max_file_bytes
         kept = {k: v for k, v in os.environ.items() if not k.startswith(READ_BY_CLIENTS)}
         self._environment = kept | _environment(home, url) | dict(settings)
         self._process: subprocess.Popen[str] | None = None
 
+    def load(self, preset: str, load_weights: bool = True) -> dict[str, str]:
+        """Load a backbone; give its class, and the SHA-256 of all its parameters."""
+        return self._ask({"load": preset, "load_weights": load_weights})
+
     def fetch(self, preset: str, part: Part = Part.BACKBONE) -> Path:
-        answer = self._ask(preset, part)
+        answer = self._ask({"preset": preset, "part": part})
         assert "path" in answer, answer
         return Path(answer["path"])
 
     def fail(self, preset: str, part: Part = Part.BACKBONE) -> tuple[str, str]:
         """Fetch what cannot be fetched; give the name of the error and its message."""
-        answer = self._ask(preset, part)
+        answer = self._ask({"preset": preset, "part": part})
         assert "error" in answer, answer
         return answer["error"], answer["message"]
 
-    def _ask(self, preset: str, part: Part) -> dict[str, str]:
+    def _ask(self, question: Mapping[str, object]) -> dict[str, str]:
         if self._process is None:
             command = [sys.executable, "-m", "tests.models.hubs.fetching"]
+            if self._max_file_bytes is not None:
+                command = ["prlimit", f"--fsize={self._max_file_bytes}", *command]
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdin=pipe, stdout=pipe, text=True
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"preset": preset, "part": part}) + "\n")
+        self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         answer: dict[str, str] = json.loads(self._process.stdout.readline())
         return answer
@@ -114,5 +123,12 @@ def client_without_network(home: Path) -> Iterator[Client]:
 def offline_client(hubs: Loopback, home: Path) -> Iterator[Client]:
     """HF_HUB_OFFLINE with the hub there: a request would show."""
     client = Client(home, hubs.url, {"HF_HUB_OFFLINE": "1"})
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def client_on_a_small_disk(hubs: Loopback, tmp_path: Path) -> Iterator[Client]:
+    client = Client(tmp_path, hubs.url, {}, max_file_bytes=50_000)
     yield client
     client.close()

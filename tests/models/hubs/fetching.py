@@ -1,4 +1,4 @@
-"""Fetch presets in a process of its own: a JSON line in, a JSON line out.
+"""Fetch and load presets in a process of its own: a JSON line in, a JSON line out.
 
 The clients read their environment when they are imported, so each environment needs a process.
 """
@@ -18,15 +18,24 @@ from models.handles import Part, fetch  # noqa: E402
 _download.DOWNLOAD_INTEGRITY_RETRY_BACKOFF = 0.0  # a second and two, and no setting
 
 
-def answer(preset: str, part: str) -> dict[str, str]:
+def load(preset: str, load_weights: bool) -> dict[str, str]:
+    from models import Backbone  # slow: only where it is asked for
+    from tests.models.hubs.digests import digest_of
+
+    backbone = Backbone.from_preset(preset, load_weights=load_weights)
+    return {"class": type(backbone).__name__, "digest": digest_of(backbone)}
+
+
+def answer(asked: dict[str, str]) -> dict[str, str]:
     try:
-        return {"path": str(fetch(preset, Part(part)))}
+        if "load" in asked:
+            return load(asked["load"], bool(asked["load_weights"]))
+        return {"path": str(fetch(asked["preset"], Part(asked["part"])))}
     except PresetError as error:
         return {"error": type(error).__name__, "message": str(error)}
 
 
 with answers:
     for line in sys.stdin:
-        asked = json.loads(line)
-        answers.write(json.dumps(answer(asked["preset"], asked["part"])) + "\n")
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
         answers.flush()

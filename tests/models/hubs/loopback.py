@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -25,6 +25,8 @@ class Repository:
     breaks_off: dict[str, int] = field(default_factory=dict)  # file: bytes sent, the first time
     sends_instead: dict[str, bytes] = field(default_factory=dict)
     num_downloads: dict[str, int] = field(default_factory=dict)
+    failure: "Response | None" = None  # to everything
+    file_gate: Event | None = None  # no file is sent before it is set
 
     def at(self, revision: str, default: str) -> dict[str, bytes] | None:
         return self.files if revision == default else self.revisions.get(revision)
@@ -86,6 +88,8 @@ def send_file(
 ) -> Response:
     """Answer with a file, or with the range of it that was asked for."""
     body = repository.sends_instead.get(name, body)
+    if repository.file_gate is not None:
+        repository.file_gate.wait(timeout=10)
     if request.method == "GET":
         repository.num_downloads[name] = repository.num_downloads.get(name, 0) + 1
     headers = headers | {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}

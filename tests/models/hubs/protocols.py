@@ -31,6 +31,8 @@ def hugging_face(request: Request, held: dict[str, Repository], _: str) -> Respo
     repository = held.get(f"hf:{found[1]}")
     if repository is None:
         return Response(HTTPStatus.NOT_FOUND, {"X-Error-Code": "RepoNotFound"})
+    if repository.failure is not None:
+        return repository.failure
     revision = (found[2] if file else found[3]) or "main"
     files = _at_commit(repository, commit_of(revision))
     if files is None:
@@ -87,6 +89,8 @@ def kaggle(request: Request, held: dict[str, Repository], url: str) -> Response 
     repository = held.get(f"kaggle:{name}")
     if repository is None or asked.get("versionNumber", 2) != 2:
         return _json({"code": 404, "message": "Not found"}, HTTPStatus.NOT_FOUND)
+    if repository.failure is not None:
+        return repository.failure
     if repository.needs_token and not request.has_token:
         return _json({"code": 403, "message": "Permission denied"}, HTTPStatus.FORBIDDEN)
     match call[1]:
@@ -120,6 +124,8 @@ def modelscope(request: Request, held: dict[str, Repository], _: str) -> Respons
     files = repository.at(request.query["Revision"], "master") if repository else None
     if repository is None or files is None:
         return _json({"Code": 10010205001, "Message": "not found"}, HTTPStatus.NOT_FOUND)
+    if repository.failure is not None:
+        return repository.failure
     if repository.needs_token and not request.has_token:
         return _json({"Code": 10010205002, "Message": "no access"}, HTTPStatus.FORBIDDEN)
     if found[2]:
