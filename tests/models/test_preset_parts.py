@@ -107,7 +107,7 @@ def test_an_original_pipeline_takes_single_files_where_it_has_no_folder() -> Non
 def test_several_original_transformers_are_not_guessed_among() -> None:
     names = ("flux1-dev.safetensors", "flux1-dev-fp8.safetensors")
 
-    with pytest.raises(PresetFileError, match="has several .*: flux1-dev-fp8"):
+    with pytest.raises(PresetFileError, match=r"has several .*: flux1-dev-fp8"):
         choose(names, Part.BACKBONE)
 
 

@@ -14,6 +14,7 @@ from tests.models.hubs import protocols
 from tests.models.hubs.loopback import TOKEN, Loopback
 
 ROOT = Path(__file__).parents[3]
+MAX_FILE_BYTES = "MAX_FILE_BYTES"  # read by `fetching`
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 READ_BY_CLIENTS = ("HF_", "HUGGING", "KAGGLE", "MODELSCOPE", "XDG_", "http", "HTTP", "no_", "NO_")
 
@@ -21,10 +22,7 @@ READ_BY_CLIENTS = ("HF_", "HUGGING", "KAGGLE", "MODELSCOPE", "XDG_", "http", "HT
 class Client:
     """A process that fetches; started by the first fetch."""
 
-    def __init__(
-        self, home: Path, url: str, settings: Mapping[str, str], max_file_bytes: int | None = None
-    ) -> None:
-        self._max_file_bytes = max_file_bytes
+    def __init__(self, home: Path, url: str, settings: Mapping[str, str]) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(READ_BY_CLIENTS)}
         self._environment = kept | _environment(home, url) | dict(settings)
         self._process: subprocess.Popen[str] | None = None
@@ -47,8 +45,6 @@ class Client:
     def _ask(self, question: Mapping[str, object]) -> dict[str, str]:
         if self._process is None:
             command = [sys.executable, "-m", "tests.models.hubs.fetching"]
-            if self._max_file_bytes is not None:
-                command = ["prlimit", f"--fsize={self._max_file_bytes}", *command]
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdin=pipe, stdout=pipe, text=True
@@ -129,6 +125,6 @@ def offline_client(hubs: Loopback, home: Path) -> Iterator[Client]:
 
 @pytest.fixture
 def client_on_a_small_disk(hubs: Loopback, tmp_path: Path) -> Iterator[Client]:
-    client = Client(tmp_path, hubs.url, {}, max_file_bytes=50_000)
+    client = Client(tmp_path, hubs.url, {MAX_FILE_BYTES: "50000"})
     yield client
     client.close()

@@ -5,6 +5,7 @@ The clients read their environment when they are imported, so each environment n
 
 import json
 import os
+import resource
 import sys
 
 answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
@@ -16,6 +17,10 @@ from models.errors import PresetError  # noqa: E402
 from models.handles import Part, fetch  # noqa: E402
 
 _download.DOWNLOAD_INTEGRITY_RETRY_BACKOFF = 0.0  # a second and two, and no setting
+
+if "MAX_FILE_BYTES" in os.environ:  # stands in for a full disk
+    limit = int(os.environ["MAX_FILE_BYTES"])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
 def load(preset: str, load_weights: bool) -> dict[str, str]:

@@ -21,6 +21,7 @@ class Repository:
 
     files: dict[str, bytes]
     revisions: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    committed_s: int = 1_700_000_000  # since 1970
     needs_token: bool = False
     breaks_off: dict[str, int] = field(default_factory=dict)  # file: bytes sent, the first time
     sends_instead: dict[str, bytes] = field(default_factory=dict)

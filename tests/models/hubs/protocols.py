@@ -12,7 +12,6 @@ from tests.models.hubs.loopback import Repository, Request, Response, send_file
 LARGE_FILE_SUFFIXES = (".safetensors", ".h5")  # in LFS, with a SHA-256
 KAGGLE_PAGE = 2  # files a page, so that there are several
 KAGGLE_FILES = "/kaggle-storage/"
-COMMITTED = 1_700_000_000  # ModelScope: seconds since 1970
 
 
 def commit_of(revision: str) -> str:
@@ -129,19 +128,21 @@ def modelscope(request: Request, held: dict[str, Repository], _: str) -> Respons
     if repository.needs_token and not request.has_token:
         return _json({"Code": 10010205002, "Message": "no access"}, HTTPStatus.FORBIDDEN)
     if found[2]:
-        entries = [_modelscope_entry(name, body) for name, body in files.items()]
+        entries = [
+            _modelscope_entry(name, body, repository.committed_s) for name, body in files.items()
+        ]
         return _json({"Code": 200, "Data": {"Files": entries}})
     name = request.query["FilePath"]
     return send_file(request, repository, name, files[name], {})
 
 
-def _modelscope_entry(name: str, body: bytes) -> dict[str, object]:
+def _modelscope_entry(name: str, body: bytes, committed_s: int) -> dict[str, object]:
     return {
         "Path": name,
         "Size": len(body),
         "Sha256": hashlib.sha256(body).hexdigest(),
         "Type": "blob",
-        "CommittedDate": COMMITTED,
+        "CommittedDate": committed_s,
     }
 
 

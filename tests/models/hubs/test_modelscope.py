@@ -42,6 +42,19 @@ def test_a_pipeline_is_all_that_its_task_reads(hubs: Loopback, client: Client) -
     assert fetched == PRESET.keys() - {"README.md"}
 
 
+def test_a_file_that_was_replaced_since_is_downloaded_again(hubs: Loopback, client: Client) -> None:
+    repository = hubs.add("modelscope:org/moved", Repository(PRESET))
+    client.fetch("modelscope://org/moved")
+    newer = PRESET["model.weights.h5"][::-1]  # of the same size
+    repository.files = PRESET | {"model.weights.h5": newer}
+    repository.committed_s = 4_000_000_000
+
+    directory = client.fetch("modelscope://org/moved")
+
+    assert (directory / "model.weights.h5").read_bytes() == newer
+    assert repository.num_downloads["config.json"] == 1  # hashed, and found to be the same
+
+
 def test_a_revision_has_its_own_files(hubs: Loopback, client: Client) -> None:
     older = {"config.json": b"[]", "model.weights.h5": b"older"}
     hubs.add("modelscope:org/revisions", Repository(PRESET, revisions={"v1": older}))
