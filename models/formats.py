@@ -45,9 +45,9 @@ def read_stored(path: Path) -> StoredBackbone:
     one of ours.
     """
     if path.is_file() or (not _has_configuration(path) and _has_original_weights(path)):
-        from models.flux import original_format
+        from models.flux.original_format import read_stored as read_original
 
-        return original_format.read_stored(path)
+        return read_original(path)
     if (path / preset_files.DIFFUSERS_INDEX_FILE).is_file():
         return _read_diffusers(path)
     tells = preset_files.read_model(path, preset_files.CONFIG_FILE, _Tells)
@@ -96,13 +96,13 @@ def _read_keras(directory: Path) -> StoredBackbone:
 def _read_transformers(directory: Path, model_type: str) -> StoredBackbone:
     match model_type:
         case "vit":
-            from models.vit import transformers_format as vit_format
+            from models.vit.transformers_format import read_stored as read_vit
 
-            return vit_format.read_stored(directory)
+            return read_vit(directory)
         case "fnet":
-            from models.fnet import transformers_format as fnet_format
+            from models.fnet.transformers_format import read_stored as read_fnet
 
-            return fnet_format.read_stored(directory)
+            return read_fnet(directory)
         case _:
             raise PresetFileError(
                 f"{directory} holds a transformers model of type {model_type!r}; "

@@ -20,7 +20,7 @@ GIB = 2**30  # KerasHub's GB
 NAME_ATTRIBUTE = "name"  # of the layer: for the reader, Keras asks for none
 VARIABLES = "vars"
 
-_DTYPES = (torch.float16, torch.float32, torch.float64, torch.bfloat16)
+_DTYPES = (torch.float16, torch.float32, torch.float64, torch.bfloat16, torch.int32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.vit.backbone import ViTBackbone
-from models.vit.image_classifier import ClassificationHead, ImageClassifier, TaskConfig
+from models.vit.classification_head import ClassificationHead, TaskConfig
+from models.vit.image_classifier import ImageClassifier
 from models.vit.image_converter import ImageConverter, ImageConverterConfig
 from training.run import Run, train
 from training.shapes_world import all_scenes, labels, render
@@ -143,7 +144,7 @@ def main() -> None:
     classifier = build_classifier()
     run = Run("vit_shapes", arguments.num_steps, 1.5e-3, 0.05, arguments.work_dir)
     seconds = train_classifier(classifier, run)
-    classifier.save_to_preset(arguments.output)
+    classifier.save_to_preset(arguments.output, weights_format="safetensors")
     logger.info("vit_shapes saved=%s seconds=%.0f", arguments.output, seconds)
 
 

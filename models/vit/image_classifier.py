@@ -5,49 +5,30 @@ The task of KerasHub's `ViTImageClassifier` (keras_hub/src/models/vit/vit_image_
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
+from einops import rearrange
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import preset_files
-from models.errors import PresetFileError
+from models.backbone import WeightsFormat
+from models.errors import PresetError, PresetFileError
+from models.handles import Part, fetch
 from models.preset_files import KerasObject
+from models.vit import classifier_writing, stored_classifier
 from models.vit.backbone import ViTBackbone
-from models.vit.image_converter import ImageConverter, ImageConverterConfig
+from models.vit.classification_head import ClassificationHead
+from models.vit.image_converter import MODES, ImageConverter, ImageConverterConfig
+from models.vit.image_converter_transformers import (
+    PROCESSOR_FILE,
+    ProcessorConfig,
+    TransformersConverter,
+)
+from models.weights import fill
 
-
-class TaskConfig(BaseModel):
-    """The `config` of `task.json`, without the nested backbone and preprocessor."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    num_classes: int
-    pooling: Literal["token", "gap"] = "token"  # the first token, or the mean over all
-    intermediate_dim: int | None = None
-    activation: Literal[None, "linear"] = None  # others would not give logits
-
-
-class ClassificationHead(nn.Module):
-    """Pool, then one or two dense layers."""
-
-    def __init__(self, width: int, config: TaskConfig) -> None:
-        super().__init__()
-        self.pooling = config.pooling
-        inner = config.intermediate_dim
-        self.pre_logits = None if inner is None else nn.Linear(width, inner)
-        self.predictions = nn.Linear(inner or width, config.num_classes)
-
-    def forward(self, sequence_output: Tensor) -> Tensor:
-        """[B, L, D] to logits [B, K]."""
-        is_token = self.pooling == "token"
-        pooled = sequence_output[:, 0] if is_token else sequence_output.mean(dim=1)
-        if self.pre_logits is not None:
-            pooled = torch.tanh(self.pre_logits(pooled))
-        logits: Tensor = self.predictions(pooled)
-        return logits
+Converter = ImageConverter | TransformersConverter
 
 
 class ImageClassifier:
@@ -57,9 +38,18 @@ class ImageClassifier:
         self,
         backbone: ViTBackbone,
         head: ClassificationHead,
-        converter: ImageConverter,
+        converter: Converter | None,
         labels: tuple[str, ...],
     ) -> None:
+        """Compose; `converter` None is for those who only have tensors.
+
+        Raises ValueError for a converter that does not give the backbone's image shape, and for
+        another number of labels than the head has classes.
+        """
+        if len(labels) != head.config.num_classes:
+            raise ValueError(f"{len(labels)} labels for {head.config.num_classes} classes")
+        if converter is not None:
+            _check_shape(converter, _picture_shape(backbone))
         self.backbone = backbone
         self.head = head
         self.converter = converter
@@ -69,103 +59,123 @@ class ImageClassifier:
     def from_preset(
         cls, preset: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
     ) -> Self:
-        """Load a preset with a classifier; `dtype` None means float32.
+        """Load a preset with a classifier, KerasHub's or transformers'; `dtype` None means float32.
 
-        Raises UnknownPresetError, PresetFileError for a missing or malformed file, WeightsError
-        for weights that do not fit, PresetError for a preset of another family.
+        Labels are those of `labels.json`, else transformers' `id2label`, else the ImageNet names
+        for 1,000 classes, else "class 0" and so on.
+
+        Raises UnknownPresetError, DownloadError, PresetFileError for a missing or malformed file
+        and for a preset without a classifier, WeightsError for weights that do not fit,
+        PresetError for a preset of another family.
         """
-        directory = preset_files.find_directory(preset)
-        backbone = ViTBackbone.from_preset(directory, dtype=dtype, trainable=False)
-        config = preset_files.read_config(directory, preset_files.TASK_FILE, TaskConfig)
-        labels = preset_files.read_labels(directory)
-        if len(labels) != config.num_classes:
-            raise PresetFileError(
-                f"{directory} names {len(labels)} labels for {config.num_classes} classes"
-            )
+        directory = fetch(preset, Part.PIPELINE)
+        with torch.device(device):
+            backbone = ViTBackbone.from_preset(directory, dtype=dtype)
+        stored = stored_classifier.read_stored(directory)
         with torch.device("meta"):
-            head = ClassificationHead(backbone.hidden_dim, config)
-        preset_files.load_weights(
-            head, directory / preset_files.TASK_WEIGHTS_FILE, backbone.layer_norm.weight.dtype
-        )
-        converter = preset_files.read_config(
-            directory, preset_files.IMAGE_CONVERTER_FILE, ImageConverterConfig
-        )
-        return cls(
-            backbone.to(device),
-            head.to(device).eval().requires_grad_(False),
-            ImageConverter(converter),
-            labels,
-        )
+            head = ClassificationHead(backbone.hidden_dim, stored.task)
+        with stored.open_weights() as weights:
+            target = backbone.layer_norm.weight.dtype
+            fill(head, weights, stored.recipes(head), device, target, stored.is_ignored)
+        try:
+            converter = _converter(stored.converter, backbone)
+            return cls(backbone, head.eval(), converter, stored.labels)
+        except ValueError as error:
+            raise PresetFileError(f"{directory} does not fit together: {error}") from error
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Turn any picture upright, into RGB on white, and into the preset's [H, W, 3] float32."""
+        """Turn any picture upright, onto white, and into the preset's [H, W, C] float32.
+
+        Raises PresetError where the preset says nothing about preprocessing.
+        """
+        if self.converter is None:
+            raise PresetError(
+                f"the preset has neither {preset_files.IMAGE_CONVERTER_FILE} nor {PROCESSOR_FILE}: "
+                "it takes tensors, no pictures"
+            )
         return self.converter(image)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Score preprocessed pictures: [B, H, W, 3] to [B, K] float32, on their device."""
+        """Score preprocessed pictures: [B, H, W, C] to [B, K] float32, on their device.
+
+        Scores before any activation, also where the preset's `activation` is softmax.
+        """
         parameter = self.head.predictions.weight
-        sequence_output = self.backbone(images=images.to(parameter.device, parameter.dtype))
-        logits: Tensor = self.head(sequence_output).float()
+        placed = images.to(parameter.device, parameter.dtype)
+        if self.backbone.data_format == "channels_first":
+            placed = rearrange(placed, "B H W C -> B C H W")
+        logits: Tensor = self.head(self.backbone(images=placed)).float()
         return logits
 
-    def save_to_preset(self, preset_dir: str | Path) -> None:
-        """Write everything that `from_preset` reads, and KerasHub's nested forms of it."""
+    def save_to_preset(
+        self,
+        preset_dir: str | Path,
+        max_shard_size: float | None = 10,
+        weights_format: WeightsFormat = "h5",
+    ) -> None:
+        """Write everything that `from_preset` reads, in KerasHub's format; other files stay.
+
+        `max_shard_size` and `weights_format` are those of `Backbone.save_to_preset`. KerasHub has
+        no file for the labels.
+        Where pictures are prepared as transformers does, KerasHub gets its nearest form of that,
+        within one grey level where the filter is bilinear; `preprocessor_config.json` is exact.
+
+        Raises ValueError for a resampling filter that KerasHub has not, for another format, and in
+        H5 for a parameter larger than a shard.
+        """
         directory = Path(preset_dir)
-        self.backbone.save_to_preset(directory)
-        preset_files.save_weights(self.head, directory / preset_files.TASK_WEIGHTS_FILE)
+        preprocessor = (
+            None if self.converter is None else _write_converter(directory, self.converter)
+        )
+        self.backbone.save_to_preset(directory, max_shard_size, weights_format)
+        classifier_writing.write_head(directory, self.head, weights_format)
         preset_files.write_json(directory, preset_files.LABELS_FILE, list(self.labels))
-        converter = _converter_object(self.converter.config)
-        preprocessor = _preprocessor_object(converter)
-        preset_files.write_object(directory, preset_files.IMAGE_CONVERTER_FILE, converter)
-        preset_files.write_object(directory, preset_files.PREPROCESSOR_FILE, preprocessor)
-        preset_files.write_object(
-            directory, preset_files.TASK_FILE, self._task_object(preprocessor)
+        backbone = self.backbone.to_keras_object()
+        task = classifier_writing.task_object(self.head, backbone, preprocessor)
+        preset_files.write_object(directory, preset_files.TASK_FILE, task)
+
+
+def _write_converter(directory: Path, converter: Converter) -> KerasObject:
+    """Write every form of a converter; give the preprocessor that holds it."""
+    if isinstance(converter, ImageConverter):
+        config = converter.config
+        (directory / PROCESSOR_FILE).unlink(missing_ok=True)  # it would win
+    else:
+        config = converter.as_keras()
+        processor = converter.config.model_dump(mode="json", exclude_none=True)
+        preset_files.write_json(directory, PROCESSOR_FILE, processor)
+    image_converter = classifier_writing.converter_object(config)
+    preprocessor = classifier_writing.preprocessor_object(image_converter)
+    preset_files.write_object(directory, preset_files.IMAGE_CONVERTER_FILE, image_converter)
+    preset_files.write_object(directory, preset_files.PREPROCESSOR_FILE, preprocessor)
+    return preprocessor
+
+
+def _converter(
+    config: ImageConverterConfig | ProcessorConfig | None, backbone: ViTBackbone
+) -> Converter | None:
+    """Raises ValueError for a backbone whose pictures are neither grey nor RGB."""
+    if config is None:
+        return None
+    num_channels = _picture_shape(backbone)[-1]
+    if num_channels not in MODES:
+        raise ValueError(f"pictures have 1 or 3 channels, the backbone takes {num_channels}")
+    if isinstance(config, ImageConverterConfig):
+        return ImageConverter(config, num_channels)
+    return TransformersConverter(config, num_channels)
+
+
+def _picture_shape(backbone: ViTBackbone) -> tuple[int, ...]:
+    """Give height, width and channels."""
+    shape = tuple(side for side in backbone.image_shape if side is not None)
+    return shape if backbone.data_format == "channels_last" else (*shape[1:], shape[0])
+
+
+def _check_shape(converter: Converter, wanted: tuple[int, ...]) -> None:
+    height, width, _ = wanted
+    given = tuple(converter(Image.new("L", (width, height))).shape)
+    if given != wanted:
+        raise ValueError(
+            f"pictures are prepared as {list(given)}, the backbone takes {list(wanted)}"
         )
-
-    def _task_object(self, preprocessor: KerasObject) -> KerasObject:
-        inner = self.head.pre_logits
-        return KerasObject(
-            module="keras_hub.src.models.vit.vit_image_classifier",
-            class_name="ViTImageClassifier",
-            config={
-                "backbone": self.backbone.to_keras_object().model_dump(),
-                "preprocessor": preprocessor.model_dump(),
-                "name": "vi_t_image_classifier",
-                "num_classes": len(self.labels),
-                "pooling": self.head.pooling,
-                "activation": None,
-                "dropout": 0.0,
-                "intermediate_dim": None if inner is None else inner.out_features,
-            },
-            registered_name="keras_hub>ViTImageClassifier",
-        )
-
-
-def _preprocessor_object(converter: KerasObject) -> KerasObject:
-    return KerasObject(
-        module="keras_hub.src.models.vit.vit_image_classifier_preprocessor",
-        class_name="ViTImageClassifierPreprocessor",
-        config={
-            "name": "vi_t_image_classifier_preprocessor",
-            "trainable": True,
-            "dtype": preset_files.dtype_policy("float32"),
-            "image_converter": converter.model_dump(),
-            "config_file": preset_files.PREPROCESSOR_FILE,
-        },
-        registered_name="keras_hub>ViTImageClassifierPreprocessor",
-    )
-
-
-def _converter_object(config: ImageConverterConfig) -> KerasObject:
-    layer_keys = {
-        "name": "vi_t_image_converter",
-        "trainable": True,
-        "dtype": preset_files.dtype_policy("float32"),
-    }
-    return KerasObject(
-        module="keras_hub.src.models.vit.vit_image_converter",
-        class_name="ViTImageConverter",
-        config=layer_keys | config.model_dump(mode="json"),
-        registered_name="keras_hub>ViTImageConverter",
-    )

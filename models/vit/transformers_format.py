@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models import preset_files
-from models.errors import PresetFileError
+from models.errors import PickleError
 from models.formats import StoredBackbone
 from models.safetensors_files import SafetensorsFiles
 from models.weights import Recipe
@@ -130,11 +130,11 @@ def read_config(directory: Path) -> ViTConfig:
 def open_weights(directory: Path) -> SafetensorsFiles:
     """Open `model.safetensors` or its shards.
 
-    Raises PresetFileError for a missing or malformed file, and where there is but a pickle.
+    Raises PresetFileError for a missing or malformed file, PickleError where there is but a pickle.
     """
     pickles = [name for name in PICKLE_FILES if (directory / name).is_file()]
     if pickles and not any(directory.glob(f"{preset_files.WEIGHTS_STEM}.safetensors*")):
-        raise PresetFileError(
+        raise PickleError(
             f"{directory / pickles[0]} is a pickle, which can run code and is never opened; "
             f"{preset_files.WEIGHTS_FILE} is allowed: save the model with transformers once more"
         )

@@ -42,8 +42,8 @@ def record_converters() -> None:
                 continue
             converted = keras.ops.convert_to_numpy(converter(picture))
             outputs[f"output/{name}/{size}"] = converted.astype(np.float32)
-    named = {f"picture/{size}": picture for size, picture in pictures.items()}
-    np.savez_compressed(RECORDED / "image_converter.npz", **named, **outputs)
+    outputs |= {f"picture/{size}": picture for size, picture in pictures.items()}
+    np.savez_compressed(RECORDED / "image_converter.npz", **outputs)
 
 
 def record_classifier() -> None:
@@ -76,5 +76,5 @@ def record_classifier() -> None:
 
 
 if __name__ == "__main__":
+    record_classifier()  # first: Keras numbers the names of what a process builds
     record_converters()
-    record_classifier()

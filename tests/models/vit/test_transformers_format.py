@@ -11,7 +11,7 @@ from torch import nn
 from transformers import ViTForMaskedImageModeling, ViTModel
 
 from models import Backbone, ViTBackbone
-from models.errors import PresetError, PresetFileError, WeightsError
+from models.errors import PickleError, PresetError, PresetFileError, WeightsError
 from tests.models.random_weights import randomise
 from tests.models.vit.transformers_oracles import (
     IMAGE_SIZE,
@@ -146,7 +146,7 @@ def test_an_image_that_the_patch_does_not_divide_is_refused(directory: Path) -> 
 def test_a_pickle_is_refused(directory: Path, name: str) -> None:
     shutil.move(directory / "model.safetensors", directory / name)
 
-    with pytest.raises(PresetFileError, match=r"pytorch_model\.bin.* is a pickle"):
+    with pytest.raises(PickleError, match=r"pytorch_model\.bin.* is a pickle"):
         Backbone.from_preset(directory)
 
 
