@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from models import preset_files
-from models.errors import PresetFileError
+from models.errors import PickleError
 from models.safetensors_files import SafetensorsFiles
 
 WEIGHTS_STEM = "model"
@@ -36,12 +36,12 @@ def is_model(directory: Path) -> bool:
 def open_weights(directory: Path) -> SafetensorsFiles:
     """Open `model.safetensors` or its shards.
 
-    Raises PresetFileError for a missing or malformed file, and for weights only in a pickle.
+    Raises PresetFileError for a missing or malformed file, PickleError for weights only in one.
     """
     has_safetensors = any(directory.glob(f"{WEIGHTS_STEM}.safetensors*"))
     pickled = [name for name in PICKLED_WEIGHTS_FILES if (directory / name).is_file()]
     if pickled and not has_safetensors:
-        raise PresetFileError(
+        raise PickleError(
             f"{directory} holds its weights in {pickled[0]}, a pickle, which can run code and is "
             "not read; save them as safetensors with transformers' save_pretrained"
         )

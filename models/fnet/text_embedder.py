@@ -41,11 +41,12 @@ class TextEmbedder:
         PresetError for a preset of another family.
         """
         directory = fetch(preset, Part.PIPELINE)
-        backbone = FNetBackbone.from_preset(directory, dtype=dtype, trainable=False)
+        with torch.device(device):
+            backbone = FNetBackbone.from_preset(directory, dtype=dtype, trainable=False)
         tokenizer = Tokenizer.from_directory(
             directory, backbone.vocabulary_size, backbone.max_sequence_length
         )
-        return cls(backbone.to(device), tokenizer)
+        return cls(backbone, tokenizer)
 
     @property
     def embedding_width(self) -> int:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import FNetConfig, FNetForPreTraining, FNetTokenizer
 
-from models.errors import PresetFileError, TextTooLongError
+from models.errors import InputError, PresetFileError, TextTooLongError
 from models.fnet.text_embedder import TextEmbedder, save_to_preset
 from models.fnet.tokenizer import TokenizedText
 from models.load import load_pipeline
 from models.presets import get_preset
+from tests.models.random_weights import randomise
 
+RECORDED = Path(__file__).parent / "recorded"
 ADVERSARIAL = ["", " ", "\n\t", "日本語の文", "🙂🙃", "a\x00b", "[CLS] [SEP] <pad>", "ÀÉÎ", "~{}|`"]
 VOCABULARY = Path(get_preset("f_net_shapes").handle) / "assets/tokenizer/vocabulary.spm"
 
@@ -108,6 +111,37 @@ def test_the_preset_is_loaded_by_name_with_the_width_of_the_table() -> None:
     assert isinstance(embedder, TextEmbedder)
     assert embedder.embedding_width == get_preset("f_net_shapes").embedding_width
     assert embedder.tokenizer.max_tokens == get_preset("f_net_shapes").max_tokens
+
+
+def test_the_embedding_of_a_transformers_directory_equals_its_own(tmp_path: Path) -> None:
+    config = FNetConfig(vocab_size=90, hidden_size=8, num_hidden_layers=2, intermediate_size=12)
+    oracle = FNetForPreTraining(config).eval()
+    randomise(oracle)
+    oracle.save_pretrained(tmp_path)
+    tokenizer = FNetTokenizer.from_pretrained(RECORDED / "transformers_4_fast")
+    tokenizer.save_pretrained(tmp_path)
+    text = "The quick brown fox, 12, jumps over the lazy [MASK]"
+
+    embedder = load_pipeline(tmp_path)
+
+    assert isinstance(embedder, TextEmbedder)
+    row = tokenizer(text, padding="max_length", max_length=64, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        features = oracle.fnet(input_ids=row).last_hidden_state[0]
+    mean = features[row[0] != tokenizer.pad_token_id].mean(dim=0)
+    torch.testing.assert_close(embed(embedder, text), mean / mean.norm(), atol=1e-5, rtol=0)
+
+
+def test_a_keras_hub_preset_is_embedded() -> None:
+    embedder = load_pipeline(RECORDED / "masked_lm")
+
+    assert isinstance(embedder, TextEmbedder)
+    assert embed(embedder, "the quick fox").shape == (8,)
+
+
+def test_half_a_surrogate_pair_is_refused(embedder: TextEmbedder) -> None:
+    with pytest.raises(InputError, match="half a surrogate pair"):
+        embedder.tokenize("\ud83d")
 
 
 def test_a_missing_vocabulary_is_named(embedder: TextEmbedder, tmp_path: Path) -> None:

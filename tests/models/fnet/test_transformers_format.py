@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from models import Backbone, FNetBackbone
-from models.errors import PresetFileError, WeightsError
+from models.errors import PickleError, PresetFileError, WeightsError
 from tests.models.random_weights import randomise
 
 TOLERANCE = 1e-5  # float32; the order of additions differs
@@ -176,5 +176,5 @@ def test_a_pickle_alone_is_refused(tmp_path: Path) -> None:
     saved(FNetModel, tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
 
-    with pytest.raises(PresetFileError, match=r"pytorch_model\.bin, a pickle, .* is not read"):
+    with pytest.raises(PickleError, match=r"pytorch_model\.bin, a pickle, .* is not read"):
         Backbone.from_preset(tmp_path)
