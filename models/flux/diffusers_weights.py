@@ -4,13 +4,12 @@ Names as in diffusers' FluxTransformer2DModel (0.42). Both ways, so that presets
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.errors import WeightsError
 from models.weights import Recipe
 
 # Modules, ours to theirs; several of theirs are stacked along the first axis.
@@ -91,27 +90,6 @@ def _recipe(each: Source) -> Recipe:
 
 def _stack(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
-
-
-def from_diffusers(names: Iterable[str], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Build our state dict from theirs.
-
-    Raises WeightsError that names every tensor that is missing and every one that is left over.
-    """
-    sources = {name: source(name) for name in names}
-    wanted = [part for each in sources.values() for part in each.names]
-    missing = sorted(set(wanted) - set(theirs))
-    left_over = sorted(set(theirs) - set(wanted))
-    if missing or left_over:
-        raise WeightsError(f"transformer weights: missing {missing}, left over {left_over}")
-    return {name: _join(each, theirs) for name, each in sources.items()}
-
-
-def _join(each: Source, theirs: Mapping[str, Tensor]) -> Tensor:
-    parts = [theirs[name] for name in each.names]
-    if each.is_swapped:
-        return _swap_halves(parts[0])
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def to_diffusers(ours: Mapping[str, Tensor], hidden_size: int) -> dict[str, Tensor]:

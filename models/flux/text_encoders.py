@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     T5EncoderModel,
     T5Tokenizer,
 )
 
 from models import preset_files
+from models.flux.encoder_files import load_clip, load_t5
 
 MAX_T5_TOKENS = 512  # FLUX.1 was trained up to here; some tokenizers state no limit of their own
 
@@ -53,12 +53,20 @@ class TextEncoders:
 
     @classmethod
     def from_directory(cls, directory: Path, device: str, dtype: torch.dtype | None) -> Self:
-        """Load from the folders of a diffusers Flux directory."""
+        """Load tokenizers from their folders and encoders from theirs, or from single files.
+
+        `dtype` None keeps what the files hold, and means bfloat16 where that is float8.
+
+        Raises PresetFileError for a missing or malformed file, WeightsError for weights that do
+        not fit.
+        """
+        clip_tokenizer = _load_tokenizer(CLIPTokenizer, directory / "tokenizer")
+        t5_tokenizer = _load_tokenizer(T5Tokenizer, directory / "tokenizer_2")
         return cls(
-            _load_encoder(CLIPTextModel, directory / "text_encoder", dtype).to(device),
-            _load_tokenizer(CLIPTokenizer, directory / "tokenizer"),
-            _load_encoder(T5EncoderModel, directory / "text_encoder_2", dtype).to(device),
-            _load_tokenizer(T5Tokenizer, directory / "tokenizer_2"),
+            load_clip(directory, clip_tokenizer.eos_token_id, device, dtype),
+            clip_tokenizer,
+            load_t5(directory, device, dtype),
+            t5_tokenizer,
         )
 
     @torch.inference_mode()
@@ -82,18 +90,6 @@ class TextEncoders:
             pooled=self.clip(input_ids=clip_ids.to(self.clip.device)).pooler_output,
             num_tokens=tuple(min(count, length) for count in counts),
             truncated=tuple(count > length for count in counts),
-        )
-
-
-def _load_encoder(
-    encoder: type[PreTrainedModel], directory: Path, dtype: torch.dtype | None
-) -> PreTrainedModel:
-    with preset_files.reading(directory) as folder:
-        return encoder.from_pretrained(
-            folder,
-            dtype="auto" if dtype is None else dtype,
-            use_safetensors=True,
-            local_files_only=True,
         )
 
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from models import handles
 from models.flux import image_to_image, latents, lora_files, painting, sampling
+from models.flux.autoencoder import load_autoencoder
 from models.flux.backbone import FluxBackbone
-from models.flux.diffusers_directory import load_autoencoder, load_backbone, load_schedule
 from models.flux.image_to_image import Start
 from models.flux.painting import PaintOptions
+from models.flux.parts import load_backbone, load_schedule
 from models.flux.sampling import Conditioning, Contrast, DenoiseStep
 from models.flux.schedule import Schedule
 from models.flux.text_encoders import TextEncoders, TextFeatures
@@ -67,16 +68,20 @@ class TextToImage:
     def from_directory(
         cls, directory: Path, device: str = "cpu", dtype: torch.dtype | None = None
     ) -> Self:
-        """Load a diffusers Flux directory; `dtype` None keeps the dtype of its files.
+        """Load a Flux directory of diffusers, or one with the original transformer file.
+
+        The text encoders and tokenizers lie as in diffusers' layout in both. `dtype` None keeps
+        the dtype of the files.
 
         Raises PresetFileError for a missing or malformed file, WeightsError for weights that do
         not fit.
         """
+        backbone = load_backbone(directory, device, dtype)
         return cls(
-            load_backbone(directory, device, dtype),
+            backbone,
             TextEncoders.from_directory(directory, device, dtype),
             load_autoencoder(directory, device, dtype),
-            load_schedule(directory),
+            load_schedule(directory, backbone.guidance_embed),
         )
 
     @property

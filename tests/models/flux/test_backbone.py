@@ -6,7 +6,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from models.flux.backbone import FluxBackbone
-from models.flux.diffusers_weights import from_diffusers, to_diffusers
+from models.flux.diffusers_weights import recipes, to_diffusers
 from models.flux.latents import image_ids
 from tests.models.flux.conftest import POOLED_WIDTH, TEXT_WIDTH, tiny_transformer
 
@@ -27,7 +27,12 @@ def backbone_of(oracle: FluxTransformer2DModel) -> FluxBackbone:
         y_shape=(POOLED_WIDTH,),
         gelu_approximate="tanh",
     )
-    backbone.load_state_dict(from_diffusers(backbone.state_dict(), oracle.state_dict()))
+    theirs = oracle.state_dict()
+    made = {
+        name: recipe.make(*(theirs[each] for each in recipe.names))
+        for name, recipe in recipes(backbone).items()
+    }
+    backbone.load_state_dict(made)
     return backbone.eval()
 
 
