@@ -1,7 +1,7 @@
 """Pictures in, one logit per label out: preprocessing, backbone, head and label names of a preset.
 
 The task of KerasHub's `ViTImageClassifier` (keras_hub/src/models/vit/vit_image_classifier.py,
-71453d0). Knows nothing about jobs, nor how a picture was encoded.
+0.32.0). Knows nothing about jobs, nor how a picture was encoded.
 """
 
 from pathlib import Path
@@ -69,9 +69,9 @@ class ImageClassifier:
         PresetError for a preset of another family.
         """
         directory = fetch(preset, Part.PIPELINE)
+        stored = stored_classifier.read_stored(directory)
         with torch.device(device):
             backbone = ViTBackbone.from_preset(directory, dtype=dtype)
-        stored = stored_classifier.read_stored(directory)
         with torch.device("meta"):
             head = ClassificationHead(backbone.hidden_dim, stored.task)
         with stored.open_weights() as weights:
@@ -118,6 +118,7 @@ class ImageClassifier:
 
         `max_shard_size` and `weights_format` are those of `Backbone.save_to_preset`. KerasHub has
         no file for the labels.
+
         Where pictures are prepared as transformers does, KerasHub gets its nearest form of that,
         within one grey level where the filter is bilinear; `preprocessor_config.json` is exact.
 

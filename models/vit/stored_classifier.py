@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import nn
 
-from models import preset_files
+from models import preset_files, transformers_files
 from models.errors import PresetFileError
 from models.keras_files import KerasFiles
 from models.keras_layers import DenseKernel, counted
@@ -42,12 +42,6 @@ class StoredClassifier:
     is_ignored: Callable[[str], bool] = ignore_none
 
 
-class _Tells(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    model_type: str | None = None  # transformers
-
-
 class _Converter(BaseModel):
     config: ImageConverterConfig
 
@@ -71,8 +65,7 @@ def read_stored(directory: Path) -> StoredClassifier:
     """
     if (directory / preset_files.TASK_FILE).is_file():
         return _read_task(directory)
-    tells = preset_files.read_model(directory, preset_files.CONFIG_FILE, _Tells)
-    if tells.model_type is not None:
+    if transformers_files.is_model(directory):
         return _read_transformers(directory)
     raise PresetFileError(
         f"{directory} holds a backbone without a classifier: there is no {preset_files.TASK_FILE}"
@@ -138,7 +131,7 @@ def _read_converter(
 
 def _read_transformers(directory: Path) -> StoredClassifier:
     config = transformers_format.read_config(directory)
-    with transformers_format.open_weights(directory) as weights:
+    with transformers_files.open_weights(directory) as weights:
         shape = weights.shapes.get(f"{CLASSIFIER}.weight")
     if shape is None:
         raise PresetFileError(
@@ -153,7 +146,7 @@ def _read_transformers(directory: Path) -> StoredClassifier:
             or _numbered_labels(shape[0])
         ),
         converter=_read_processor(directory, config),
-        open_weights=partial(transformers_format.open_weights, directory),
+        open_weights=partial(transformers_files.open_weights, directory),
         recipes=_transformers_recipes,
         is_ignored=lambda name: not name.startswith(f"{CLASSIFIER}."),
     )

@@ -16,13 +16,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from models import preset_files
-from models.errors import PickleError
+from models import preset_files, transformers_files
 from models.formats import StoredBackbone
-from models.safetensors_files import SafetensorsFiles
 from models.weights import Recipe
 
-PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PREFIX = "vit."  # of the backbone in a model with a head
 _POSITIONS = "patching.position_embedding.weight"
 _QKV = (".query", ".key", ".value")
@@ -113,7 +110,7 @@ def read_stored(directory: Path) -> StoredBackbone:
             "attention_dropout": config.attention_probs_dropout_prob,
             "layer_norm_epsilon": config.layer_norm_eps,
         },
-        open_weights=partial(open_weights, directory),
+        open_weights=partial(transformers_files.open_weights, directory),
         recipes=lambda backbone: _recipes(backbone, config, directory),
         is_ignored=_is_of_a_head,
     )
@@ -125,20 +122,6 @@ def read_config(directory: Path) -> ViTConfig:
     Raises PresetFileError for a missing or malformed file and for an activation other than GELU.
     """
     return preset_files.read_model(directory, preset_files.CONFIG_FILE, ViTConfig)
-
-
-def open_weights(directory: Path) -> SafetensorsFiles:
-    """Open `model.safetensors` or its shards.
-
-    Raises PresetFileError for a missing or malformed file, PickleError where there is but a pickle.
-    """
-    pickles = [name for name in PICKLE_FILES if (directory / name).is_file()]
-    if pickles and not any(directory.glob(f"{preset_files.WEIGHTS_STEM}.safetensors*")):
-        raise PickleError(
-            f"{directory / pickles[0]} is a pickle, which can run code and is never opened; "
-            f"{preset_files.WEIGHTS_FILE} is allowed: save the model with transformers once more"
-        )
-    return SafetensorsFiles.in_directory(directory, preset_files.WEIGHTS_STEM)
 
 
 def _is_of_a_head(name: str) -> bool:
@@ -160,10 +143,9 @@ def _recipes(backbone: nn.Module, config: ViTConfig, directory: Path) -> dict[st
 
 
 def _prefix_and_names(directory: Path) -> tuple[str, _Names]:
-    with open_weights(directory) as weights:
-        stored = tuple(weights.shapes)
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in stored) else ""
-    is_in_modules = any(name.startswith(prefix + _IN_MODULES.block) for name in stored)
+    prefix = transformers_files.stored_prefix(directory, PREFIX)
+    with transformers_files.open_weights(directory) as weights:
+        is_in_modules = any(name.startswith(prefix + _IN_MODULES.block) for name in weights.shapes)
     return prefix, _IN_MODULES if is_in_modules else _PUBLISHED
 
 

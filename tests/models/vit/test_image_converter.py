@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
+from models.errors import InputError
 from models.vit.image_converter import ImageConverter, ImageConverterConfig
 
 EXIF_ORIENTATION, ROTATED_90_CLOCKWISE = 0x0112, 6
@@ -113,3 +115,49 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     picture = Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16))
 
     assert torch.equal(converter_of()(picture), torch.full((8, 8, 3), 100.0))
+
+
+def test_a_grey_model_gets_one_channel() -> None:
+    config = ImageConverterConfig(image_size=(8, 8))
+
+    pixels = ImageConverter(config, num_channels=1)(Image.new("LA", (8, 8), (100, 255)))
+
+    assert torch.equal(pixels, torch.full((8, 8, 1), 100.0))
+
+
+def test_a_padded_picture_keeps_all_of_itself_between_black_bars() -> None:
+    config = ImageConverterConfig(
+        image_size=(6, 6), crop_to_aspect_ratio=False, pad_to_aspect_ratio=True
+    )
+
+    pixels = ImageConverter(config)(Image.new("RGB", (6, 2), "white"))
+
+    assert torch.equal(pixels[2:4], torch.full((2, 6, 3), 255.0))
+    assert not torch.cat((pixels[:2], pixels[4:])).any()
+
+
+def test_a_picture_that_padding_would_blow_up_is_refused() -> None:
+    config = ImageConverterConfig(
+        image_size=(8, 8), crop_to_aspect_ratio=False, pad_to_aspect_ratio=True
+    )
+
+    with pytest.raises(InputError, match=r"20000x1 has 399980000 pixels.*at most 67108864"):
+        ImageConverter(config)(Image.new("L", (20_000, 1)))
+
+
+def test_without_a_size_pictures_keep_theirs() -> None:
+    assert ImageConverter(ImageConverterConfig())(noise(5, 7)).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"crop_to_aspect_ratio": True, "pad_to_aspect_ratio": True}, "only one of"),
+        ({"interpolation": "lanczos3"}, "bilinear"),
+        ({"norm_mean": "grey"}, "valid number"),
+        ([], "dictionary"),
+    ],
+)
+def test_a_configuration_that_is_not_understood_is_refused(config: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ImageConverterConfig.model_validate(config)
