@@ -7,15 +7,11 @@ prompts or schedules.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from diffusers import AutoencoderKL
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from models.flux import latents
-from models.pictures import to_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +25,6 @@ class Start:
 
     pictures: Sequence[Image.Image]
     strength: float
-
-
-def to_pixels(pictures: Sequence[Image.Image], width: int, height: int) -> Tensor:
-    """Turn pictures into [B, 3, H, W] float32 in -1 … 1, squeezed or stretched to the size.
-
-    Resized with Lanczos' filter and without regard to the aspect ratio, as diffusers does; crop
-    before where that is not wanted.
-    """
-    resized = [
-        np.asarray(to_rgb(picture).resize((width, height), Image.Resampling.LANCZOS))
-        for picture in pictures
-    ]
-    levels = rearrange(torch.from_numpy(np.stack(resized)), "B H W C -> B C H W")
-    return levels.float() / 255.0 * 2.0 - 1.0
 
 
 def noisy_latents(

@@ -13,12 +13,11 @@ from typing import Self
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from models import handles
-from models.flux import image_to_image, latents, lora_files, painting, sampling
+from models.flux import image_to_image, latents, lora_files, painting, pixels, sampling
 from models.flux.autoencoder import load_autoencoder
 from models.flux.backbone import FluxBackbone
 from models.flux.image_to_image import Start
@@ -126,7 +125,7 @@ class TextToImage:
         )
         last = deque(steps, maxlen=1).pop()
         pictures = self.decode(last.patches, options.width, options.height)
-        return [_picture(pixels, seed) for pixels, seed in zip(pictures, image_seeds, strict=True)]
+        return list(map(pixels.to_picture, pictures, image_seeds))
 
     def load_lora(self, file: str | Path, name: str | None = None, scale: float = 1.0) -> None:
         """Paint with a LoRA file from now on, beside those loaded before; `name` None: its own.
@@ -210,10 +209,8 @@ class TextToImage:
         config = self.autoencoder.config
         normalised = latents.unpatchify(patches, width, height)
         unscaled = normalised / config.scaling_factor + config.shift_factor
-        pictures = self.autoencoder.decode(unscaled.to(self.autoencoder.dtype)).sample
-        levels = ((pictures.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        pixels: np.ndarray = rearrange(levels, "B C H W -> B H W C").cpu().numpy()
-        return pixels
+        decoded = self.autoencoder.decode(unscaled.to(self.autoencoder.dtype)).sample
+        return pixels.to_levels(decoded)
 
     def _first_latents(
         self, seeds: Sequence[int], width: int, height: int, start: Start | None, sigma: float
@@ -222,8 +219,8 @@ class TextToImage:
         if start is None:
             return latents.noise(seeds, width, height)
         _check_rows("start pictures", len(start.pictures), len(seeds))
-        pixels = image_to_image.to_pixels(start.pictures, width, height)
-        return image_to_image.noisy_latents(self.autoencoder, pixels, seeds, sigma)
+        start_pixels = pixels.to_pixels(start.pictures, width, height)
+        return image_to_image.noisy_latents(self.autoencoder, start_pixels, seeds, sigma)
 
     def _set_lora_scales(self, scales: Mapping[str, float]) -> None:
         for name, scale in scales.items():
@@ -253,9 +250,3 @@ class TextToImage:
 def _check_rows(name: str, num_rows: int, num_images: int) -> None:
     if not num_rows or num_images % num_rows:
         raise ValueError(f"{num_rows} {name} do not go with {num_images} seeds")
-
-
-def _picture(pixels: np.ndarray, seed: int) -> Image.Image:
-    picture = Image.fromarray(pixels)
-    picture.info["seed"] = seed
-    return picture
