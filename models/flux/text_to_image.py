@@ -69,19 +69,19 @@ class TextToImage:
     ) -> Self:
         """Load a Flux directory of diffusers, or one with the original transformer file.
 
-        The text encoders and tokenizers lie as in diffusers' layout in both. `dtype` None keeps
-        the dtype of the files.
+        Tokenizers lie as in diffusers' layout in both; text encoders may be single files or parts
+        of an all-in-one file. `dtype` None keeps the dtype of the files, and means bfloat16 where
+        that is float8.
 
         Raises PresetFileError for a missing or malformed file, WeightsError for weights that do
         not fit.
         """
+        # smallest first: what is missing is said before 24 GB are read
+        autoencoder = load_autoencoder(directory, device, dtype)
+        text_encoders = TextEncoders.from_directory(directory, device, dtype)
         backbone = load_backbone(directory, device, dtype)
-        return cls(
-            backbone,
-            TextEncoders.from_directory(directory, device, dtype),
-            load_autoencoder(directory, device, dtype),
-            load_schedule(directory, backbone.guidance_embed),
-        )
+        schedule = load_schedule(directory, backbone.guidance_embed)
+        return cls(backbone, text_encoders, autoencoder, schedule)
 
     @property
     def has_guidance(self) -> bool:

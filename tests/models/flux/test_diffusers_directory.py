@@ -157,3 +157,12 @@ def test_a_directory_without_text_encoders_says_what_is_missing(
 
     with pytest.raises(PresetFileError, match=r"text_encoder_2 is missing, and so is .* t5xxl"):
         TextToImage.from_directory(directory)
+
+
+def test_a_transformer_file_alone_is_no_pipeline(
+    original_layout: tuple[FluxPipeline, Path],
+) -> None:
+    (file,) = original_layout[1].glob("flux1-*.safetensors")
+
+    with pytest.raises(PresetFileError, match=r"flux1-\w+\.safetensors has no autoencoder"):
+        load_pipeline(file)
