@@ -35,7 +35,8 @@ WEIGHTS_STEM = "model"
 CLIP_HEAD_WIDTH = 64  # of all of OpenAI's text encoders
 INNER_CLIP = "text_model."  # transformers' files have it, its modules since 5 no longer
 # CLIP's projection and temperature; positions that older versions of transformers stored
-CLIP_IGNORED = ("text_projection.weight", "logit_scale", f"{INNER_CLIP}embeddings.position_ids")
+_POSITIONS = "embeddings.position_ids"
+CLIP_IGNORED = ("text_projection.weight", "logit_scale", _POSITIONS, f"{INNER_CLIP}{_POSITIONS}")
 T5_SHARED, T5_TIED = "shared.weight", "encoder.embed_tokens.weight"  # one tensor, two names
 T5_IGNORED = (T5_TIED,)
 
@@ -130,6 +131,11 @@ def _read_config(kind: type[PreTrainedConfig], folder: Path) -> PreTrainedConfig
 
 def _clip_config(stored: StoredShapes, eos_token_id: int) -> CLIPTextConfig:
     vocabulary_size, width = stored.of(f"{INNER_CLIP}embeddings.token_embedding.weight", 2)
+    if width % CLIP_HEAD_WIDTH:
+        raise PresetFileError(
+            f"{stored.where} holds a CLIP encoder of width {width}; "
+            f"without a configuration, multiples of {CLIP_HEAD_WIDTH} are allowed"
+        )
     layers = f"{INNER_CLIP}encoder.layers"
     return CLIPTextConfig(
         vocab_size=vocabulary_size,
@@ -167,7 +173,7 @@ def _t5_config(stored: StoredShapes) -> T5Config:
 
 def _build(encoder: type[Encoder], config: PreTrainedConfig) -> Encoder:
     with on_meta_device():
-        return encoder(config).eval()
+        return encoder(config).eval().requires_grad_(False)
 
 
 def _fill(

@@ -178,6 +178,16 @@ def test_what_does_not_fit_is_named(
         load_t5(tmp_path, "cpu", None)
 
 
+def test_a_width_that_tells_no_number_of_heads_is_refused(
+    tmp_path: Path, clip: CLIPTextModel
+) -> None:
+    name = "text_model.embeddings.token_embedding.weight"
+    write(tmp_path / "clip_l.safetensors", stored_clip(clip) | {name: torch.ones(91, 100)})
+
+    with pytest.raises(PresetFileError, match="width 100; without a configuration, multiples of"):
+        load_clip(tmp_path, EOS, "cpu", None)
+
+
 def test_several_files_of_one_encoder_are_refused(tmp_path: Path, t5: T5EncoderModel) -> None:
     for name in ("t5xxl_fp16", "t5xxl_fp8_e4m3fn"):
         write(tmp_path / f"{name}.safetensors", stored_t5(t5))
