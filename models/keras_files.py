@@ -91,17 +91,21 @@ class KerasFiles:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(stored.dataset.shape) for name, stored in self._stored.items()}
 
-    def read(self, name: str) -> Tensor:
+    def dtype(self, name: str) -> torch.dtype:
+        return _dtype(self._stored[name])
+
+    def read(self, name: str, out: Tensor | None = None) -> Tensor:
         stored = self._stored[name]
         dtype = _dtype(stored)
         offset = stored.dataset.id.get_offset()
         if offset is not None:
-            return read_tensor(stored.file, offset, dtype, stored.dataset.shape)
+            return read_tensor(stored.file, offset, dtype, stored.dataset.shape, out)
         with _reading(stored.path):  # compressed or in chunks: Keras writes neither
             values = np.empty(stored.dataset.shape, stored.dataset.dtype)
             if values.size:
                 stored.dataset.read_direct(values)
-            return torch.from_numpy(values.view(np.uint8)).view(dtype).reshape(values.shape)
+            read = torch.from_numpy(values.view(np.uint8)).view(dtype).reshape(values.shape)
+        return read if out is None else out.copy_(read)
 
     def __enter__(self) -> Self:
         return self

@@ -130,7 +130,7 @@ def _recipe(backbone: nn.Module, layer: KerasLayer, index: int, form: Form) -> R
     linear = backbone.get_submodule(layer.module)
     assert isinstance(linear, FoldingLinear), f"{layer.module} does not fold: this is a bug"
     affines = (stored_name(path, which) for path in layer.norms for which in _GAMMA_AND_BETA)
-    return Recipe((stored, *affines), _folding(linear, form, is_bias=index == _BIAS))
+    return Recipe((stored, *affines), _folding(linear, form, is_bias=index == _BIAS), computes=True)
 
 
 def _folding(linear: FoldingLinear, form: Form, is_bias: bool) -> Callable[..., Tensor]:

@@ -108,13 +108,12 @@ class SafetensorsFiles:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: place.shape for name, place in self._places.items()}
 
-    @property
-    def dtypes(self) -> dict[str, torch.dtype]:
-        return {name: place.dtype for name, place in self._places.items()}
+    def dtype(self, name: str) -> torch.dtype:
+        return self._places[name].dtype
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, out: Tensor | None = None) -> Tensor:
         place = self._places[name]
-        return read_tensor(place.file, place.offset, place.dtype, place.shape)
+        return read_tensor(place.file, place.offset, place.dtype, place.shape, out)
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ Files are read, not mapped: what runs does not change when somebody changes the 
 about what the weights mean.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from models.errors import PresetFileError, WeightsError
 
 MAX_NAMES_IN_MESSAGE = 5
+CONVERTED_AT_ONCE = 2**20  # numbers: 4 MB of float32 stay in the processor's cache
 
 
 class Weights(Protocol):
@@ -35,10 +35,14 @@ class Weights(Protocol):
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Give the shape of every stored tensor."""
 
-    def read(self, name: str) -> Tensor:
-        """Read one tensor to the CPU, in the file's dtype, into memory of its own.
+    def dtype(self, name: str) -> torch.dtype:
+        """Say in which dtype `read` gives a tensor."""
 
-        Raises PresetFileError where the file ends too early.
+    def read(self, name: str, out: Tensor | None = None) -> Tensor:
+        """Read one tensor to the CPU, into memory of its own, or into `out` and `out`'s dtype.
+
+        `out` is contiguous and of the tensor's shape. Raises PresetFileError where the file ends
+        too early.
         """
 
     def __enter__(self) -> Self: ...
@@ -51,20 +55,33 @@ class Weights(Protocol):
     ) -> None: ...
 
 
-def _as_stored(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How one of our tensors is made of stored ones.
 
-    `make` gets the stored tensors in the order of `names`. It runs on the meta device first, which
-    tells the shape it makes.
+    `make` gets the stored tensors in the order of `names`; None puts them one below the other,
+    along the first axis, which takes no memory beside the result. It runs on the meta device first,
+    which tells the shape it makes. A recipe that `computes`, and does not only rearrange, gets
+    the stored dtype; the others get what the result shall have.
     """
 
     names: tuple[str, ...]
-    make: Callable[..., Tensor] = _as_stored
+    make: Callable[..., Tensor] | None = None
+    computes: bool = False
+
+    def join(self, *parts: Tensor) -> Tensor:
+        """Make our tensor of the stored ones."""
+        if self.make is not None:
+            return self.make(*parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def shape(self, stored: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Tell the shape of what stored tensors of these shapes make.
+
+        Raises RuntimeError or ValueError for parts that do not go together.
+        """
+        parts = (torch.empty(stored[name], device="meta") for name in self.names)
+        return tuple(self.join(*parts).shape)
 
 
 def identity_recipes(module: nn.Module) -> dict[str, Recipe]:
@@ -120,18 +137,38 @@ def fill(
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     assert wanted.keys() == recipes.keys(), "every tensor needs one recipe: this is a bug"
     _check_fit(wanted, weights, recipes, is_ignored)
-    state = {
-        name: _place(recipe.make(*map(weights.read, recipe.names)), device, dtype)
-        for name, recipe in recipes.items()
-    }
+    shapes = weights.shapes
+    state = {}
+    for name, recipe in recipes.items():
+        made = _make(recipe, weights, shapes, dtype)
+        placed = made.to(device, dtype if made.is_floating_point() else None)
+        # A transposed view costs a matrix product nothing on the CPU, and a copy would cost
+        # loading half of its speed; a GPU turns it round at once.
+        state[name] = placed if placed.device.type == "cpu" else placed.contiguous()
     module.load_state_dict(state, assign=True)
 
 
-def _place(tensor: Tensor, device: str | torch.device, dtype: torch.dtype | None) -> Tensor:
-    placed = tensor.to(device, dtype if tensor.is_floating_point() else None)
-    # A transposed view costs a matrix product nothing on the CPU, and a copy would cost loading
-    # half of its speed; a GPU turns it round at once.
-    return placed if placed.device.type == "cpu" else placed.contiguous()
+def _make(
+    recipe: Recipe,
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Read what a recipe needs and make its tensor, on the CPU."""
+
+    def empty(shape: Sequence[int]) -> Tensor:
+        stored = weights.dtype(recipe.names[0])
+        target = stored if dtype is None or not stored.is_floating_point else dtype
+        return torch.empty(tuple(shape), dtype=target, device="cpu")
+
+    if recipe.make is not None or len(recipe.names) == 1:
+        outs = [None if recipe.computes else empty(shapes[name]) for name in recipe.names]
+        return recipe.join(*map(weights.read, recipe.names, outs))
+    whole = empty(recipe.shape(shapes))
+    parts = whole.split([shapes[name][0] for name in recipe.names])
+    for name, part in zip(recipe.names, parts, strict=True):
+        weights.read(name, part)
+    return whole
 
 
 def _check_fit(
@@ -162,10 +199,9 @@ def _check_fit(
 def _shape_fault(
     wanted: tuple[int, ...], recipe: Recipe, stored: Mapping[str, tuple[int, ...]]
 ) -> str | None:
-    parts = [torch.empty(stored[name], device="meta") for name in recipe.names]
-    got = " and ".join(str(list(part.shape)) for part in parts)
+    got = " and ".join(str(list(stored[name])) for name in recipe.names)
     try:
-        made = tuple(recipe.make(*parts).shape)
+        made = recipe.shape(stored)
     except (RuntimeError, ValueError):  # parts that do not even go together
         made = None
     return None if made == wanted else f"{', '.join(recipe.names)} is {got}, for {list(wanted)}"
@@ -178,18 +214,32 @@ def some(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def read_tensor(file: FileIO, offset: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-    """Read a tensor that lies in one piece at `offset` bytes, into memory of its own.
+def read_tensor(
+    file: FileIO, offset: int, dtype: torch.dtype, shape: Sequence[int], out: Tensor | None = None
+) -> Tensor:
+    """Read a tensor that lies in one piece at `offset` bytes, as `Weights.read` does.
 
     Raises PresetFileError where the file ends too early.
     """
-    num_bytes = math.prod(shape) * dtype.itemsize
-    content = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
-    unread = content.numpy().data
+    read = torch.empty(tuple(shape), dtype=dtype, device="cpu") if out is None else out
+    flat = read.view(-1)
     file.seek(offset)
+    if read.dtype == dtype:
+        _read_bytes(file, flat)
+        return read
+    scratch = torch.empty(min(len(flat), CONVERTED_AT_ONCE), dtype=dtype, device="cpu")
+    for part in flat.split(CONVERTED_AT_ONCE):
+        converted = scratch[: len(part)]
+        _read_bytes(file, converted)
+        part.copy_(converted)
+    return read
+
+
+def _read_bytes(file: FileIO, flat: Tensor) -> None:
+    """Fill a flat tensor with the next bytes of the file."""
+    unread = flat.view(torch.uint8).numpy().data
     while unread:
         count = file.readinto(unread)
         if not count:
             raise PresetFileError(f"{file.name!s} is cut short: {len(unread)} bytes are missing")
         unread = unread[count:]
-    return content.view(dtype).reshape(tuple(shape))

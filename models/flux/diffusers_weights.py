@@ -85,11 +85,7 @@ def recipes(backbone: nn.Module) -> dict[str, Recipe]:
 def _recipe(each: Source) -> Recipe:
     if each.is_swapped:
         return Recipe(each.names, _swap_halves)
-    return Recipe(each.names) if len(each.names) == 1 else Recipe(each.names, _stack)
-
-
-def _stack(*parts: Tensor) -> Tensor:
-    return torch.cat(parts)
+    return Recipe(each.names)
 
 
 def to_diffusers(ours: Mapping[str, Tensor], hidden_size: int) -> dict[str, Tensor]:

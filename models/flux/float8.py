@@ -61,27 +61,38 @@ class Float8Files(SafetensorsFiles):
         """Give the shape of every tensor but those that only say how another is stored."""
         return {name: shape for name, shape in super().shapes.items() if name not in self._hidden}
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Say float32 for what is scaled, bfloat16 for plain float8."""
+        companions, stored = self._companions.get(name), super().dtype(name)
+        if companions is not None and companions.scale is not None:
+            return torch.float32
+        return torch.bfloat16 if stored in FLOAT8 else stored
+
     @property
     def pipeline_dtype(self) -> torch.dtype | None:
         """The one dtype to compute in: bfloat16 where there is float8; None: as stored."""
-        return torch.bfloat16 if set(FLOAT8) & set(self.dtypes.values()) else None
+        has_float8 = any(place.dtype in FLOAT8 for place in self._places.values())
+        return torch.bfloat16 if has_float8 else None
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, out: Tensor | None = None) -> Tensor:
         """Read one tensor to the CPU: float32 where it is scaled, bfloat16 for plain float8.
 
         bfloat16 holds all values of both float8 dtypes. Raises PresetFileError where the file ends
         too early, and for a format other than float8.
         """
-        tensor = super().read(name)
         companions = self._companions.get(name)
         if companions is not None and companions.format is not None:
             self._check_format(name, companions.format)
         if companions is None or companions.scale is None:
-            return tensor.bfloat16() if tensor.dtype in FLOAT8 else tensor
+            shape, dtype = self._places[name].shape, self.dtype(name)
+            target = torch.empty(shape, dtype=dtype, device="cpu") if out is None else out
+            return super().read(name, target)
         scale = super().read(companions.scale).float().flatten()
+        tensor = super().read(name).float()
         if len(scale) > 1:  # one per row
             scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
-        return tensor.float().mul_(scale)
+        tensor.mul_(scale)
+        return tensor if out is None else out.copy_(tensor)
 
     def _check_scale(self, name: str, scale: str) -> None:
         stored = super().shapes

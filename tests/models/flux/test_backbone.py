@@ -29,7 +29,7 @@ def backbone_of(oracle: FluxTransformer2DModel) -> FluxBackbone:
     )
     theirs = oracle.state_dict()
     made = {
-        name: recipe.make(*(theirs[each] for each in recipe.names))
+        name: recipe.join(*(theirs[each] for each in recipe.names))
         for name, recipe in recipes(backbone).items()
     }
     backbone.load_state_dict(made)
