@@ -101,4 +101,5 @@ def to_diffusers(ours: Mapping[str, Tensor], hidden_size: int) -> dict[str, Tens
 
 
 def _swap_halves(tensor: Tensor) -> Tensor:
-    return torch.cat(list(reversed(tensor.chunk(2))))
+    """Exchange the halves; on the meta device there is nothing to exchange but the shape."""
+    return tensor if tensor.is_meta else torch.cat(list(reversed(tensor.chunk(2))))
