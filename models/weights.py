@@ -1,12 +1,14 @@
 """Tensors on disk, and giving every parameter of a module its own.
 
 A `Recipe` says which stored tensors make one of ours; `fill` checks all of them before it reads
-any, then reads, makes and places one at a time, so that the peak is hardly more than the weights.
+any, then reads, makes and places a few at a time, so that the peak is hardly more than the weights.
 Files are read, not mapped: what runs does not change when somebody changes the file. Knows nothing
 about what the weights mean.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -21,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from models.errors import PresetFileError, WeightsError
 
 MAX_NAMES_IN_MESSAGE = 5
+NUM_READERS = 4  # a file system gives several readers more than one, and memory is slow to clear
 CONVERTED_AT_ONCE = 2**20  # numbers: 4 MB of float32 stay in the processor's cache
 
 
@@ -62,8 +65,8 @@ class Recipe:
     `make` gets the stored tensors in the order of `names`; None puts them one below the other,
     along the first axis, which takes no memory beside the result. It runs on the meta device first,
     which tells the shape it makes. There it should only turn or flatten: to add, join or flip,
-    torch 2.13 imports its compiler first, 1.4 s. A recipe that `computes`, and does not only rearrange, gets
-    the stored dtype; the others get what the result shall have.
+    torch 2.13 imports its compiler first, 1.4 s. A recipe that `computes`, and does not only
+    rearrange, gets the stored dtype; the others get what the result shall have.
     """
 
     names: tuple[str, ...]
@@ -144,13 +147,16 @@ def fill(
     assert wanted.keys() == recipes.keys(), "every tensor needs one recipe: this is a bug"
     _check_fit(wanted, weights, recipes, is_ignored)
     shapes = weights.shapes
-    state = {}
-    for name, recipe in recipes.items():
+
+    def make(recipe: Recipe) -> Tensor:
         made = _make(recipe, weights, shapes, dtype)
         placed = made.to(device, dtype if made.is_floating_point() else None)
         # A transposed view costs a matrix product nothing on the CPU, and a copy would cost
         # loading half of its speed; a GPU turns it round at once.
-        state[name] = placed if placed.device.type == "cpu" else placed.contiguous()
+        return placed if placed.device.type == "cpu" else placed.contiguous()
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        state = dict(zip(recipes, readers.map(make, recipes.values()), strict=True))
     module.load_state_dict(state, assign=True)
 
 
@@ -229,23 +235,23 @@ def read_tensor(
     """
     read = torch.empty(tuple(shape), dtype=dtype, device="cpu") if out is None else out
     flat = read.view(-1)
-    file.seek(offset)
     if read.dtype == dtype:
-        _read_bytes(file, flat)
+        _read_bytes(file, offset, flat)
         return read
     scratch = torch.empty(min(len(flat), CONVERTED_AT_ONCE), dtype=dtype, device="cpu")
-    for part in flat.split(CONVERTED_AT_ONCE):
+    for start in range(0, len(flat), CONVERTED_AT_ONCE):
+        part = flat[start : start + CONVERTED_AT_ONCE]
         converted = scratch[: len(part)]
-        _read_bytes(file, converted)
+        _read_bytes(file, offset + start * dtype.itemsize, converted)
         part.copy_(converted)
     return read
 
 
-def _read_bytes(file: FileIO, flat: Tensor) -> None:
-    """Fill a flat tensor with the next bytes of the file."""
+def _read_bytes(file: FileIO, offset: int, flat: Tensor) -> None:
+    """Fill a flat tensor with the bytes from `offset` on; threads may share the file."""
     unread = flat.view(torch.uint8).numpy().data
     while unread:
-        count = file.readinto(unread)
+        count = os.preadv(file.fileno(), [unread], offset)
         if not count:
             raise PresetFileError(f"{file.name!s} is cut short: {len(unread)} bytes are missing")
-        unread = unread[count:]
+        unread, offset = unread[count:], offset + count
