@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 import models
-from models import keras_weights, lora, preset_files
+from models import lora, preset_files
 from models.adapters import merged_state
 from models.errors import PresetError
 from models.formats import read_stored
 from models.handles import Part, fetch
-from models.keras_writing import GIB
+from models.keras import weights as keras_weights
+from models.keras.writing import GIB
 from models.presets import PRESETS, Preset
 from models.safetensors_files import save_shards
 from models.weights import fill, on_meta_device

@@ -77,7 +77,7 @@ def _read_keras(directory: Path) -> StoredBackbone:
     class_name = stored.registered_name.rpartition(">")[2]
     # H5 first: where KerasHub saved over a preset of ours, its file is the newer.
     if any((directory / name).is_file() for name in preset_files.KERAS_WEIGHTS_FILES):
-        from models import keras_weights
+        from models.keras import weights as keras_weights
 
         return StoredBackbone(
             class_name,

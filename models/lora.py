@@ -1,6 +1,6 @@
 """KerasHub's LoRA on our backbones: enabling, saving and loading it.
 
-A file names a layer by its position among KerasHub's layers with weights (`keras_layers`), so its
+A file names a layer by its position among KerasHub's layers with weights (`keras.layers`), so its
 adapters land where KerasHub's would. Where KerasHub is silent (targets or entries that match no
 layer), this raises. Knows nothing about the Flux LoRA files of other programs. Source:
 keras_hub/src/models/backbone.py (keras-hub 0.32.0) and keras/src/layers (3.15.1).
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from models import lora_file
 from models.adapters import Adaptable, Adapter, Embedding, adaptable_layers, adapters_of
 from models.errors import WeightsError
-from models.keras_layers import Form, KerasLayer, keras_layers
-from models.lora_file import LoraFile, Pair
+from models.keras import lora_file
+from models.keras.layers import Form, KerasLayer, keras_layers
+from models.keras.lora_file import LoraFile, Pair
 from models.weights import some
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from models.flux.backbone import FluxBackbone
-from models.keras_fold import Fold, FoldingLinear
-from models.keras_layers import KerasLayer, KerasVariable, Node, counted, dense, flatten
+from models.keras.fold import Fold, FoldingLinear
+from models.keras.layers import KerasLayer, KerasVariable, Node, counted, dense, flatten
 
 SCALE = "scale"  # our parameter of an RMS norm
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.adapters import Linear
 from models.flux.embeddings import Rotation, rotate
-from models.keras_fold import FoldingLinear
+from models.keras.fold import FoldingLinear
 from models.layers import attend
 
 NORM_EPSILON = 1e-6

@@ -16,7 +16,7 @@ from models.flux.backbone import FluxBackbone
 from models.flux.lora_alphas import PEFT_WEIGHTS_FILE, StatedAlphas, read_stated_alphas
 from models.flux.lora_entries import Entry, place
 from models.flux.lora_keys import clip_rows, transformer_rows
-from models.keras_fold import FoldingLinear
+from models.keras.fold import FoldingLinear
 from models.safetensors_files import SafetensorsFiles
 from models.weights import Weights
 

@@ -5,7 +5,7 @@ Source: keras_hub/src/models/f_net/f_net_backbone.py and layers/modeling/f_net_e
 """
 
 from models.fnet.backbone import FNetBackbone
-from models.keras_layers import (
+from models.keras.layers import (
     KerasLayer,
     Node,
     counted,

@@ -14,9 +14,9 @@ from torch import nn
 from models import preset_files
 from models.errors import PresetFileError
 from models.fnet.backbone import FNetBackbone
-from models.keras_files import KerasFiles
-from models.keras_layers import DenseKernel
-from models.keras_weights import is_not_a_weight
+from models.keras.files import KerasFiles
+from models.keras.layers import DenseKernel
+from models.keras.weights import is_not_a_weight
 from models.weights import Recipe, Weights, fill
 
 KERAS_WEIGHTS_FILE = "task.weights.h5"

@@ -10,8 +10,8 @@ import torch
 
 from models import preset_files
 from models.backbone import WeightsFormat
-from models.keras_layers import DenseKernel
-from models.keras_writing import StoredLayer, write_whole
+from models.keras.layers import DenseKernel
+from models.keras.writing import StoredLayer, write_whole
 from models.preset_files import KerasObject
 from models.safetensors_files import save_safetensors
 from models.vit.classification_head import ClassificationHead

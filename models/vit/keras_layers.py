@@ -3,7 +3,7 @@
 Source: keras_hub/src/models/vit/vit_backbone.py and vit_layers.py (keras-hub 0.32.0).
 """
 
-from models.keras_layers import (
+from models.keras.layers import (
     AsIs,
     ConvKernel,
     Form,

@@ -14,9 +14,9 @@ from torch import nn
 
 from models import preset_files, transformers_files
 from models.errors import PresetFileError
-from models.keras_files import KerasFiles
-from models.keras_layers import DenseKernel, counted
-from models.keras_weights import is_not_a_weight
+from models.keras.files import KerasFiles
+from models.keras.layers import DenseKernel, counted
+from models.keras.weights import is_not_a_weight
 from models.safetensors_files import SafetensorsFiles
 from models.vit import transformers_format
 from models.vit.classification_head import TaskConfig

@@ -9,10 +9,11 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 
-from models import Backbone, lora_file
+from models import Backbone
 from models.flux.backbone import FluxBackbone
 from models.flux.lora_files import attach, set_scale
-from models.keras_layers import keras_layers
+from models.keras import lora_file
+from models.keras.layers import keras_layers
 from tests.models.flux.conftest import tiny_transformer
 from tests.models.flux.lora_oracle import TOLERANCE, assert_equal, attach_to_oracle, predict, write
 from tests.models.flux.lora_styles import (

@@ -4,7 +4,7 @@
     KERAS_BACKEND=torch python -m tests.models.keras.record_lora
 
 KerasHub computes with the adapters of embeddings but cannot save them, so their file is written
-here, as `models.lora_file` describes it. Knows nothing about our models.
+here, as `models.keras.lora_file` describes it. Knows nothing about our models.
 """
 
 import json

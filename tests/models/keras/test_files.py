@@ -12,7 +12,7 @@ import torch
 
 from models import Backbone
 from models.errors import PresetFileError, WeightsError
-from models.keras_files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
+from models.keras.files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
 from tests.models.keras.recorded import CASES
 
 Edit = Callable[[h5py.File], None]

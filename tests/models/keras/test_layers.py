@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 import models
 from models.backbone import Backbone
-from models.keras_layers import keras_layers
+from models.keras.layers import keras_layers
 
 Shape = tuple[int, ...]
 

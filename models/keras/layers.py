@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from models.keras_fold import Fold
+from models.keras.fold import Fold
 
 
 class Form(Protocol):

@@ -13,7 +13,7 @@ import h5py
 import torch
 from torch import Tensor
 
-from models.keras_files import BFLOAT16, DTYPE_ATTRIBUTE, INDEX_FILE, WEIGHTS_FILE
+from models.keras.files import BFLOAT16, DTYPE_ATTRIBUTE, INDEX_FILE, WEIGHTS_FILE
 from models.preset_files import replacing, write_json
 
 GIB = 2**30  # KerasHub's GB

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.keras_fold import Fold
+from models.keras.fold import Fold
 
 WIDTH, IN_WIDTH = 5, 7
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Backbone, FluxBackbone, keras_weights
-from models.keras_files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
-from models.keras_writing import GIB
+from models import Backbone, FluxBackbone
+from models.keras import weights as keras_weights
+from models.keras.files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
+from models.keras.writing import GIB
 from models.preset_files import CONFIG_FILE, METADATA_FILE
 from models.safetensors_files import save_safetensors
 from tests.models.keras.recorded import CASES, Run, presets, runs

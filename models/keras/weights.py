@@ -1,7 +1,7 @@
 """KerasHub's weights of our backbones: reading them as our parameters, and writing them.
 
-Joins what a family says of KerasHub's layers (`keras_layers`) to what lies in files
-(`keras_files`). Norms that ours lack are folded into their modulation (`keras_fold`), which
+Joins what a family says of KerasHub's layers (`layers`) to what lies in files
+(`files`). Norms that ours lack are folded into their modulation (`fold`), which
 remembers them. Source: keras_hub/src/utils/preset_utils.py (keras-hub 0.32.0).
 """
 
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from models import preset_files
 from models.adapters import merged_state
-from models.keras_files import KerasFiles
-from models.keras_fold import Fold, FoldingLinear
-from models.keras_layers import Form, KerasLayer, keras_layers, stored_name
-from models.keras_writing import GIB, StoredLayer, write_shards, write_whole
+from models.keras.files import KerasFiles
+from models.keras.fold import Fold, FoldingLinear
+from models.keras.layers import Form, KerasLayer, keras_layers, stored_name
+from models.keras.writing import GIB, StoredLayer, write_shards, write_whole
 from models.weights import Recipe
 
 if TYPE_CHECKING:
