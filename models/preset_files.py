@@ -1,34 +1,32 @@
-"""Read and write the files of a preset directory.
+"""The files of a preset directory: what they are called, and their JSON. Free of torch.
 
-JSON in KerasHub's form (keras_hub/src/utils/preset_utils.py, keras-hub 0.32.0), weights as
-safetensors named by our modules. Every file is written under another name first and then renamed,
-so that a reader sees the old file or the new one. Knows nothing about what the weights mean.
+KerasHub's form (keras_hub/src/utils/preset_utils.py, keras-hub 0.32.0). Every file is written under
+another name first and then renamed, so that a reader sees the old file or the new one. Knows
+nothing about weights.
 """
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError
 
-from models.errors import PresetFileError, UnknownPresetError, WeightsError
-from models.presets import PRESETS
+from models.errors import PresetFileError
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
-WEIGHTS_STEM = "model"
-KERAS_WEIGHTS_FILES = ("model.weights.h5", "model.weights.json")  # whole, or the index of shards
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_STEM = "model"  # of safetensors
+KERAS_WEIGHTS_FILE = "model.weights.h5"
+KERAS_INDEX_FILE = "model.weights.json"  # of shards
+KERAS_WEIGHTS_FILES = (KERAS_WEIGHTS_FILE, KERAS_INDEX_FILE)
 TASK_FILE = "task.json"
-TASK_WEIGHTS_FILE = "task.safetensors"  # of the head: what the task has beside the backbone
+# Of the head: what the task has beside the backbone
+TASK_WEIGHTS_FILE = "task.safetensors"
+KERAS_TASK_WEIGHTS_FILE = "task.weights.h5"
 PREPROCESSOR_FILE = "preprocessor.json"
 IMAGE_CONVERTER_FILE = "image_converter.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -37,9 +35,6 @@ LABELS_FILE = "labels.json"  # class names in order of class id; KerasHub has no
 
 ORIGINAL_FLUX_FILES = "flux1-*.safetensors"  # as black-forest-labs name them
 DIFFUSERS_INDEX_FILE = "model_index.json"  # what makes a directory one of diffusers' layout
-
-MAX_NAMES_IN_MESSAGE = 5
-READABLE_BY_ALL = 0o644
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -53,22 +48,6 @@ class KerasObject(BaseModel):
     class_name: str
     config: dict[str, object]
     registered_name: str
-
-
-def find_directory(preset: str | Path) -> Path:
-    """Give the directory of a built-in name, which comes first, or of a path.
-
-    Raises UnknownPresetError for neither.
-    """
-    if isinstance(preset, str) and preset in PRESETS:
-        return Path(PRESETS[preset].handle)
-    directory = Path(preset)
-    if not directory.is_dir():
-        allowed = ", ".join(sorted(PRESETS))
-        raise UnknownPresetError(
-            f"preset {str(preset)!r} is not one of {allowed}, and no directory has this path"
-        )
-    return directory
 
 
 def is_diffusers_directory(directory: Path) -> bool:
@@ -128,11 +107,6 @@ def write_object(directory: Path, name: str, keras_object: KerasObject) -> None:
     write_json(directory, name, keras_object.model_dump())
 
 
-def write_metadata(directory: Path, num_parameters: int) -> None:
-    now = datetime.now(UTC).strftime("%Y-%m-%d@%H:%M:%S")
-    write_json(directory, METADATA_FILE, {"parameter_count": num_parameters, "date_saved": now})
-
-
 def write_json(directory: Path, name: str, value: object) -> None:
     """Write JSON as KerasHub does: indent 4, no newline at the end."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -148,57 +122,6 @@ def dtype_policy(name: str) -> dict[str, object]:
         "config": {"name": name},
         "registered_name": None,
     }
-
-
-def save_weights(module: nn.Module, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()
-    }
-    with replacing(file) as written:
-        save_file(state, written)
-        written.chmod(READABLE_BY_ALL)  # safetensors makes it the owner's alone
-
-
-def load_weights(module: nn.Module, file: Path, dtype: torch.dtype) -> None:
-    """Give every parameter of a module on the meta device its tensor from the file.
-
-    Raises PresetFileError for a missing or unreadable file, WeightsError for tensors that are
-    missing, left over or of the wrong shape; then the module is unchanged.
-    """
-    if not file.is_file():
-        raise PresetFileError(f"{file} is missing")
-    wanted = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    try:
-        with safe_open(file, framework="pt") as weights:
-            stored = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-            _check_fit(wanted, stored, file)
-            state = {name: weights.get_tensor(name).to(dtype) for name in wanted}
-    except SafetensorError as error:
-        raise PresetFileError(f"{file} is not a safetensors file: {error}") from error
-    module.load_state_dict(state, assign=True)
-
-
-def _check_fit(wanted: dict[str, list[int]], stored: dict[str, list[int]], file: Path) -> None:
-    wrong = [
-        f"{name} is {stored[name]}, not {wanted[name]}"
-        for name in wanted.keys() & stored.keys()
-        if stored[name] != wanted[name]
-    ]
-    faults = (
-        ("missing", sorted(wanted.keys() - stored.keys())),
-        ("left over", sorted(stored.keys() - wanted.keys())),
-        ("of a wrong shape", sorted(wrong)),
-    )
-    said = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults if names)
-    if said:
-        raise WeightsError(f"{file}: {said}")
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MAX_NAMES_IN_MESSAGE
-    shown = ", ".join(names[:MAX_NAMES_IN_MESSAGE])
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _parse(value: object, model: type[Config], file: Path) -> Config:

@@ -12,17 +12,20 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from models.errors import PickleError, PresetFileError
+from models.preset_files import (
+    CONFIG_FILE,
+    DIFFUSERS_INDEX_FILE,
+    KERAS_TASK_WEIGHTS_FILE,
+    ORIGINAL_FLUX_FILES,
+    TASK_WEIGHTS_FILE,
+)
 
-CONFIG_FILE = "config.json"
-DIFFUSERS_INDEX_FILE = "model_index.json"
-ORIGINAL_FLUX_FILES = "flux1-*.safetensors"
 # What else an original pipeline has, if not in diffusers' folders: autoencoder, CLIP, T5.
 ORIGINAL_PARTS = {
     "vae/": "ae.safetensors",
     "text_encoder/": "clip_l*.safetensors",
     "text_encoder_2/": "t5xxl*.safetensors",
 }
-TASK_WEIGHTS_FILES = ("task.safetensors", "task.weights.h5")
 ASSETS = "assets/"
 
 # Folders of a diffusers Flux repository, with the stem of their weights; None: they have none.
@@ -103,7 +106,7 @@ def _of_one_folder(held: frozenset[str], part: Part, where: str) -> tuple[str, .
     if part is Part.BACKBONE:
         return (CONFIG_FILE, *weights)
     assets = sorted(name for name in held if name.startswith(ASSETS) and _is_small(name))
-    heads = [name for name in TASK_WEIGHTS_FILES if name in held]
+    heads = [name for name in (TASK_WEIGHTS_FILE, KERAS_TASK_WEIGHTS_FILE) if name in held]
     return (*_small_files(held, ""), *assets, *heads, *weights)
 
 

@@ -19,8 +19,6 @@ from models.keras.layers import DenseKernel
 from models.keras.weights import is_not_a_weight
 from models.weights import Recipe, Weights, fill
 
-KERAS_WEIGHTS_FILE = "task.weights.h5"
-
 Head = TypeVar("Head", bound=nn.Module)
 
 
@@ -48,7 +46,7 @@ def load_head(build: Callable[[], Head], stored: StoredHead, backbone: FNetBackb
 
 def keras_head(directory: Path, recipes: Mapping[str, Recipe]) -> StoredHead:
     """Find a head in the weights of a KerasHub task."""
-    file = directory / KERAS_WEIGHTS_FILE
+    file = directory / preset_files.KERAS_TASK_WEIGHTS_FILE
     return StoredHead(lambda: KerasFiles(file, {file: None}), recipes, is_not_a_weight)
 
 

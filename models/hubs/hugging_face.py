@@ -33,7 +33,8 @@ from models.errors import (
     PresetError,
     UnknownPresetError,
 )
-from models.preset_parts import CONFIG_FILE, DIFFUSERS_INDEX_FILE, Part, choose_files
+from models.preset_files import CONFIG_FILE, DIFFUSERS_INDEX_FILE
+from models.preset_parts import Part, choose_files
 
 ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>.+))?")
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -19,12 +19,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from models import preset_files
 from models.errors import PresetFileError
+from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, read_model
 from models.weights import read_tensor
 
-WEIGHTS_FILE = "model.weights.h5"
-INDEX_FILE = "model.weights.json"
 BFLOAT16 = "bfloat16"  # numpy has none: Keras stores two opaque bytes and says so in an attribute
 DTYPE_ATTRIBUTE = "dtype"
 
@@ -71,10 +69,10 @@ class KerasFiles:
 
         Raises PresetFileError for a missing or malformed file and for a shard elsewhere.
         """
-        whole = directory / WEIGHTS_FILE
-        if whole.is_file() or not (directory / INDEX_FILE).is_file():
+        whole = directory / KERAS_WEIGHTS_FILE
+        if whole.is_file() or not (directory / KERAS_INDEX_FILE).is_file():
             return cls(whole, {whole: None})
-        index = preset_files.read_model(directory, INDEX_FILE, _Index)
+        index = read_model(directory, KERAS_INDEX_FILE, _Index)
         names = [
             name
             for value in index.weight_map.values()
@@ -83,7 +81,7 @@ class KerasFiles:
         for name in names:
             if Path(name).name != name or name == "..":
                 raise PresetFileError(
-                    f"{directory / INDEX_FILE} names {name!r}, not a file beside it"
+                    f"{directory / KERAS_INDEX_FILE} names {name!r}, not a file beside it"
                 )
         return cls(directory, dict.fromkeys(directory / name for name in names))
 

@@ -80,7 +80,7 @@ def write(backbone: Backbone, directory: Path, max_shard_size: float | None = 10
     num_bytes = parameter_count(backbone) * next(iter(state.values())).itemsize
     stored = (StoredLayer(layer.path, layer.name, _variables(layer, state)) for layer in layers)
     if max_shard_size is None or num_bytes <= max_shard_size * GIB:
-        write_whole(directory, stored)
+        write_whole(directory / preset_files.KERAS_WEIGHTS_FILE, stored)
     else:
         write_shards(directory, stored, max_shard_size * GIB)
 

@@ -13,8 +13,8 @@ import h5py
 import torch
 from torch import Tensor
 
-from models.keras.files import BFLOAT16, DTYPE_ATTRIBUTE, INDEX_FILE, WEIGHTS_FILE
-from models.preset_files import replacing, write_json
+from models.keras.files import BFLOAT16, DTYPE_ATTRIBUTE
+from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, replacing, write_json
 
 GIB = 2**30  # KerasHub's GB
 NAME_ATTRIBUTE = "name"  # of the layer: for the reader, Keras asks for none
@@ -36,12 +36,12 @@ class StoredLayer:
         return f"{self.path}/{VARIABLES}"
 
 
-def write_whole(directory: Path, layers: Iterable[StoredLayer], name: str = WEIGHTS_FILE) -> None:
+def write_whole(target: Path, layers: Iterable[StoredLayer]) -> None:
     """Write one file; it wins over shards that are there.
 
     Raises ValueError for a dtype that Keras has not.
     """
-    with replacing(directory / name) as written, h5py.File(written, "w") as file:
+    with replacing(target) as written, h5py.File(written, "w") as file:
         file.create_group(VARIABLES)
         for layer in layers:
             group = _group(file, layer)
@@ -70,8 +70,8 @@ def write_shards(directory: Path, layers: Iterable[StoredLayer], max_shard_bytes
             path: names[0] if len(names) == 1 else names for path, names in weight_map.items()
         },
     }
-    write_json(directory, INDEX_FILE, index_file)
-    (directory / WEIGHTS_FILE).unlink(missing_ok=True)
+    write_json(directory, KERAS_INDEX_FILE, index_file)
+    (directory / KERAS_WEIGHTS_FILE).unlink(missing_ok=True)
 
 
 class _Shards:

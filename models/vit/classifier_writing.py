@@ -16,7 +16,7 @@ from models.preset_files import KerasObject
 from models.safetensors_files import save_safetensors
 from models.vit.classification_head import ClassificationHead
 from models.vit.image_converter import ImageConverterConfig
-from models.vit.stored_classifier import KERAS_WEIGHTS_FILE, TASK_CLASS, keras_layers
+from models.vit.stored_classifier import TASK_CLASS, keras_layers
 
 LEARNING_RATE = 5e-5  # of the optimizer that KerasHub's classifiers are compiled with
 
@@ -24,16 +24,17 @@ LEARNING_RATE = 5e-5  # of the optimizer that KerasHub's classifiers are compile
 def write_head(directory: Path, head: ClassificationHead, weights_format: WeightsFormat) -> None:
     """Write the head's weights, in the format of the backbone's."""
     state = head.state_dict()
+    keras_file = directory / preset_files.KERAS_TASK_WEIGHTS_FILE
     if weights_format == "safetensors":
         save_safetensors(state, directory / preset_files.TASK_WEIGHTS_FILE)
-        (directory / KERAS_WEIGHTS_FILE).unlink(missing_ok=True)  # it would be read instead
+        keras_file.unlink(missing_ok=True)  # it would be read instead
         return
     form = DenseKernel()
     layers = [
         StoredLayer(path, name, (form.to_keras(state[f"{name}.weight"]), state[f"{name}.bias"]))
         for name, path in keras_layers(head).items()
     ]
-    write_whole(directory, [*layers, _fresh_optimizer()], KERAS_WEIGHTS_FILE)
+    write_whole(keras_file, [*layers, _fresh_optimizer()])
 
 
 def _fresh_optimizer() -> StoredLayer:

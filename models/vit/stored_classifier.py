@@ -25,7 +25,6 @@ from models.vit.image_converter_transformers import PROCESSOR_FILE, ProcessorCon
 from models.vit.imagenet import NUM_LABELS, imagenet_labels
 from models.weights import Recipe, Weights, identity_recipes, ignore_none
 
-KERAS_WEIGHTS_FILE = "task.weights.h5"
 TASK_CLASS = "ViTImageClassifier"
 CLASSIFIER = "classifier"  # transformers' name of its only layer
 
@@ -86,7 +85,7 @@ def _read_task(directory: Path) -> StoredClassifier:
         converter=_read_converter(directory, task),
         open_weights=partial(SafetensorsFiles, [directory / preset_files.TASK_WEIGHTS_FILE]),
     )
-    keras_file = directory / KERAS_WEIGHTS_FILE
+    keras_file = directory / preset_files.KERAS_TASK_WEIGHTS_FILE
     if not keras_file.is_file():
         return stored
     # H5 first, as for the backbone: where KerasHub saved over ours, its file is the newer

@@ -12,7 +12,8 @@ import torch
 
 from models import Backbone
 from models.errors import PresetFileError, WeightsError
-from models.keras.files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
+from models.keras.files import KerasFiles
+from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE
 from tests.models.keras.recorded import CASES
 
 Edit = Callable[[h5py.File], None]
@@ -33,7 +34,7 @@ def _copy(case: str, directory: Path) -> Path:
     return Path(shutil.copytree(CASES / case / "preset", directory / "preset"))
 
 
-def edit(preset: Path, change: Edit, file: str = WEIGHTS_FILE) -> None:
+def edit(preset: Path, change: Edit, file: str = KERAS_WEIGHTS_FILE) -> None:
     with h5py.File(preset / file, "r+") as weights:
         change(weights)
 
@@ -58,9 +59,9 @@ def test_compressed_chunks_are_read_too(fnet: Path) -> None:
 
 
 def test_a_whole_file_wins_over_shards(fnet: Path) -> None:
-    (fnet / INDEX_FILE).write_text('{"weight_map": {"/layers/dense/vars": "missing.h5"}}')
+    (fnet / KERAS_INDEX_FILE).write_text('{"weight_map": {"/layers/dense/vars": "missing.h5"}}')
     with KerasFiles.in_directory(fnet) as weights:
-        assert weights.where == fnet / WEIGHTS_FILE
+        assert weights.where == fnet / KERAS_WEIGHTS_FILE
 
 
 def test_the_state_of_dropout_and_optimizer_is_passed_over(fnet: Path) -> None:
@@ -108,22 +109,22 @@ def test_a_norm_of_a_wrong_width_is_named(tmp_path: Path) -> None:
 
 
 def test_no_weights_at_all_are_a_missing_file(fnet: Path) -> None:
-    (fnet / WEIGHTS_FILE).unlink()
+    (fnet / KERAS_WEIGHTS_FILE).unlink()
     with pytest.raises(PresetFileError, match="missing"):
         KerasFiles.in_directory(fnet)
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5"])
 def test_a_file_of_another_format_is_refused(fnet: Path, content: bytes) -> None:
-    (fnet / WEIGHTS_FILE).write_bytes(content)
-    with pytest.raises(PresetFileError, match=WEIGHTS_FILE):
+    (fnet / KERAS_WEIGHTS_FILE).write_bytes(content)
+    with pytest.raises(PresetFileError, match=KERAS_WEIGHTS_FILE):
         Backbone.from_preset(fnet)
 
 
 def test_a_file_cut_short_is_refused(fnet: Path) -> None:
-    whole = (fnet / WEIGHTS_FILE).read_bytes()
-    (fnet / WEIGHTS_FILE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PresetFileError, match=WEIGHTS_FILE):
+    whole = (fnet / KERAS_WEIGHTS_FILE).read_bytes()
+    (fnet / KERAS_WEIGHTS_FILE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PresetFileError, match=KERAS_WEIGHTS_FILE):
         Backbone.from_preset(fnet)
 
 
@@ -143,7 +144,7 @@ def test_an_array_in_another_file_is_refused(fnet: Path, tmp_path: Path) -> None
 def test_a_link_to_another_file_is_not_followed(fnet: Path) -> None:
     def lead_out(weights: h5py.File) -> None:
         del weights[KERNEL]
-        other = CASES / "fnet_base" / "preset" / WEIGHTS_FILE
+        other = CASES / "fnet_base" / "preset" / KERAS_WEIGHTS_FILE
         weights[KERNEL] = h5py.ExternalLink(str(other), KERNEL)
 
     edit(fnet, lead_out)
@@ -164,9 +165,9 @@ def test_integers_are_no_weights(fnet: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../model_00000.weights.h5", "/etc/model.weights.h5", ".."])
 def test_a_shard_outside_the_preset_is_refused(sharded: Path, name: str) -> None:
-    index = json.loads((sharded / INDEX_FILE).read_text())
+    index = json.loads((sharded / KERAS_INDEX_FILE).read_text())
     index["weight_map"]["/layers/embedding/vars"] = ["model_00001.weights.h5", name]
-    (sharded / INDEX_FILE).write_text(json.dumps(index))
+    (sharded / KERAS_INDEX_FILE).write_text(json.dumps(index))
     with pytest.raises(PresetFileError, match="not a file beside it"):
         Backbone.from_preset(sharded)
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from models import Backbone, FluxBackbone
 from models.keras import weights as keras_weights
-from models.keras.files import INDEX_FILE, WEIGHTS_FILE, KerasFiles
+from models.keras.files import KerasFiles
 from models.keras.writing import GIB
-from models.preset_files import CONFIG_FILE, METADATA_FILE
+from models.preset_files import CONFIG_FILE, KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, METADATA_FILE
 from models.safetensors_files import save_safetensors
 from tests.models.keras.recorded import CASES, Run, presets, runs
 
@@ -78,7 +78,7 @@ def _read_json(preset: Path) -> Files:
 def test_a_saved_preset_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
     backbone = Backbone.from_preset(run.preset)
     backbone.save_to_preset(tmp_path, smallest_shards(backbone))
-    assert (tmp_path / INDEX_FILE).is_file()
+    assert (tmp_path / KERAS_INDEX_FILE).is_file()
     again = Backbone.from_preset(tmp_path)
     for name, tensor in backbone.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=ROUNDING)
@@ -97,8 +97,8 @@ def test_half_precision_is_stored_as_keras_stores_it(
 
 def test_groups_bear_the_names_of_their_layers(vit: Backbone, tmp_path: Path) -> None:
     vit.save_to_preset(tmp_path)
-    recorded = CASES / "vit_cls" / "preset" / WEIGHTS_FILE
-    with h5py.File(tmp_path / WEIGHTS_FILE) as saved, h5py.File(recorded) as expected:
+    recorded = CASES / "vit_cls" / "preset" / KERAS_WEIGHTS_FILE
+    with h5py.File(tmp_path / KERAS_WEIGHTS_FILE) as saved, h5py.File(recorded) as expected:
         block = "layers/vi_t_encoder/encoder_layers/vi_t_encoder_block"
         for path in ("layers/vi_t_encoder", block, f"{block}/mha", f"{block}/mha/query_dense"):
             assert dict(saved[f"{path}/vars"].attrs) == dict(expected[f"{path}/vars"].attrs)
@@ -131,10 +131,10 @@ def test_a_variable_larger_than_a_shard_is_refused_and_changes_nothing(
     vit: Backbone, tmp_path: Path
 ) -> None:
     vit.save_to_preset(tmp_path)
-    before = (tmp_path / WEIGHTS_FILE).read_bytes()
+    before = (tmp_path / KERAS_WEIGHTS_FILE).read_bytes()
     with pytest.raises(ValueError, match="max_shard_size 1e-07 GB must be no less"):
         vit.save_to_preset(tmp_path, 1e-7)
-    assert (tmp_path / WEIGHTS_FILE).read_bytes() == before
+    assert (tmp_path / KERAS_WEIGHTS_FILE).read_bytes() == before
     assert not list(tmp_path.glob(".*")) + list(tmp_path.glob("model_*"))
 
 
