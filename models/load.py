@@ -32,7 +32,7 @@ def load_pipeline(
         case "FluxBackbone" if not (path / preset_files.CONFIG_FILE).is_file():
             from models.flux.text_to_image import TextToImage
 
-            return TextToImage.from_directory(path, device, dtype)
+            return TextToImage.from_preset(path, device, dtype)
         case "FluxBackbone":
             raise PresetError(
                 f"preset {str(preset)!r} holds a FluxBackbone alone; text-to-image needs text "

@@ -60,7 +60,7 @@ def share(name: str, asked: float, answers: Sequence[bool]) -> Measurement:
 
 def measure_flux(directory: Path) -> list[Measurement]:
     """Paint prompts of seen and of held-out scenes, and look at the pictures."""
-    pipeline, rng = TextToImage.from_directory(directory), random.Random(SEED)
+    pipeline, rng = TextToImage.from_preset(directory), random.Random(SEED)
     classifier = ImageClassifier.from_preset("vit_shapes")
     held_out = [scene for scene in all_scenes() if scene.is_held_out]
     measured = []

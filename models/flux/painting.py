@@ -25,7 +25,7 @@ class PaintOptions:
     guidance_scale       the distilled guidance (dev: 3.5); None where the backbone embeds none
     true_cfg_scale       above 1: away from the negative prompts, by a second forward per step
     strength             in (0, 1], of image-to-image: how much of the schedule is run; None: 0.6
-    max_sequence_length  T5 tokens per prompt; None: as many as the preset reads
+    max_sequence_length  T5 tokens per prompt; None: as the original, 256 for schnell, else 512
 
     Raises ValueError for a value outside its range.
     """
@@ -88,6 +88,12 @@ def check_counts(
     for name, count in (("negative_prompts", num_negatives), ("start_images", num_start_images)):
         if count not in (0, 1, num_prompts):
             raise ValueError(f"{count} {name} do not go with {num_prompts} prompts")
+
+
+def check_rows(name: str, num_rows: int, num_images: int) -> None:
+    """Check that each row serves the same number of neighbouring images."""
+    if not num_rows or num_images % num_rows:
+        raise ValueError(f"{num_rows} {name} do not go with {num_images} seeds")
 
 
 def seed_each(seeds: int | Sequence[int] | None, num_images: int) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from models.flux.painting import PaintOptions
 from models.flux.parts import load_backbone, load_schedule
 from models.flux.sampling import Conditioning, Contrast, DenoiseStep
 from models.flux.schedule import Schedule
-from models.flux.text_encoders import TextEncoders, TextFeatures
+from models.flux.text_encoders import UNGUIDED_T5_TOKENS, TextEncoders, TextFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +55,16 @@ class TextToImage:
     def from_preset(
         cls, preset: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
     ) -> Self:
-        """Load a preset by name, handle or directory; `dtype` None keeps the dtype of its files.
+        """Load a preset by name, handle or directory.
 
-        Raises UnknownPresetError for no such preset, PresetFileError for a missing or malformed
-        file, WeightsError for weights that do not fit.
+        A directory is diffusers', or holds the original transformer's file; tokenizers lie as in
+        diffusers' layout in both, text encoders may be single files or parts of an all-in-one file.
+        `dtype` None keeps the dtype of the files, and means bfloat16 where that is float8.
+
+        Raises UnknownPresetError for no such preset, DownloadError for one that cannot be fetched,
+        PresetFileError for a missing or malformed file, WeightsError for weights that do not fit.
         """
         directory = handles.fetch(preset, handles.Part.PIPELINE)
-        return cls.from_directory(directory, device, dtype)
-
-    @classmethod
-    def from_directory(
-        cls, directory: Path, device: str = "cpu", dtype: torch.dtype | None = None
-    ) -> Self:
-        """Load a Flux directory of diffusers, or one with the original transformer file.
-
-        Tokenizers lie as in diffusers' layout in both; text encoders may be single files or parts
-        of an all-in-one file. `dtype` None keeps the dtype of the files, and means bfloat16 where
-        that is float8.
-
-        Raises PresetFileError for a missing or malformed file, WeightsError for weights that do
-        not fit.
-        """
         # smallest first: what is missing is said before 24 GB are read
         autoencoder = load_autoencoder(directory, device, dtype)
         text_encoders = TextEncoders.from_directory(directory, device, dtype)
@@ -165,6 +154,15 @@ class TextToImage:
     def encode(
         self, prompts: Sequence[str], max_sequence_length: int | None = None
     ) -> TextFeatures:
+        """Encode prompts, each padded or cut to `max_sequence_length` T5 tokens.
+
+        None means the original's 512, or 256 for a backbone without guidance, as schnell is; fewer
+        where the tokenizer reads fewer.
+
+        Raises ValueError for a length that the tokenizer does not read.
+        """
+        if max_sequence_length is None and not self.has_guidance:
+            max_sequence_length = min(UNGUIDED_T5_TOKENS, self.text_encoders.max_tokens)
         return self.text_encoders.encode(prompts, max_sequence_length)
 
     @torch.inference_mode()
@@ -218,7 +216,7 @@ class TextToImage:
         """Noise, or start pictures with noise up to `sigma`: [B, 16, h, w] on the CPU."""
         if start is None:
             return latents.noise(seeds, width, height)
-        _check_rows("start pictures", len(start.pictures), len(seeds))
+        painting.check_rows("start pictures", len(start.pictures), len(seeds))
         start_pixels = pixels.to_pixels(start.pictures, width, height)
         return image_to_image.noisy_latents(self.autoencoder, start_pixels, seeds, sigma)
 
@@ -232,7 +230,7 @@ class TextToImage:
     def _conditioning(
         self, text: TextFeatures, num_images: int, guidance_scale: float | None
     ) -> Conditioning:
-        _check_rows("prompts", len(text.text), num_images)
+        painting.check_rows("prompts", len(text.text), num_images)
         dtype = self.backbone.img_in.weight.dtype
         return Conditioning(
             text=latents.each(text.text, num_images).to(dtype),
@@ -245,8 +243,3 @@ class TextToImage:
             raise ValueError("this preset embeds guidance: guidance_scale is missing")
         if not self.has_guidance and guidance_scale is not None:
             raise ValueError(f"this preset takes no guidance_scale; got {guidance_scale}")
-
-
-def _check_rows(name: str, num_rows: int, num_images: int) -> None:
-    if not num_rows or num_images % num_rows:
-        raise ValueError(f"{num_rows} {name} do not go with {num_images} seeds")

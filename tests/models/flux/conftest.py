@@ -50,7 +50,9 @@ def tiny_transformer(has_guidance: bool) -> FluxTransformer2DModel:
     return transformer
 
 
-def tiny_pipeline(has_guidance: bool, use_dynamic_shifting: bool) -> FluxPipeline:
+def tiny_pipeline(
+    has_guidance: bool, use_dynamic_shifting: bool, num_clip_positions: int = 24
+) -> FluxPipeline:
     """A whole FluxPipeline, like `dev` with guidance and a dynamic shift or like `schnell`."""
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
     torch.manual_seed(0)
@@ -62,7 +64,7 @@ def tiny_pipeline(has_guidance: bool, use_dynamic_shifting: bool) -> FluxPipelin
             num_hidden_layers=2,
             num_attention_heads=2,
             projection_dim=POOLED_WIDTH,
-            max_position_embeddings=24,
+            max_position_embeddings=num_clip_positions,
             bos_token_id=clip_tokenizer.bos_token_id,
             eos_token_id=clip_tokenizer.eos_token_id,
         )

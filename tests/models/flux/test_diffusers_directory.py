@@ -156,7 +156,7 @@ def test_a_directory_without_text_encoders_says_what_is_missing(
     shutil.rmtree(directory / "text_encoder_2")
 
     with pytest.raises(PresetFileError, match=r"text_encoder_2 is missing, and so is .* t5xxl"):
-        TextToImage.from_directory(directory)
+        TextToImage.from_preset(directory)
 
 
 def test_a_transformer_file_alone_is_no_pipeline(

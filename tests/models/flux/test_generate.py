@@ -38,7 +38,7 @@ def test_generated_pictures_equal_diffusers_to_one_grey_level(
     pipelines: Pipelines, name: str
 ) -> None:
     oracle, directory = pipelines[name]
-    pipeline = TextToImage.from_directory(directory)
+    pipeline = TextToImage.from_preset(directory)
     options = paint_options(
         pipeline, width=96, true_cfg_scale=3.0, strength=0.7, max_sequence_length=16
     )
@@ -71,7 +71,7 @@ def test_generated_pictures_equal_diffusers_to_one_grey_level(
 def test_one_seed_gives_one_picture_alone_and_in_a_batch_with_everything_on(
     pipelines: Pipelines,
 ) -> None:
-    pipeline = TextToImage.from_directory(pipelines["dev"][1])
+    pipeline = TextToImage.from_preset(pipelines["dev"][1])
     options = paint_options(pipeline, true_cfg_scale=3.0, strength=0.7)
     starts = [picture(1), picture(2)]
 
@@ -93,7 +93,7 @@ def test_one_seed_gives_one_picture_alone_and_in_a_batch_with_everything_on(
 
 
 def test_pictures_without_seeds_differ_and_say_theirs(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     options = paint_options(pipeline)
 
     first, second = pipeline.generate(PROMPT, options, num_images_per_prompt=2)
@@ -128,7 +128,7 @@ def test_a_pipeline_comes_from_a_preset_by_its_name_or_its_directory(
 def test_a_bad_option_is_refused(
     pipelines: Pipelines, settings: dict[str, object], message: str
 ) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     with pytest.raises(ValueError, match=message):
         pipeline.generate(PROMPT, paint_options(pipeline, **settings))
 
@@ -138,7 +138,7 @@ def test_a_bad_option_is_refused(
     [([1, 2, 3], "3 seeds do not go with 2 images"), (-1, "seed -1 is not in 0")],
 )
 def test_bad_seeds_are_refused(pipelines: Pipelines, seeds: int | list[int], message: str) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     with pytest.raises(ValueError, match=message):
         pipeline.generate(PROMPTS, paint_options(pipeline), seeds=seeds)
 
@@ -155,7 +155,7 @@ def test_bad_seeds_are_refused(pipelines: Pipelines, seeds: int | list[int], mes
 def test_counts_that_do_not_match_are_refused(
     pipelines: Pipelines, counts: tuple[int, int, int, int], message: str
 ) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     num_prompts, num_images_per_prompt, num_negatives, num_starts = counts
     with pytest.raises(ValueError, match=message):
         pipeline.generate(
@@ -168,6 +168,6 @@ def test_counts_that_do_not_match_are_refused(
 
 
 def test_a_negative_prompt_that_would_be_ignored_is_refused(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     with pytest.raises(ValueError, match="no effect at true_cfg_scale 1"):
         pipeline.generate(PROMPT, paint_options(pipeline), negative_prompts=UNWANTED)

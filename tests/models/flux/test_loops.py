@@ -30,7 +30,7 @@ def test_a_negative_prompt_steers_as_in_diffusers(
     pipelines: Pipelines, name: str, size: tuple[int, int]
 ) -> None:
     oracle, directory = pipelines[name]
-    pipeline = TextToImage.from_directory(directory)
+    pipeline = TextToImage.from_preset(directory)
     negative = Negative(pipeline.encode([UNWANTED]), true_cfg_scale=4.0)
 
     patches = last_patches(pipeline, [7], size=size, negative=negative)
@@ -47,7 +47,7 @@ def test_image_to_image_equals_diffusers(
     pipelines: Pipelines, name: str, size: tuple[int, int], strength: float
 ) -> None:
     oracle, directory = pipelines[name]
-    pipeline = TextToImage.from_directory(directory)
+    pipeline = TextToImage.from_preset(directory)
 
     patches = last_patches(pipeline, [7], size=size, start=Start([picture(1)], strength))
 
@@ -61,7 +61,7 @@ def test_image_to_image_of_several_prompts_with_a_negative_one_equals_diffusers(
     pipelines: Pipelines,
 ) -> None:
     oracle, directory = pipelines["dev"]
-    pipeline = TextToImage.from_directory(directory)
+    pipeline = TextToImage.from_preset(directory)
     starts = [picture(1), picture(2)]
     negative = Negative(pipeline.encode([UNWANTED]), true_cfg_scale=2.0)
 
@@ -81,7 +81,7 @@ def test_image_to_image_of_several_prompts_with_a_negative_one_equals_diffusers(
 
 def test_several_pictures_a_prompt_equal_diffusers(pipelines: Pipelines) -> None:
     oracle, directory = pipelines["dev"]
-    pipeline = TextToImage.from_directory(directory)
+    pipeline = TextToImage.from_preset(directory)
 
     patches = last_patches(pipeline, [7, 8, 9, 10], PROMPTS)
 
@@ -94,7 +94,7 @@ def test_max_sequence_length_equals_diffusers(
     pipelines: Pipelines, max_sequence_length: int
 ) -> None:
     oracle, directory = pipelines["schnell"]
-    pipeline = TextToImage.from_directory(directory)
+    pipeline = TextToImage.from_preset(directory)
 
     patches = last_patches(pipeline, [7], max_sequence_length=max_sequence_length)
 
@@ -103,20 +103,20 @@ def test_max_sequence_length_equals_diffusers(
 
 
 def test_max_sequence_length_is_checked(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     with pytest.raises(ValueError, match="max_sequence_length 25 is not in 1 … 24"):
         pipeline.encode([PROMPT], max_sequence_length=25)
 
 
 def test_a_cut_prompt_is_counted_at_its_length(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     text = pipeline.encode(["a red circle", "red " * 10], max_sequence_length=5)
     assert text.text.shape[1] == 5
     assert (text.num_tokens, text.truncated) == ((4, 5), (False, True))
 
 
 def test_at_strength_1_nothing_of_the_start_picture_is_left(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["dev"][1])
+    pipeline = TextToImage.from_preset(pipelines["dev"][1])
     first, second = (
         last_patches(pipeline, [7], start=Start([picture(seed)], 1.0)) for seed in (1, 2)
     )

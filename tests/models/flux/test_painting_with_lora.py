@@ -70,7 +70,7 @@ def oracle(pipelines: Pipelines, files: Path) -> FluxPipeline:
 
 @pytest.fixture
 def painter(pipelines: Pipelines, files: Path) -> TextToImage:
-    pipeline = TextToImage.from_directory(pipelines["dev"][1])
+    pipeline = TextToImage.from_preset(pipelines["dev"][1])
     pipeline.load_lora(files / "one.safetensors", scale=0.7)
     return pipeline
 
@@ -111,7 +111,7 @@ def test_a_lora_goes_with_a_negative_prompt_and_a_start_picture(
 def test_without_its_lora_a_pipeline_paints_as_before(
     painter: TextToImage, pipelines: Pipelines
 ) -> None:
-    before = last_patches(TextToImage.from_directory(pipelines["dev"][1]), [7])
+    before = last_patches(TextToImage.from_preset(pipelines["dev"][1]), [7])
     assert not torch.allclose(last_patches(painter, [7]), before, atol=0.01)
     painter.set_lora_scales({"one": 0.0})
     assert torch.equal(last_patches(painter, [7]), before)

@@ -39,7 +39,7 @@ def test_the_whole_loop_equals_diffusers(
     pipelines: Pipelines, name: str, size: tuple[int, int], num_steps: int
 ) -> None:
     oracle, directory = pipelines[name]
-    pipeline = TextToImage.from_directory(directory, dtype=torch.float32)
+    pipeline = TextToImage.from_preset(directory, dtype=torch.float32)
     patches, _ = paint(pipeline, [7], size, num_steps)
 
     expected = oracle(
@@ -58,7 +58,7 @@ def test_the_whole_loop_equals_diffusers(
 
 def test_pictures_equal_diffusers_to_one_grey_level(pipelines: Pipelines) -> None:
     oracle, directory = pipelines["dev"]
-    _, pictures = paint(TextToImage.from_directory(directory), [7], (96, 64), 4)
+    _, pictures = paint(TextToImage.from_preset(directory), [7], (96, 64), 4)
 
     expected = oracle(
         PROMPT,
@@ -76,7 +76,7 @@ def test_pictures_equal_diffusers_to_one_grey_level(pipelines: Pipelines) -> Non
 
 
 def test_one_seed_gives_one_image_alone_and_in_a_batch(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["dev"][1])
+    pipeline = TextToImage.from_preset(pipelines["dev"][1])
 
     together, _ = paint(pipeline, [1, 2, 3], (64, 64), 4)
     alone, _ = paint(pipeline, [2], (64, 64), 4)
@@ -87,7 +87,7 @@ def test_one_seed_gives_one_image_alone_and_in_a_batch(pipelines: Pipelines) -> 
 
 
 def test_every_step_is_yielded_with_its_number(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     text = pipeline.encode([PROMPT])
 
     steps = list(pipeline.denoise(text, [1], 64, 64, num_steps=3))
@@ -97,7 +97,7 @@ def test_every_step_is_yielded_with_its_number(pipelines: Pipelines) -> None:
 
 
 def test_a_long_prompt_is_reported_as_truncated(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
 
     text = pipeline.encode(["a red circle", "red " * 100])
 
@@ -106,21 +106,21 @@ def test_a_long_prompt_is_reported_as_truncated(pipelines: Pipelines) -> None:
 
 
 def test_a_size_that_is_no_multiple_of_16_is_refused(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     text = pipeline.encode([PROMPT])
     with pytest.raises(ValueError, match="width 100 is not a multiple of 16"):
         next(pipeline.denoise(text, [1], 100, 64, num_steps=1))
 
 
 def test_guidance_is_refused_where_it_would_be_ignored(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["schnell"][1])
+    pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     text = pipeline.encode([PROMPT])
     with pytest.raises(ValueError, match="takes no guidance_scale; got 2"):
         next(pipeline.denoise(text, [1], 64, 64, num_steps=1, guidance_scale=2.0))
 
 
 def test_guidance_is_required_where_it_is_embedded(pipelines: Pipelines) -> None:
-    pipeline = TextToImage.from_directory(pipelines["dev"][1])
+    pipeline = TextToImage.from_preset(pipelines["dev"][1])
     text = pipeline.encode([PROMPT])
     with pytest.raises(ValueError, match="guidance_scale is missing"):
         next(pipeline.denoise(text, [1], 64, 64, num_steps=1))
@@ -134,7 +134,7 @@ def test_a_missing_tensor_is_named(pipelines: Pipelines, tmp_path: Path) -> None
     del tensors["transformer_blocks.1.attn.to_q.weight"]
     save_file(tensors, file)
     with pytest.raises(WeightsError, match=r"missing: transformer_blocks.1.attn.to_q.weight"):
-        TextToImage.from_directory(directory)
+        TextToImage.from_preset(directory)
 
 
 def test_a_missing_file_is_named(pipelines: Pipelines, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_missing_file_is_named(pipelines: Pipelines, tmp_path: Path) -> None:
     shutil.copytree(pipelines["dev"][1], directory)
     (directory / "transformer" / "config.json").unlink()
     with pytest.raises(PresetFileError, match=r"transformer/config.json is missing"):
-        TextToImage.from_directory(directory)
+        TextToImage.from_preset(directory)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_missing_folder_is_named(pipelines: Pipelines, tmp_path: Path, folder:
     directory = shutil.copytree(pipelines["dev"][1], tmp_path / "flux")
     shutil.rmtree(directory / folder)
     with pytest.raises(PresetFileError, match=rf"flux/{folder}\b.* is missing"):
-        TextToImage.from_directory(directory)
+        TextToImage.from_preset(directory)
 
 
 def test_a_schedule_that_would_be_computed_wrongly_is_refused(tmp_path: Path) -> None:
