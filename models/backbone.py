@@ -21,6 +21,7 @@ from models.errors import PresetError
 from models.formats import read_stored
 from models.handles import Part, fetch
 from models.keras import weights as keras_weights
+from models.keras.layers import KerasLayer
 from models.keras.writing import GIB
 from models.presets import PRESETS, Preset
 from models.safetensors_files import save_shards
@@ -44,11 +45,12 @@ class _Presets:
 class Backbone(nn.Module):
     """Inputs to features.
 
-    A subclass says what its constructor was called with (`get_config`) and where KerasHub has the
-    class of its name (`keras_module`). Its constructor ends with `_finish`.
+    A subclass says what its constructor was called with (`get_config`) and how KerasHub knows it
+    (`keras_layers` and what begins with `keras_`). Its constructor ends with `_finish`.
     """
 
     keras_module: ClassVar[str]  # where KerasHub defines the class of this name
+    keras_tasks: ClassVar[tuple[str, ...]]  # KerasHub's tasks for it, sorted
     presets = _Presets()
 
     def __init__(self, name: str | None = None) -> None:
@@ -67,6 +69,10 @@ class Backbone(nn.Module):
             "trainable": any(each.requires_grad for each in self.parameters()),
             "dtype": preset_files.dtype_policy(dtype_name),
         }
+
+    def keras_layers(self) -> tuple[KerasLayer, ...]:
+        """List KerasHub's layers with weights, in order of position."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what KerasHub calls it")
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> Self:

@@ -1,9 +1,9 @@
 """KerasHub's LoRA on our backbones: enabling, saving and loading it.
 
-A file names a layer by its position among KerasHub's layers with weights (`keras.layers`), so its
-adapters land where KerasHub's would. Where KerasHub is silent (targets or entries that match no
-layer), this raises. Knows nothing about the Flux LoRA files of other programs. Source:
-keras_hub/src/models/backbone.py (keras-hub 0.32.0) and keras/src/layers (3.15.1).
+A file names a layer by its position among KerasHub's layers with weights, which the backbone lists
+(`keras_layers`), so its adapters land where KerasHub's would. Where KerasHub is silent (targets or
+entries that match no layer), this raises. Knows nothing about the Flux LoRA files of other
+programs. Source: keras_hub/src/models/backbone.py (keras-hub 0.32.0) and keras/src/layers (3.15.1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import nn
 from models.adapters import Adaptable, Adapter, Embedding, adaptable_layers, adapters_of
 from models.errors import WeightsError
 from models.keras import lora_file
-from models.keras.layers import Form, KerasLayer, keras_layers
+from models.keras.layers import Form, KerasLayer
 from models.keras.lora_file import LoraFile, Pair
 from models.weights import some
 
@@ -163,7 +163,7 @@ def _targets(backbone: Backbone) -> dict[int, Target]:
     modules = adaptable_layers(backbone)
     return {
         each.position: Target(each, modules[each.module])
-        for each in keras_layers(backbone)
+        for each in backbone.keras_layers()
         if each.module in modules
     }
 

@@ -62,6 +62,12 @@ def test_families_of_models_never_import_each_other(family: str) -> None:
     assert wrong == []
 
 
+def test_what_is_known_of_keras_hubs_files_knows_no_family() -> None:
+    families = tuple(f"models.{name}" for name in ("flux", "vit", "fnet"))
+    wrong = [(p, name) for p, name in imports_of("models/keras") if is_within(name, families)]
+    assert wrong == []
+
+
 def test_the_service_starts_without_torch() -> None:
     program = (
         "import sys, service.main\n"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.adapters import Linear
 from models.backbone import Backbone, DtypeLike
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
+from models.flux.keras_layers import list_layers
 from models.flux.layers import (
     BlockShape,
     DoubleStreamBlock,
@@ -20,6 +21,7 @@ from models.flux.layers import (
     MLPEmbedder,
     SingleStreamBlock,
 )
+from models.keras.layers import KerasLayer
 
 Shape = Sequence[int | None]
 
@@ -36,6 +38,7 @@ class FluxBackbone(Backbone):
     """
 
     keras_module = "keras_hub.src.models.flux.flux_model"
+    keras_tasks = ("TextToImage",)
 
     def __init__(
         self,
@@ -144,6 +147,9 @@ class FluxBackbone(Backbone):
                 raise ValueError("this backbone embeds guidance: guidance [B] is missing")
             conditioning = conditioning + self.guidance_in(sinusoids(guidance).to(dtype))
         return conditioning
+
+    def keras_layers(self) -> tuple[KerasLayer, ...]:
+        return list_layers(self)
 
     def get_config(self) -> dict[str, object]:
         # KerasHub knows only its own, exact GELU, and ignores the key

@@ -5,19 +5,24 @@ constructors. Its norms have a gamma and a beta, which our modulations take over
 keras_hub/src/models/flux/flux_model.py and flux_layers.py (keras-hub 0.32.0).
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
-from models.flux.backbone import FluxBackbone
 from models.keras.fold import Fold, FoldingLinear
 from models.keras.layers import KerasLayer, KerasVariable, Node, counted, dense, flatten
+
+if TYPE_CHECKING:
+    from models.flux.backbone import FluxBackbone
 
 SCALE = "scale"  # our parameter of an RMS norm
 
 
-def keras_layers(backbone: FluxBackbone) -> tuple[KerasLayer, ...]:
+def list_layers(backbone: FluxBackbone) -> tuple[KerasLayer, ...]:
     """List the layers with weights, in order of position."""
     layers = _Layers(backbone)
     inputs = _inputs(backbone, layers)
@@ -26,7 +31,7 @@ def keras_layers(backbone: FluxBackbone) -> tuple[KerasLayer, ...]:
     return flatten((*inputs, *doubles, *singles, layers.last_layer()))
 
 
-def _inputs(backbone: FluxBackbone, layers: "_Layers") -> list[Node]:
+def _inputs(backbone: FluxBackbone, layers: _Layers) -> list[Node]:
     """Embed the inputs: named as constructed, but ordered, and so found, as first called."""
     image = layers.name("dense")
     time, vector = layers.embedder("time_in"), layers.embedder("vector_in")

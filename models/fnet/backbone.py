@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from models.adapters import Embedding, Linear
 from models.backbone import Backbone, DtypeLike
+from models.fnet.keras_layers import list_layers
+from models.keras.layers import KerasLayer
 
 LAYER_NORM_EPSILON = 1e-12
 
@@ -75,6 +77,7 @@ class FNetBackbone(Backbone):
     """An FNet encoder of any size."""
 
     keras_module = "keras_hub.src.models.f_net.f_net_backbone"
+    keras_tasks = ("MaskedLM", "TextClassifier")
 
     def __init__(
         self,
@@ -133,6 +136,9 @@ class FNetBackbone(Backbone):
     @property
     def token_embedding(self) -> ReversibleEmbedding:
         return self.embeddings.token_embedding
+
+    def keras_layers(self) -> tuple[KerasLayer, ...]:
+        return list_layers(self)
 
     def get_config(self) -> dict[str, object]:
         return super().get_config() | {

@@ -4,7 +4,10 @@ Source: keras_hub/src/models/f_net/f_net_backbone.py and layers/modeling/f_net_e
 (keras-hub 0.32.0).
 """
 
-from models.fnet.backbone import FNetBackbone
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from models.keras.layers import (
     KerasLayer,
     Node,
@@ -15,8 +18,11 @@ from models.keras.layers import (
     layer_norm,
 )
 
+if TYPE_CHECKING:
+    from models.fnet.backbone import FNetBackbone
 
-def keras_layers(backbone: FNetBackbone) -> tuple[KerasLayer, ...]:
+
+def list_layers(backbone: FNetBackbone) -> tuple[KerasLayer, ...]:
     """List the layers with weights, in order of position."""
     inputs = (
         embedding("token_embedding", "reversible_embedding", "embeddings.token_embedding"),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.keras.fold import Fold
 
@@ -185,24 +185,3 @@ def embedding(name: str, path: str, module: str) -> Node:
 def counted(name: str, index: int) -> str:
     """Count as Keras does: dense, dense_1, dense_2."""
     return f"{name}_{index}" if index else name
-
-
-def keras_layers(backbone: nn.Module) -> tuple[KerasLayer, ...]:
-    """List KerasHub's layers with weights of a backbone of any family, in order of position."""
-    from models.flux.backbone import FluxBackbone
-    from models.fnet.backbone import FNetBackbone
-    from models.vit.backbone import ViTBackbone
-
-    if isinstance(backbone, FluxBackbone):
-        from models.flux.keras_layers import keras_layers as flux_layers
-
-        return flux_layers(backbone)
-    if isinstance(backbone, FNetBackbone):
-        from models.fnet.keras_layers import keras_layers as fnet_layers
-
-        return fnet_layers(backbone)
-    if isinstance(backbone, ViTBackbone):
-        from models.vit.keras_layers import keras_layers as vit_layers
-
-        return vit_layers(backbone)
-    raise TypeError(f"KerasHub has no {type(backbone).__name__}: Flux, FNet or ViT is allowed")

@@ -19,7 +19,7 @@ from models import preset_files
 from models.adapters import merged_state
 from models.keras.files import KerasFiles
 from models.keras.fold import Fold, FoldingLinear
-from models.keras.layers import Form, KerasLayer, keras_layers, stored_name
+from models.keras.layers import Form, KerasLayer, stored_name
 from models.keras.writing import GIB, StoredLayer, write_shards, write_whole
 from models.weights import Recipe
 
@@ -31,11 +31,6 @@ _NOT_WEIGHTS = re.compile(r"optimizer/.*|(.*/)?seed_generator/vars/\d+")
 # What is written is what these versions write
 KERAS_VERSION = "3.15.1"
 KERAS_HUB_VERSION = "0.32.0"
-_TASKS = {  # KerasHub's tasks for a backbone, sorted
-    "FluxBackbone": ("TextToImage",),
-    "FNetBackbone": ("MaskedLM", "TextClassifier"),
-    "ViTBackbone": ("ImageClassifier",),
-}
 
 _GAMMA_AND_BETA = (0, 1)
 _BIAS = 1
@@ -54,14 +49,14 @@ def is_not_a_weight(stored: str) -> bool:
     return _NOT_WEIGHTS.fullmatch(stored) is not None
 
 
-def recipes(backbone: nn.Module) -> dict[str, Recipe]:
+def recipes(backbone: Backbone) -> dict[str, Recipe]:
     """Say how each parameter is made of KerasHub's variables.
 
     Matrices come as views of what was read: a copy would cost more than it saves.
     """
     return {
         variable.parameter: _recipe(backbone, layer, index, variable.form)
-        for layer in keras_layers(backbone)
+        for layer in backbone.keras_layers()
         for index, variable in enumerate(layer.variables)
         if variable.parameter is not None
     }
@@ -75,7 +70,7 @@ def write(backbone: Backbone, directory: Path, max_shard_size: float | None = 10
 
     Raises ValueError for a variable larger than a shard.
     """
-    layers, state = keras_layers(backbone), merged_state(backbone)
+    layers, state = backbone.keras_layers(), merged_state(backbone)
     write_description(backbone, directory)
     num_bytes = parameter_count(backbone) * next(iter(state.values())).itemsize
     stored = (StoredLayer(layer.path, layer.name, _variables(layer, state)) for layer in layers)
@@ -91,9 +86,9 @@ def write_description(backbone: Backbone, directory: Path) -> None:
     preset_files.write_json(directory, preset_files.METADATA_FILE, _metadata(backbone))
 
 
-def parameter_count(backbone: nn.Module) -> int:
+def parameter_count(backbone: Backbone) -> int:
     """Count as KerasHub does: with the gammas and betas that we fold away."""
-    variables = [each for layer in keras_layers(backbone) for each in layer.variables]
+    variables = [each for layer in backbone.keras_layers() for each in layer.variables]
     folded = [each.constant.numel() for each in variables if each.constant is not None]
     state: Mapping[str, Tensor] = backbone.state_dict()
     return sum(folded) + sum(state[each.parameter].numel() for each in variables if each.parameter)
@@ -118,7 +113,7 @@ def _metadata(backbone: Backbone) -> dict[str, object]:
         "keras_hub_version": KERAS_HUB_VERSION,
         "parameter_count": parameter_count(backbone),
         "date_saved": datetime.now(UTC).strftime("%Y-%m-%d@%H:%M:%S"),
-        "tasks": list(_TASKS[backbone.to_keras_object().class_name]),
+        "tasks": list(backbone.keras_tasks),
     }
 
 

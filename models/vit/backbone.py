@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from models.adapters import Conv2d, Embedding, Linear
 from models.backbone import Backbone, DtypeLike
+from models.keras.layers import KerasLayer
 from models.layers import attend
+from models.vit.keras_layers import list_layers
 
 DataFormat = Literal["channels_last", "channels_first"]
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
@@ -106,6 +108,7 @@ class ViTBackbone(Backbone):
     """
 
     keras_module = "keras_hub.src.models.vit.vit_backbone"
+    keras_tasks = ("ImageClassifier",)
 
     def __init__(
         self,
@@ -174,6 +177,9 @@ class ViTBackbone(Backbone):
             x = block(x)
         features: Tensor = self.layer_norm(x)
         return features
+
+    def keras_layers(self) -> tuple[KerasLayer, ...]:
+        return list_layers(self)
 
     def get_config(self) -> dict[str, object]:
         # KerasHub forgets the data format, and then cannot read its own preset

@@ -3,6 +3,10 @@
 Source: keras_hub/src/models/vit/vit_backbone.py and vit_layers.py (keras-hub 0.32.0).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from models.keras.layers import (
     AsIs,
     ConvKernel,
@@ -19,10 +23,12 @@ from models.keras.layers import (
     flatten,
     layer_norm,
 )
-from models.vit.backbone import ViTBackbone
+
+if TYPE_CHECKING:
+    from models.vit.backbone import ViTBackbone
 
 
-def keras_layers(backbone: ViTBackbone) -> tuple[KerasLayer, ...]:
+def list_layers(backbone: ViTBackbone) -> tuple[KerasLayer, ...]:
     """List the layers with weights, in order of position."""
     blocks = tuple(_block(backbone, index) for index in range(backbone.num_layers))
     final = layer_norm("ln", "layer_norm", "layer_norm")

@@ -13,7 +13,6 @@ from models import Backbone
 from models.flux.backbone import FluxBackbone
 from models.flux.lora_files import attach, set_scale
 from models.keras import lora_file
-from models.keras.layers import keras_layers
 from tests.models.flux.conftest import tiny_transformer
 from tests.models.flux.lora_oracle import TOLERANCE, assert_equal, attach_to_oracle, predict, write
 from tests.models.flux.lora_styles import (
@@ -195,7 +194,7 @@ def test_modulations_that_took_over_keras_hubs_norms_do_the_same_to_an_adapter(
     by_file, by_keras = (Backbone.from_preset(case / "preset") for _ in range(2))
     assert isinstance(by_file, FluxBackbone)
     by_keras.load_lora_weights(case / "adapter.lora.h5")
-    modules = {each.position: each.module for each in keras_layers(by_file)}
+    modules = {each.position: each.module for each in by_file.keras_layers()}
     tensors = {}
     for position, pair in lora_file.read(case / "adapter.lora.h5").pairs.items():
         tensors[f"diffusion_model.{modules[position]}.lora_A.weight"] = pair.a.T.contiguous()

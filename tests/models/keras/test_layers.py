@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 
 import models
 from models.backbone import Backbone
-from models.keras.layers import keras_layers
 
 Shape = tuple[int, ...]
 
@@ -51,7 +50,7 @@ each_model = pytest.mark.parametrize("recorded", RECORDED, ids=str)
 
 @each_model
 def test_layers_have_the_names_and_positions_of_keras_hub(recorded: RecordedModel) -> None:
-    layers = keras_layers(recorded.build())
+    layers = recorded.build().keras_layers()
     assert [layer.name for layer in layers] == [layer.name for layer in recorded.layers]
     assert [layer.position for layer in layers] == list(range(len(layers)))
 
@@ -60,7 +59,7 @@ def test_layers_have_the_names_and_positions_of_keras_hub(recorded: RecordedMode
 def test_variables_lie_where_keras_hub_stores_them(recorded: RecordedModel) -> None:
     stored = [
         [layer.stored_name(index) for index in range(len(layer.variables))]
-        for layer in keras_layers(recorded.build())
+        for layer in recorded.build().keras_layers()
     ]
     assert stored == [list(layer.variables) for layer in recorded.layers]
 
@@ -73,7 +72,7 @@ def test_every_parameter_has_one_variable_of_the_recorded_shape(recorded: Record
         variable.parameter: variable.form.to_ours(
             torch.empty(shapes[layer.stored_name(index)], device="meta")
         )
-        for layer in keras_layers(backbone)
+        for layer in backbone.keras_layers()
         for index, variable in enumerate(layer.variables)
         if variable.parameter is not None
     }
@@ -83,7 +82,7 @@ def test_every_parameter_has_one_variable_of_the_recorded_shape(recorded: Record
 
 @each_model
 def test_forms_lead_there_and_back(recorded: RecordedModel) -> None:
-    for layer, seen in zip(keras_layers(recorded.build()), recorded.layers, strict=True):
+    for layer, seen in zip(recorded.build().keras_layers(), recorded.layers, strict=True):
         for variable, shape in zip(layer.variables, seen.variables.values(), strict=True):
             tensor = torch.randn(shape)
             assert torch.equal(variable.form.to_keras(variable.form.to_ours(tensor)), tensor)
@@ -92,6 +91,6 @@ def test_forms_lead_there_and_back(recorded: RecordedModel) -> None:
 @each_model
 def test_layers_name_modules_that_exist(recorded: RecordedModel) -> None:
     backbone = recorded.build()
-    for layer in keras_layers(backbone):
+    for layer in backbone.keras_layers():
         if layer.module is not None:
             assert backbone.get_submodule(layer.module) is not None
