@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import gpu_encoders, gpu_flux, gpu_stages
 from benchmarks.machine import processor
-from benchmarks.rows import Bench, Row, Subject, matrix_product_tflops
+from benchmarks.rows import Bench, Row, Subject, matrix_product_tflops, said
 from benchmarks.workloads import FULL, TINY, Workload
 
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -54,6 +54,7 @@ class Report:
     machine: Machine
     dtype: str
     matrix_product_tflops: dict[str, float]
+    records_s: dict[str, float]  # what others reached, to compare with
     rows: list[Row] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
 
@@ -61,7 +62,8 @@ class Report:
 def run(workload: Workload, device: torch.device, output: Path | None) -> Report:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     products = matrix_product_tflops(device, dtype, workload.matrix_products)
-    report = Report(_machine(device), str(dtype).removeprefix("torch."), products)
+    dtype_name = str(dtype).removeprefix("torch.")
+    report = Report(_machine(device), dtype_name, products, workload.records_s)
 
     def add(row: Row) -> None:
         report.rows.append(row)
@@ -69,23 +71,35 @@ def run(workload: Workload, device: torch.device, output: Path | None) -> Report
         _write(report, output)
 
     bench = Bench(device, max(products.values()), add)
-    sections: list[Callable[[], None]] = [
-        lambda: gpu_stages.measure_text_encoders(bench, workload, dtype),
-        lambda: gpu_stages.measure_decoder(bench, workload, dtype),
-        *(partial(gpu_flux.measure_flux, bench, case, workload, dtype) for case in workload.flux),
-        lambda: gpu_encoders.measure_vit(bench, workload, dtype),
-        # transformers' FNet has no bfloat16
-        *(
-            partial(gpu_encoders.measure_fnet, bench, workload, precision)
-            for precision in dict.fromkeys((dtype, torch.float32))
-        ),
-    ]
-    for measure in sections:
-        measure()
+    for name, measure in _sections(bench, workload, dtype).items():
+        try:
+            measure()
+        except Exception as error:  # a model that does not fit, or that an old package lacks
+            bench.skip(Subject(name), said(error))
         _free(device)
     report.images.extend(images(workload, report.rows))
     _write(report, output)
     return report
+
+
+def _sections(
+    bench: Bench, workload: Workload, dtype: torch.dtype
+) -> dict[str, Callable[[], None]]:
+    """Give what is measured one after the other, by name: a failure ends only its own."""
+    precisions = dict.fromkeys((dtype, torch.float32))  # transformers' FNet has no bfloat16
+    return {
+        "text encode": partial(gpu_stages.measure_text_encoders, bench, workload, dtype),
+        "decode": partial(gpu_stages.measure_decoder, bench, workload, dtype),
+        **{
+            case.name: partial(gpu_flux.measure_flux, bench, case, workload, dtype)
+            for case in workload.flux
+        },
+        "vit": partial(gpu_encoders.measure_vit, bench, workload, dtype),
+        **{
+            f"f_net, {precision}": partial(gpu_encoders.measure_fnet, bench, workload, precision)
+            for precision in precisions
+        },
+    }
 
 
 def images(workload: Workload, rows: list[Row]) -> list[Image]:
@@ -129,6 +143,7 @@ def _write(report: Report, output: Path | None) -> None:
 
 def _free(device: torch.device) -> None:
     """Give back what the last models held, cycles included, so that peaks are their own."""
+    torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -162,6 +177,8 @@ def main() -> None:
     measured = run(FULL if has_gpu else TINY, device, arguments.output)
     for image in measured.images:
         sys.stdout.write(f"{image.case} | {image.execution} | {image.total_s} s an image\n")
+    for name, seconds in measured.records_s.items():
+        sys.stdout.write(f"{name} | {seconds} s an image\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import flops
 from benchmarks.random_modules import random_module
+from benchmarks.regional import compile_blocks
 from benchmarks.rows import Bench, Subject
 from benchmarks.workloads import Workload
 from models import FNetBackbone, ViTBackbone
@@ -16,11 +18,11 @@ from models import FNetBackbone, ViTBackbone
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A module and how it is called for a batch of so many items."""
+    """A module and how it is called with a batch of inputs."""
 
     library: str
     module: nn.Module
-    call: Callable[[int], Tensor]
+    call: Callable[[Tensor], Tensor]
 
 
 def measure_vit(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
@@ -32,18 +34,18 @@ def measure_vit(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
 
     backbone = random_module(build, bench.device, dtype)
     size = [side or 0 for side in backbone.image_shape]  # [H, W, C]: no side is None here
-    contestants = [Contestant("triptych", backbone, lambda batch: backbone(images=pictures(batch)))]
+    contestants = [Contestant("triptych", backbone, lambda given: backbone(images=given))]
     if find_spec("transformers"):
         peer = random_module(lambda: _transformers_vit(backbone), bench.device, dtype)
         contestants.append(
             Contestant(
                 "transformers",
                 peer,
-                lambda batch: peer(pictures(batch).permute(0, 3, 1, 2)).last_hidden_state,
+                lambda given: peer(given.permute(0, 3, 1, 2)).last_hidden_state,
             )
         )
     subject = Subject(f"vit_b_16, {_name(dtype)}", num_flop=flops.vit(backbone))
-    _measure(bench, workload, subject, contestants)
+    _measure(bench, workload, subject, contestants, pictures)
 
 
 def measure_fnet(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
@@ -54,8 +56,7 @@ def measure_fnet(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
         shape = (batch, workload.fnet_tokens)
         return torch.randint(backbone.vocabulary_size, shape, device=bench.device)
 
-    def ours(batch: int) -> Tensor:
-        token_ids = tokens(batch)
+    def ours(token_ids: Tensor) -> Tensor:
         output: Tensor = backbone(token_ids=token_ids, segment_ids=torch.zeros_like(token_ids))[
             "sequence_output"
         ]
@@ -66,21 +67,25 @@ def measure_fnet(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
     if find_spec("transformers"):
         peer = random_module(lambda: _transformers_fnet(backbone), bench.device, dtype)
         contestants.append(
-            Contestant("transformers", peer, lambda batch: peer(tokens(batch)).last_hidden_state)
+            Contestant("transformers", peer, lambda given: peer(given).last_hidden_state)
         )
     case = f"f_net_base, {workload.fnet_tokens} tokens, {_name(dtype)}"
     subject = Subject(case, num_flop=flops.fnet(backbone, workload.fnet_tokens))
-    _measure(bench, workload, subject, contestants)
+    _measure(bench, workload, subject, contestants, tokens)
 
 
 def _measure(
-    bench: Bench, workload: Workload, subject: Subject, contestants: list[Contestant]
+    bench: Bench,
+    workload: Workload,
+    subject: Subject,
+    contestants: list[Contestant],
+    inputs: Callable[[int], Tensor],
 ) -> None:
-    """Measure every contestant at every batch size: eager, then the whole module compiled."""
+    """Measure every contestant at every batch size: eager, then with its blocks compiled."""
     for contestant in contestants:
         for execution in ("eager", "compiled"):
             if execution == "compiled":
-                contestant.module.compile(backend=workload.compile_backend, dynamic=False)
+                compile_blocks(contestant.module, workload.compile_backend)
             for batch in workload.batch_sizes:
                 measured = replace(
                     subject,
@@ -90,20 +95,10 @@ def _measure(
                     num_items=batch,
                     num_flop=batch * (subject.num_flop or 0),
                 )
-                run = _Run(contestant.call, batch)
+                run = partial(contestant.call, inputs(batch))
                 bench.measure(measured, run, workload.repetitions)
-        torch.compiler.reset()
     if len(contestants) == 1:
         bench.skip(replace(subject, library="transformers"), "transformers is not installed")
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    call: Callable[[int], Tensor]
-    batch: int
-
-    def __call__(self) -> Tensor:
-        return self.call(self.batch)
 
 
 def _transformers_vit(backbone: ViTBackbone) -> nn.Module:

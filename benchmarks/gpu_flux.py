@@ -4,7 +4,7 @@ Eager with every attention backend, then with every block compiled by itself, wi
 was fastest. diffusers' transformer shares our weights, so its output is compared as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import flops
 from benchmarks.random_modules import random_module
+from benchmarks.regional import compile_blocks
 from benchmarks.rows import Bench, Measured, Subject
 from benchmarks.workloads import FluxCase, Workload
 from models import FluxBackbone
@@ -53,7 +54,7 @@ class Size:
 
 
 def measure_flux(bench: Bench, case: FluxCase, workload: Workload, dtype: torch.dtype) -> None:
-    """Report all rows of one preset; frees its weights at the end."""
+    """Report all rows of one preset."""
 
     def build() -> FluxBackbone:
         return FluxBackbone(**case.config, dtype=dtype)  # type: ignore[arg-type]
@@ -65,14 +66,13 @@ def measure_flux(bench: Bench, case: FluxCase, workload: Workload, dtype: torch.
     peer = _diffusers_transformer(backbone) if find_spec("diffusers") else None
     for size in sizes:
         _measure_diffusers(bench, peer, size, workload.repetitions, "eager")
-    _compile([*backbone.double_blocks, *backbone.single_blocks], workload.compile_backend)
+    compile_blocks(backbone, workload.compile_backend)
     for size in sizes:
         _measure_compiled(bench, backbone, size, workload.repetitions)
     if peer is not None:
-        _compile(_blocks_of_diffusers(peer), workload.compile_backend)
+        compile_blocks(peer, workload.compile_backend)
         for size in sizes:
             _measure_diffusers(bench, peer, size, workload.repetitions, "compiled")
-    torch.compiler.reset()
 
 
 def name(case: FluxCase, size: tuple[int, int]) -> str:
@@ -196,12 +196,6 @@ def _with_attention(run: Callable[[], Tensor], attention: str | None) -> Callabl
     return with_attention
 
 
-def _compile(blocks: Sequence[nn.Module], backend: str) -> None:
-    """Compile every block by itself: blocks of one class share what was compiled for the first."""
-    for block in blocks:
-        block.compile(backend=backend, fullgraph=True, dynamic=False)
-
-
 def _diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
     """Build diffusers' transformer around the same tensors."""
     from diffusers import FluxTransformer2DModel
@@ -223,12 +217,6 @@ def _diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
     state = to_diffusers(backbone.state_dict(), backbone.hidden_size)
     transformer.load_state_dict(state, assign=True)
     return transformer.eval()
-
-
-def _blocks_of_diffusers(transformer: nn.Module) -> list[nn.Module]:
-    """Find what diffusers' own `compile_repeated_blocks` compiles."""
-    names = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
-    return [each for each in transformer.modules() if type(each).__name__ in names]
 
 
 def _text_ids(text: Tensor) -> Tensor:

@@ -70,8 +70,7 @@ class Bench:
         try:
             measured = self._measure(subject, run, repetitions, expected)
         except Exception as error:  # no such kernel, out of memory, a compiler's refusal
-            message = f"{type(error).__name__}: {error}".splitlines()[0]
-            measured = Measured(Row(subject, error=message), output=None)
+            measured = Measured(Row(subject, error=said(error)), output=None)
         self.report(measured.row)
         return measured
 
@@ -114,6 +113,10 @@ class Bench:
         if self.device.type != "cuda":
             return None
         return torch.cuda.max_memory_allocated(self.device) / 1e9
+
+
+def said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def rounded(number: float | None) -> float | None:

@@ -83,6 +83,14 @@ def test_every_row_of_the_tiny_shapes_is_measured_and_written(
     assert written["machine"]["packages"]["torch"] == torch.__version__
 
 
+def test_a_model_that_cannot_be_built_is_a_row_and_the_next_ones_are_measured() -> None:
+    impossible = replace(TINY.flux[0], config=TINY.flux[0].config | {"num_heads": 3})
+    report = gpu.run(replace(TINY, repetitions=1, flux=(impossible,)), CPU, None)
+    rows = {row.subject.case: row for row in report.rows}
+    assert "does not divide by num_heads 3" in (rows["flux tiny"].error or "")
+    assert rows["vit_b_16, float32, batch 2"].median_s is not None
+
+
 def test_every_way_to_run_a_step_gives_one_answer(measured: tuple[gpu.Report, Path]) -> None:
     steps = [row for row in measured[0].rows if row.difference is not None]
     ways = {(row.subject.library, row.subject.execution) for row in steps}
