@@ -18,14 +18,13 @@ from models import preset_files, transformers_files
 from models.errors import InputError, PresetFileError
 from models.fnet import transformers_format
 from models.fnet.backbone import LAYER_NORM_EPSILON, FNetBackbone
-from models.fnet.stored_heads import StoredHead, keras_dense, keras_head, load_head, require_task
 from models.fnet.tokenizer import Tokenizer
 from models.fnet.vocabulary import MASK
 from models.handles import Part, fetch
+from models.stored_heads import StoredHead, keras_dense, keras_head, load_head, require_task
 from models.weights import Recipe
 
 KERAS_TASK = "FNetMaskedLM"
-KERAS_EPSILON = 1e-5
 KERAS_PATH = "layers/masked_lm_head"
 TRANSFORMERS_PREFIX = "cls.predictions."
 TRANSFORMERS_BIASES = ("cls.predictions.bias", "cls.predictions.decoder.bias")  # one, two names
@@ -41,21 +40,31 @@ class Candidate:
     probability: float
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where KerasHub's and transformers' heads differ."""
+
+    gelu: Literal["none", "tanh"]  # exact, or by its approximation
+    epsilon: float
+
+
+KERAS_FORM = Form("none", 1e-5)
+TRANSFORMERS_FORM = Form("tanh", LAYER_NORM_EPSILON)
+
+
 class MaskedLMHead(nn.Module):
     """From a token's features to a score for every piece of the vocabulary."""
 
-    def __init__(
-        self, width: int, vocabulary_size: int, gelu: Literal["none", "tanh"], epsilon: float
-    ) -> None:
+    def __init__(self, width: int, vocabulary_size: int, form: Form) -> None:
         super().__init__()
-        self.gelu = gelu
+        self.form = form
         self.dense = nn.Linear(width, width)
-        self.layer_norm = nn.LayerNorm(width, eps=epsilon)
+        self.layer_norm = nn.LayerNorm(width, eps=form.epsilon)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
 
     def forward(self, features: Tensor, token_embedding: Tensor) -> Tensor:
-        """[B, M, D] and the embeddings of all tokens, [K, D], to logits [B, M, K]."""
-        inner = F.gelu(self.dense(features), approximate=self.gelu)
+        """Features [B, M, D] of M tokens a row, and the embeddings [K, D] of all, to [B, M, K]."""
+        inner = F.gelu(self.dense(features), approximate=self.form.gelu)
         logits: Tensor = self.layer_norm(inner) @ token_embedding.T + self.bias
         return logits
 
@@ -81,20 +90,17 @@ class MaskedLM:
         directory = fetch(preset, Part.PIPELINE)
         with torch.device(device):
             backbone = FNetBackbone.from_preset(directory, dtype=dtype, trainable=False)
-        width, vocabulary_size = backbone.hidden_dim, backbone.vocabulary_size
-        is_keras = not transformers_files.is_model(directory)
-        stored = _read_keras(directory) if is_keras else _read_transformers(directory)
+        if transformers_files.is_model(directory):
+            stored, form = _read_transformers(directory), TRANSFORMERS_FORM
+        else:
+            stored, form = _read_keras(directory), KERAS_FORM
         head = load_head(
-            lambda: (
-                MaskedLMHead(width, vocabulary_size, "none", KERAS_EPSILON)
-                if is_keras
-                else MaskedLMHead(width, vocabulary_size, "tanh", LAYER_NORM_EPSILON)
-            ),
+            lambda: MaskedLMHead(backbone.hidden_dim, backbone.vocabulary_size, form),
             stored,
-            backbone,
+            backbone.pooled_dense.weight,
         )
         tokenizer = Tokenizer.from_directory(
-            directory, vocabulary_size, backbone.max_sequence_length
+            directory, backbone.vocabulary_size, backbone.max_sequence_length
         )
         return cls(backbone, head, tokenizer)
 

@@ -16,9 +16,9 @@ from models import preset_files
 from models.errors import PresetFileError
 from models.fnet.backbone import FNetBackbone
 from models.fnet.packing import PackedText, Truncation
-from models.fnet.stored_heads import keras_dense, keras_head, load_head, require_task
 from models.fnet.tokenizer import Tokenizer
 from models.handles import Part, fetch
+from models.stored_heads import keras_dense, keras_head, load_head, require_task
 
 KERAS_TASK = "FNetTextClassifier"
 
@@ -70,7 +70,7 @@ class TextClassifier:
         head = load_head(
             lambda: nn.Sequential(nn.Linear(backbone.hidden_dim, task.num_classes)),
             keras_head(directory, keras_dense("0", "layers/dense")),
-            backbone,
+            backbone.pooled_dense.weight,
         )
         tokenizer = Tokenizer.from_directory(
             directory, backbone.vocabulary_size, backbone.max_sequence_length

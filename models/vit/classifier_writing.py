@@ -16,7 +16,7 @@ from models.preset_files import KerasObject
 from models.safetensors_files import save_safetensors
 from models.vit.classification_head import ClassificationHead
 from models.vit.image_converter import ImageConverterConfig
-from models.vit.stored_classifier import TASK_CLASS, keras_layers
+from models.vit.stored_classifier import TASK_CLASS, keras_paths
 
 LEARNING_RATE = 5e-5  # of the optimizer that KerasHub's classifiers are compiled with
 
@@ -32,7 +32,7 @@ def write_head(directory: Path, head: ClassificationHead, weights_format: Weight
     form = DenseKernel()
     layers = [
         StoredLayer(path, name, (form.to_keras(state[f"{name}.weight"]), state[f"{name}.bias"]))
-        for name, path in keras_layers(head).items()
+        for name, path in keras_paths(head.config).items()
     ]
     write_whole(keras_file, [*layers, _fresh_optimizer()])
 

@@ -17,6 +17,7 @@ from models.backbone import WeightsFormat
 from models.errors import PresetError, PresetFileError
 from models.handles import Part, fetch
 from models.preset_files import KerasObject
+from models.stored_heads import load_head
 from models.vit import classifier_writing, stored_classifier
 from models.vit.backbone import ViTBackbone
 from models.vit.classification_head import ClassificationHead
@@ -26,7 +27,6 @@ from models.vit.image_converter_transformers import (
     ProcessorConfig,
     TransformersConverter,
 )
-from models.weights import fill
 
 Converter = ImageConverter | TransformersConverter
 
@@ -69,17 +69,17 @@ class ImageClassifier:
         PresetError for a preset of another family.
         """
         directory = fetch(preset, Part.PIPELINE)
-        stored = stored_classifier.read_stored(directory)
         with torch.device(device):
             backbone = ViTBackbone.from_preset(directory, dtype=dtype)
-        with torch.device("meta"):
-            head = ClassificationHead(backbone.hidden_dim, stored.task)
-        with stored.open_weights() as weights:
-            target = backbone.layer_norm.weight.dtype
-            fill(head, weights, stored.recipes(head), device, target, stored.is_ignored)
+        stored = stored_classifier.read_stored(directory)
+        head = load_head(
+            lambda: ClassificationHead(backbone.hidden_dim, stored.task),
+            stored.head,
+            backbone.layer_norm.weight,
+        )
         try:
             converter = _converter(stored.converter, backbone)
-            return cls(backbone, head.eval(), converter, stored.labels)
+            return cls(backbone, head, converter, stored.labels)
         except ValueError as error:
             raise PresetFileError(f"{directory} does not fit together: {error}") from error
 

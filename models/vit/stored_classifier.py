@@ -4,29 +4,29 @@ Of a KerasHub task (`task.json`, `task.weights.h5`), of the same with safetensor
 transformers' `ViTForImageClassification`. Knows nothing about how pictures are classified.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
-from torch import nn
 
 from models import preset_files, transformers_files
 from models.errors import PresetFileError
-from models.keras.files import KerasFiles
-from models.keras.layers import DenseKernel, counted
-from models.keras.weights import is_not_a_weight
+from models.keras.layers import counted
 from models.safetensors_files import SafetensorsFiles
+from models.stored_heads import StoredHead, keras_dense, keras_head, require_task
 from models.vit import transformers_format
 from models.vit.classification_head import TaskConfig
 from models.vit.image_converter import ImageConverterConfig
 from models.vit.image_converter_transformers import PROCESSOR_FILE, ProcessorConfig, Size
 from models.vit.imagenet import NUM_LABELS, imagenet_labels
-from models.weights import Recipe, Weights, identity_recipes, ignore_none
+from models.weights import Recipe
 
 TASK_CLASS = "ViTImageClassifier"
-CLASSIFIER = "classifier"  # transformers' name of its only layer
+TRANSFORMERS_RECIPES = {
+    "predictions.weight": Recipe(("classifier.weight",)),
+    "predictions.bias": Recipe(("classifier.bias",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,7 @@ class StoredClassifier:
     task: TaskConfig
     labels: tuple[str, ...]
     converter: ImageConverterConfig | ProcessorConfig | None  # None: tensors only, no pictures
-    open_weights: Callable[[], Weights]
-    recipes: Callable[[nn.Module], Mapping[str, Recipe]] = identity_recipes
-    is_ignored: Callable[[str], bool] = ignore_none
+    head: StoredHead
 
 
 class _Converter(BaseModel):
@@ -62,54 +60,38 @@ def read_stored(directory: Path) -> StoredClassifier:
 
     Raises PresetFileError for a missing or malformed file, and for a backbone without classifier.
     """
-    if (directory / preset_files.TASK_FILE).is_file():
-        return _read_task(directory)
     if transformers_files.is_model(directory):
         return _read_transformers(directory)
-    raise PresetFileError(
-        f"{directory} holds a backbone without a classifier: there is no {preset_files.TASK_FILE}"
-    )
+    require_task(directory, TASK_CLASS)
+    return _read_task(directory)
 
 
 def _read_task(directory: Path) -> StoredClassifier:
-    registered_name = preset_files.read_object(directory, preset_files.TASK_FILE).registered_name
-    if registered_name.rpartition(">")[2] != TASK_CLASS:
-        raise PresetFileError(
-            f"{directory / preset_files.TASK_FILE} is a {registered_name}; "
-            f"keras_hub>{TASK_CLASS} is allowed"
-        )
     task = preset_files.read_config(directory, preset_files.TASK_FILE, _StoredTask)
-    stored = StoredClassifier(
+    return StoredClassifier(
         task=TaskConfig.model_validate(task.model_dump()),
         labels=_own_labels(directory) or _numbered_labels(task.num_classes),
         converter=_read_converter(directory, task),
-        open_weights=partial(SafetensorsFiles, [directory / preset_files.TASK_WEIGHTS_FILE]),
-    )
-    keras_file = directory / preset_files.KERAS_TASK_WEIGHTS_FILE
-    if not keras_file.is_file():
-        return stored
-    # H5 first, as for the backbone: where KerasHub saved over ours, its file is the newer
-    return replace(
-        stored,
-        open_weights=partial(KerasFiles, keras_file, {keras_file: None}),
-        recipes=_keras_recipes,
-        is_ignored=is_not_a_weight,
+        head=_head_of_task(directory, task),
     )
 
 
-def _keras_recipes(head: nn.Module) -> dict[str, Recipe]:
-    layers = keras_layers(head)
-    kernels = {f"{ours}.weight": f"{path}/vars/0" for ours, path in layers.items()}
-    biases = {f"{ours}.bias": f"{path}/vars/1" for ours, path in layers.items()}
-    return {name: Recipe((stored,), DenseKernel().to_ours) for name, stored in kernels.items()} | {
-        name: Recipe((stored,)) for name, stored in biases.items()
-    }
+def _head_of_task(directory: Path, task: TaskConfig) -> StoredHead:
+    """Prefer H5, as for the backbone: where KerasHub saved over ours, its file is the newer."""
+    dense = (keras_dense(name, path) for name, path in keras_paths(task).items())
+    recipes = {name: recipe for layer in dense for name, recipe in layer.items()}
+    if (directory / preset_files.KERAS_TASK_WEIGHTS_FILE).is_file():
+        return keras_head(directory, recipes)
+    return StoredHead(
+        partial(SafetensorsFiles, [directory / preset_files.TASK_WEIGHTS_FILE]),
+        {name: Recipe((name,)) for name in recipes},
+    )
 
 
-def keras_layers(head: nn.Module) -> dict[str, str]:
+def keras_paths(task: TaskConfig) -> dict[str, str]:
     """Give the path in `task.weights.h5` of each layer of a head."""
-    linears = (name for name, layer in head.named_children() if isinstance(layer, nn.Linear))
-    return {name: f"layers/{counted('dense', index)}" for index, name in enumerate(linears)}
+    names = ("predictions",) if task.intermediate_dim is None else ("pre_logits", "predictions")
+    return {name: f"layers/{counted('dense', index)}" for index, name in enumerate(names)}
 
 
 def _read_converter(
@@ -131,11 +113,11 @@ def _read_converter(
 def _read_transformers(directory: Path) -> StoredClassifier:
     config = transformers_format.read_config(directory)
     with transformers_files.open_weights(directory) as weights:
-        shape = weights.shapes.get(f"{CLASSIFIER}.weight")
+        shape = weights.shapes.get("classifier.weight")
     if shape is None:
         raise PresetFileError(
             f"{directory} holds a backbone without a classifier: "
-            f"its weights have no {CLASSIFIER}.weight"
+            "its weights have no classifier.weight"
         )
     return StoredClassifier(
         task=TaskConfig(num_classes=shape[0]),
@@ -145,16 +127,12 @@ def _read_transformers(directory: Path) -> StoredClassifier:
             or _numbered_labels(shape[0])
         ),
         converter=_read_processor(directory, config),
-        open_weights=partial(transformers_files.open_weights, directory),
-        recipes=_transformers_recipes,
-        is_ignored=lambda name: not name.startswith(f"{CLASSIFIER}."),
+        head=StoredHead(
+            partial(transformers_files.open_weights, directory),
+            TRANSFORMERS_RECIPES,
+            is_ignored=lambda name: not name.startswith("classifier."),
+        ),
     )
-
-
-def _transformers_recipes(head: nn.Module) -> dict[str, Recipe]:
-    return {
-        name: Recipe((f"{CLASSIFIER}.{name.rpartition('.')[2]}",)) for name in head.state_dict()
-    }
 
 
 def _read_processor(directory: Path, config: transformers_format.ViTConfig) -> ProcessorConfig:

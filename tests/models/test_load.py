@@ -9,7 +9,11 @@ from diffusers import FluxPipeline
 from models import Backbone, FluxBackbone
 from models.errors import PresetError, PresetFileError, UnknownPresetError
 from models.flux.text_to_image import TextToImage
+from models.fnet.masked_lm import MaskedLM
+from models.fnet.text_classifier import TextClassifier
+from models.fnet.text_embedder import TextEmbedder
 from models.load import load_pipeline
+from models.vit.image_classifier import ImageClassifier
 from tests.models.flux.conftest import tiny_pipeline
 
 
@@ -84,3 +88,21 @@ def test_a_transformers_model_of_another_type_is_refused(tmp_path: Path) -> None
 
     with pytest.raises(PresetFileError, match="of type 'bert'; vit and fnet are allowed"):
         load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "preset", "said"),
+    [
+        (ImageClassifier, "f_net_shapes", "a FNetBackbone, which is not a ViTBackbone"),
+        (TextEmbedder, "vit_shapes", "a ViTBackbone, which is not a FNetBackbone"),
+        (TextClassifier, "vit_shapes", "a ViTBackbone, which is not a FNetBackbone"),
+        (MaskedLM, "vit_shapes", "a ViTBackbone, which is not a FNetBackbone"),
+    ],
+)
+def test_a_pipeline_says_whose_preset_it_was_given(
+    pipeline: type[ImageClassifier | TextEmbedder | TextClassifier | MaskedLM],
+    preset: str,
+    said: str,
+) -> None:
+    with pytest.raises(PresetError, match=said):
+        pipeline.from_preset(preset)

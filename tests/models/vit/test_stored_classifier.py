@@ -236,7 +236,7 @@ def test_a_bare_backbone_is_no_classifier(keras_preset: Path, tmp_path: Path) ->
         ImageClassifier.from_preset(saved(bare_oracle(), tmp_path / "theirs"))
 
     (keras_preset / "task.json").unlink()
-    with pytest.raises(PresetFileError, match=r"without a classifier: there is no task\.json"):
+    with pytest.raises(PresetFileError, match=r"without a head: there is no task\.json"):
         ImageClassifier.from_preset(keras_preset)
 
 

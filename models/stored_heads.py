@@ -1,6 +1,8 @@
-"""Give a head on an FNet backbone its weights, from a KerasHub task or a `transformers` model.
+"""Heads on disk, and giving one its weights: of KerasHub's tasks and of `transformers`.
 
-Knows nothing about what heads compute.
+A task's `task.json` says what it is, its `task.weights.h5` holds what it has beside the backbone,
+which is read apart. Source: keras_hub/src/models/task.py (keras-hub 0.32.0). Knows nothing about
+what heads compute.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,39 +11,37 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models import preset_files
 from models.errors import PresetFileError
-from models.fnet.backbone import FNetBackbone
 from models.keras.files import KerasFiles
-from models.keras.layers import DenseKernel
+from models.keras.layers import DenseKernel, stored_name
 from models.keras.weights import is_not_a_weight
-from models.weights import Recipe, Weights, fill
+from models.weights import Recipe, Weights, fill, ignore_none
 
 Head = TypeVar("Head", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHead:
-    """A head on disk; its backbone is read apart."""
+    """Where the tensors of a head are, and how they make our parameters."""
 
     open_weights: Callable[[], Weights]
-    recipes: Mapping[str, Recipe]
-    is_ignored: Callable[[str], bool]
+    recipes: Mapping[str, Recipe]  # by our parameter
+    is_ignored: Callable[[str], bool] = ignore_none  # stored tensors that are not the head's
 
 
-def load_head(build: Callable[[], Head], stored: StoredHead, backbone: FNetBackbone) -> Head:
-    """Build a head and fill it, in evaluation mode, of the backbone's dtype and on its device.
+def load_head(build: Callable[[], Head], stored: StoredHead, beside: Tensor) -> Head:
+    """Build a head and fill it, in evaluation mode; dtype and device are those of `beside`.
 
     Raises PresetFileError for a file that cannot be read, WeightsError for weights that do not fit.
     """
     with torch.device("meta"):
         head = build()
-    weight = backbone.pooled_dense.weight
     with stored.open_weights() as weights:
-        fill(head, weights, stored.recipes, weight.device, weight.dtype, stored.is_ignored)
-    return head.eval().requires_grad_(False)
+        fill(head, weights, stored.recipes, beside.device, beside.dtype, stored.is_ignored)
+    return head.eval()
 
 
 def keras_head(directory: Path, recipes: Mapping[str, Recipe]) -> StoredHead:
@@ -53,8 +53,8 @@ def keras_head(directory: Path, recipes: Mapping[str, Recipe]) -> StoredHead:
 def keras_dense(module: str, path: str) -> dict[str, Recipe]:
     """Say where Keras stores a dense layer."""
     return {
-        f"{module}.weight": Recipe((f"{path}/vars/0",), DenseKernel().to_ours),
-        f"{module}.bias": Recipe((f"{path}/vars/1",)),
+        f"{module}.weight": Recipe((stored_name(path, 0),), DenseKernel().to_ours),
+        f"{module}.bias": Recipe((stored_name(path, 1),)),
     }
 
 
