@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from models import formats, preset_files
 from models.errors import PresetError, PresetFileError
@@ -26,6 +26,10 @@ class _SchedulerConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    class_name: Literal["FlowMatchEulerDiscreteScheduler"] = Field(
+        "FlowMatchEulerDiscreteScheduler", alias="_class_name"
+    )
+    num_train_timesteps: Literal[1000] = 1000
     use_dynamic_shifting: bool = False
     shift: float = 1.0
     base_shift: float | None = 0.5

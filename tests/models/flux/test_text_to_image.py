@@ -1,5 +1,6 @@
 """The whole loop against diffusers' FluxPipeline, float32 on the CPU, same noise."""
 
+import json
 import shutil
 from collections import deque
 from pathlib import Path
@@ -155,10 +156,20 @@ def test_a_missing_folder_is_named(pipelines: Pipelines, tmp_path: Path, folder:
         TextToImage.from_preset(directory)
 
 
-def test_a_schedule_that_would_be_computed_wrongly_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_karras_sigmas": True},
+        {"num_train_timesteps": 100},
+        {"_class_name": "FlowMatchHeunDiscreteScheduler"},
+    ],
+)
+def test_a_schedule_that_would_be_computed_wrongly_is_refused(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
     (tmp_path / "scheduler").mkdir()
-    (tmp_path / "scheduler/scheduler_config.json").write_text('{"use_karras_sigmas": true}')
-    with pytest.raises(PresetFileError, match="use_karras_sigmas"):
+    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(PresetFileError, match=next(iter(config))):
         load_schedule(tmp_path, has_guidance=True)
 
 
