@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models import preset_files
 from models.errors import PresetFileError
-from models.weights import read_tensor
+from models.tensor_reading import read_tensor
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LENGTH_BYTES = 8  # of the header, little-endian, before it

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.errors import PresetFileError
 from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, read_model
-from models.weights import read_tensor
+from models.tensor_reading import read_tensor
 
 BFLOAT16 = "bfloat16"  # numpy has none: Keras stores two opaque bytes and says so in an attribute
 DTYPE_ATTRIBUTE = "dtype"

@@ -1,6 +1,7 @@
 """Tensors on disk: what `fill` checks, reads and refuses."""
 
 import json
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from models.errors import PresetFileError, WeightsError
 from models.safetensors_files import SafetensorsFiles, save_safetensors
+from models.tensor_reading import read_tensor
 from models.weights import Recipe, fill, identity_recipes
 from tests.models.random_weights import randomise
 
@@ -130,3 +132,19 @@ def test_a_file_that_is_not_safetensors_is_named(tmp_path: Path, content: bytes)
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PresetFileError, match=r"none\.safetensors is missing"):
         SafetensorsFiles([tmp_path / "none.safetensors"])
+
+
+def test_a_file_that_shrinks_while_it_is_read_changes_nothing(tmp_path: Path) -> None:
+    module = linear_on_meta()
+    with write(tmp_path, weight=torch.randn(2, 3), bias=torch.randn(2)) as weights:
+        file = tmp_path / "weights.safetensors"
+        file.write_bytes(file.read_bytes()[:-4])
+        with pytest.raises(PresetFileError, match=r"weights.safetensors is cut short: 4 bytes"):
+            fill(module, weights, identity_recipes(module))
+    assert all(parameter.is_meta for parameter in module.parameters())
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = FileIO(tmp_path / "weights.safetensors", "w")  # open, but not for reading
+    with file, pytest.raises(PresetFileError, match=r"weights.safetensors cannot be read"):
+        read_tensor(file, 0, torch.float32, (2,))
