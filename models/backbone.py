@@ -6,7 +6,6 @@ which `preset_files` reads and writes. KerasHub's form: keras_hub/src/models/bac
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -17,18 +16,16 @@ from torch import nn
 import models
 from models import lora, preset_files
 from models.adapters import merged_state
+from models.dtypes import DtypeLike, as_torch_dtype, dtype_policy
 from models.errors import PresetError
 from models.formats import read_stored
 from models.handles import Part, fetch
 from models.keras import weights as keras_weights
-from models.keras.layers import KerasLayer
+from models.keras.layers import KerasLayer, snake_case
 from models.keras.writing import GIB
 from models.presets import PRESETS, Preset
 from models.safetensors_files import save_shards
 from models.weights import fill, on_meta_device
-
-# A name, a dtype, Keras' serialised policy, or None for float32.
-DtypeLike = torch.dtype | str | Mapping[str, object] | None
 
 WeightsFormat = Literal["h5", "safetensors"]
 
@@ -67,7 +64,7 @@ class Backbone(nn.Module):
         return {
             "name": self.name,
             "trainable": any(each.requires_grad for each in self.parameters()),
-            "dtype": preset_files.dtype_policy(dtype_name),
+            "dtype": dtype_policy(dtype_name),
         }
 
     def keras_layers(self) -> tuple[KerasLayer, ...]:
@@ -226,26 +223,6 @@ class Backbone(nn.Module):
             config=self.get_config(),
             registered_name=f"keras_hub>{class_name}",
         )
-
-
-def as_torch_dtype(dtype: DtypeLike) -> torch.dtype:
-    """Read "bfloat16", torch.bfloat16 and Keras' serialised policy alike; None is float32.
-
-    Raises ValueError for what is not a floating dtype.
-    """
-    if isinstance(dtype, Mapping):
-        policy = dtype.get("config")
-        return as_torch_dtype(policy["name"] if isinstance(policy, Mapping) else str(dtype))
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise ValueError(f"dtype {dtype!r} is not a floating dtype such as 'float32' or 'bfloat16'")
-    return named
-
-
-def snake_case(class_name: str) -> str:
-    """Name a layer as Keras does: ViTBackbone is vi_t_backbone, FNetBackbone f_net_backbone."""
-    apart = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", apart).lower()
 
 
 def _families() -> list[type[Backbone]]:

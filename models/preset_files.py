@@ -114,16 +114,6 @@ def write_json(directory: Path, name: str, value: object) -> None:
         written.write_text(json.dumps(value, indent=4))
 
 
-def dtype_policy(name: str) -> dict[str, object]:
-    """Serialise a dtype as Keras does."""
-    return {
-        "module": "keras",
-        "class_name": "DTypePolicy",
-        "config": {"name": name},
-        "registered_name": None,
-    }
-
-
 def _parse(value: object, model: type[Config], file: Path) -> Config:
     try:
         return model.model_validate(value)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from models.adapters import Linear
-from models.backbone import Backbone, DtypeLike
+from models.arguments import Factor, NumLayers, Shape, Size, Sizes, checked
+from models.backbone import Backbone
+from models.dtypes import DtypeLike
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
 from models.flux.keras_layers import list_layers
 from models.flux.layers import (
@@ -23,8 +25,6 @@ from models.flux.layers import (
 )
 from models.keras.layers import KerasLayer
 
-Shape = Sequence[int | None]
-
 
 class FluxBackbone(Backbone):
     """A FLUX.1 transformer of any size.
@@ -33,23 +33,24 @@ class FluxBackbone(Backbone):
     `text_shape` (T5 width) and `y_shape` (CLIP width) decide about weights. `gelu_approximate` is
     the GELU of the double blocks: "none" is KerasHub's exact one, "tanh" the original's.
 
-    Raises ValueError where `hidden_size` does not divide by `num_heads`, or `axes_dim` does not
-    add up to the head width or holds an odd width.
+    Raises ValueError for arguments out of range, where `hidden_size` does not divide by
+    `num_heads`, or `axes_dim` does not add up to the head width or holds an odd width.
     """
 
     keras_module = "keras_hub.src.models.flux.flux_model"
     keras_tasks = ("TextToImage",)
 
+    @checked
     def __init__(
         self,
-        input_channels: int,
-        hidden_size: int,
-        mlp_ratio: float,
-        num_heads: int,
-        depth: int,
-        depth_single_blocks: int,
-        axes_dim: Sequence[int],
-        theta: int,
+        input_channels: Size,
+        hidden_size: Size,
+        mlp_ratio: Factor,
+        num_heads: Size,
+        depth: NumLayers,
+        depth_single_blocks: NumLayers,
+        axes_dim: Sizes,
+        theta: Factor,
         use_bias: bool,
         guidance_embed: bool = False,
         image_shape: Shape = (None, 64),

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters import Embedding, Linear
-from models.backbone import Backbone, DtypeLike
+from models.arguments import NumLayers, Rate, Size, checked
+from models.backbone import Backbone
+from models.dtypes import DtypeLike
 from models.fnet.keras_layers import list_layers
 from models.keras.layers import KerasLayer
 
@@ -74,20 +76,24 @@ def mix(x: Tensor) -> Tensor:
 
 
 class FNetBackbone(Backbone):
-    """An FNet encoder of any size."""
+    """An FNet encoder of any size.
+
+    Raises ValueError for arguments out of range.
+    """
 
     keras_module = "keras_hub.src.models.f_net.f_net_backbone"
     keras_tasks = ("MaskedLM", "TextClassifier")
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        num_layers: int,
-        hidden_dim: int,
-        intermediate_dim: int,
-        dropout: float = 0.1,
-        max_sequence_length: int = 512,
-        num_segments: int = 4,
+        vocabulary_size: Size,
+        num_layers: NumLayers,
+        hidden_dim: Size,
+        intermediate_dim: Size,
+        dropout: Rate = 0.1,
+        max_sequence_length: Size = 512,
+        num_segments: Size = 4,
         dtype: DtypeLike = None,
         trainable: bool = True,
         name: str | None = None,

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import preset_files
+from models.dtypes import dtype_policy
 from models.fnet.backbone import FNetBackbone
 from models.fnet.tokenizer import TokenizedText, Tokenizer
 from models.handles import Part, fetch
@@ -101,7 +102,7 @@ def _tokenizer_object() -> KerasObject:
         config={
             "name": "f_net_tokenizer",
             "trainable": True,
-            "dtype": preset_files.dtype_policy("int32"),
+            "dtype": dtype_policy("int32"),
             "config_file": preset_files.TOKENIZER_FILE,
             "proto": None,
             "sequence_length": None,

@@ -8,6 +8,7 @@ about files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -65,6 +66,7 @@ class ProjectionKernel:
     num_heads: int
 
     def to_ours(self, tensor: Tensor) -> Tensor:
+        _check_heads(tensor.shape[1], self.num_heads)
         return tensor.flatten(1).T
 
     def to_keras(self, tensor: Tensor) -> Tensor:
@@ -79,6 +81,7 @@ class ProjectionBias:
     num_heads: int
 
     def to_ours(self, tensor: Tensor) -> Tensor:
+        _check_heads(tensor.shape[0], self.num_heads)
         return tensor.flatten()
 
     def to_keras(self, tensor: Tensor) -> Tensor:
@@ -93,6 +96,7 @@ class OutputKernel:
     num_heads: int
 
     def to_ours(self, tensor: Tensor) -> Tensor:
+        _check_heads(tensor.shape[0], self.num_heads)
         return tensor.flatten(0, 1).T
 
     def to_keras(self, tensor: Tensor) -> Tensor:
@@ -185,3 +189,9 @@ def embedding(name: str, path: str, module: str) -> Node:
 def counted(name: str, index: int) -> str:
     """Count as Keras does: dense, dense_1, dense_2."""
     return f"{name}_{index}" if index else name
+
+
+def snake_case(class_name: str) -> str:
+    """Name a layer as Keras does: ViTBackbone is vi_t_backbone, FNetBackbone f_net_backbone."""
+    apart = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", apart).lower()

@@ -5,20 +5,25 @@ arguments. Knows nothing about labels or preprocessing.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters import Conv2d, Embedding, Linear
-from models.backbone import Backbone, DtypeLike
+from models.arguments import Epsilon, NumLayers, Rate, Size, checked
+from models.backbone import Backbone
+from models.dtypes import DtypeLike
 from models.keras.layers import KerasLayer
 from models.layers import attend
 from models.vit.keras_layers import list_layers
 
 DataFormat = Literal["channels_last", "channels_first"]
+ImageShape = Annotated[Sequence[Size | None], Field(min_length=3, max_length=3)]
+PatchSize = Annotated[Sequence[Size], Field(min_length=2, max_length=2)]
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
 
 
@@ -103,24 +108,25 @@ class ViTBackbone(Backbone):
     `image_shape` is (height, width, channels), or (channels, height, width) where `data_format` is
     channels_first; `patch_size` one number or (height, width).
 
-    Raises ValueError for an image shape without height or width, for sides that the patch does not
-    divide and for an unknown `data_format`.
+    Raises ValueError for arguments out of range, for an image shape without height or width, for
+    sides that the patch does not divide and for an unknown `data_format`.
     """
 
     keras_module = "keras_hub.src.models.vit.vit_backbone"
     keras_tasks = ("ImageClassifier",)
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int | None],
-        patch_size: int | Sequence[int],
-        num_layers: int,
-        num_heads: int,
-        hidden_dim: int,
-        mlp_dim: int,
-        dropout_rate: float = 0.0,
-        attention_dropout: float = 0.0,
-        layer_norm_epsilon: float = 1e-6,
+        image_shape: ImageShape,
+        patch_size: Size | PatchSize,
+        num_layers: NumLayers,
+        num_heads: Size,
+        hidden_dim: Size,
+        mlp_dim: Size,
+        dropout_rate: Rate = 0.0,
+        attention_dropout: Rate = 0.0,
+        layer_norm_epsilon: Epsilon = 1e-6,
         use_mha_bias: bool = True,
         use_mlp_bias: bool = True,
         use_class_token: bool = True,

@@ -10,6 +10,7 @@ import torch
 
 from models import preset_files
 from models.backbone import WeightsFormat
+from models.dtypes import dtype_policy
 from models.keras.layers import DenseKernel
 from models.keras.writing import StoredLayer, write_whole
 from models.preset_files import KerasObject
@@ -70,7 +71,7 @@ def preprocessor_object(converter: KerasObject) -> KerasObject:
         config={
             "name": "vi_t_image_classifier_preprocessor",
             "trainable": True,
-            "dtype": preset_files.dtype_policy("float32"),
+            "dtype": dtype_policy("float32"),
             "image_converter": converter.model_dump(),
             "config_file": preset_files.PREPROCESSOR_FILE,
         },
@@ -82,7 +83,7 @@ def converter_object(config: ImageConverterConfig) -> KerasObject:
     layer_keys = {
         "name": "vi_t_image_converter",
         "trainable": True,
-        "dtype": preset_files.dtype_policy("float32"),
+        "dtype": dtype_policy("float32"),
     }
     return KerasObject(
         module="keras_hub.src.models.vit.vit_image_converter",
