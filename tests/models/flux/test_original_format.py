@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from torch import Tensor
 
 from models import Backbone, FluxBackbone
 from models.errors import PresetError, PresetFileError, WeightsError
+from models.flux.diffusers_weights import to_diffusers
 from models.formats import read_stored
 from tests.models.flux.conftest import tiny_transformer
 from tests.models.flux.original_files import original_transformer, tiny_original, write
@@ -44,6 +46,20 @@ def test_velocities_of_a_file_equal_diffusers(
 ) -> None:
     oracle, file = original
     check_velocities(Backbone.from_preset(file), oracle)
+
+
+@pytest.mark.parametrize("preset", ["flux_dev", "flux_schnell"])
+def test_the_originals_names_and_rows_are_those_that_diffusers_converts(preset: str) -> None:
+    with torch.device("meta"):
+        backbone = Backbone.from_preset(preset, False, depth=2, depth_single_blocks=2)
+    # of their true heights, which the conversion splits, and one column
+    original = {name: torch.randn(len(each), 1) for name, each in backbone.state_dict().items()}
+
+    converted = convert_flux_transformer_checkpoint_to_diffusers(dict(original))
+
+    ours = to_diffusers(original, hidden_size=3072)
+    assert ours.keys() == converted.keys()
+    assert all(torch.equal(tensor, converted[name]) for name, tensor in ours.items())
 
 
 def test_a_directory_with_one_such_file_is_a_preset(
