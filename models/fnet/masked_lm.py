@@ -115,7 +115,7 @@ class MaskedLM:
         """
         features = self.backbone(token_ids=token_ids, segment_ids=segment_ids)["sequence_output"]
         rows = torch.arange(len(features), device=features.device)[:, None]
-        embedding = self.backbone.embeddings.token_embedding.weight
+        embedding = self.backbone.token_embedding.merged_weight()
         logits: Tensor = self.head(features[rows, mask_positions], embedding).float()
         return logits
 

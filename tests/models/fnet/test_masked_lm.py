@@ -88,6 +88,21 @@ def test_the_bias_is_found_under_its_other_name(tmp_path: Path) -> None:
     assert_equals(MaskedLM.from_preset(tmp_path), oracle)
 
 
+def test_adapters_of_the_token_embedding_count_in_the_head_too(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / "masked_lm", tmp_path, dirs_exist_ok=True)
+    adapted = MaskedLM.from_preset(tmp_path)
+    adapted.backbone.enable_lora(rank=2, target_names=["token_embedding"])
+    randomise(adapted.backbone.token_embedding.adapters)
+    adapted.backbone.save_to_preset(tmp_path)  # as part of the weights
+    token_ids, positions = torch.tensor([[2, 5, 4, 3]]), torch.tensor([[2]])
+
+    logits = adapted.logits(token_ids, torch.zeros_like(token_ids), positions)
+
+    merged = MaskedLM.from_preset(tmp_path)
+    expected = merged.logits(token_ids, torch.zeros_like(token_ids), positions)
+    torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
+
+
 def test_masks_are_filled_as_transformers_fills_them(tmp_path: Path) -> None:
     oracle = saved(FNetForMaskedLM, tmp_path)
     masked_lm = MaskedLM.from_preset(tmp_path)
