@@ -137,7 +137,9 @@ class Backbone(nn.Module):
         arguments = {key: value for key, value in config.items() if key != "dtype"}
         try:
             return family.from_config(arguments | dict(overrides))
-        except (TypeError, ValueError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:  # the last for a size beyond memory
             raise PresetError(
                 f"preset {str(preset)!r} does not fit {family.__name__}: {error}"
             ) from error

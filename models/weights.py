@@ -81,7 +81,7 @@ class Recipe:
     def shape(self, stored: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
         """Tell the shape of what stored tensors of these shapes make.
 
-        Raises RuntimeError or ValueError for parts that do not go together.
+        Raises IndexError, RuntimeError or ValueError for parts that do not go together.
         """
         if self.make is not None or len(self.names) == 1:
             parts = (torch.empty(stored[name], device="meta") for name in self.names)
@@ -213,7 +213,7 @@ def _shape_fault(
     got = " and ".join(str(list(stored[name])) for name in recipe.names)
     try:
         made = recipe.shape(stored)
-    except (RuntimeError, ValueError):  # parts that do not even go together
+    except (IndexError, RuntimeError, ValueError):  # parts that do not even go together
         made = None
     return None if made == wanted else f"{', '.join(recipe.names)} is {got}, for {list(wanted)}"
 

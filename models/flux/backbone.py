@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.adapters import Linear
-from models.arguments import Factor, NumLayers, Shape, Size, Sizes, checked
+from models.arguments import AxisSizes, Factor, NumLayers, Shape, Size, checked
 from models.backbone import Backbone
 from models.dtypes import DtypeLike
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
@@ -49,7 +49,7 @@ class FluxBackbone(Backbone):
         num_heads: Size,
         depth: NumLayers,
         depth_single_blocks: NumLayers,
-        axes_dim: Sizes,
+        axes_dim: AxisSizes,
         theta: Factor,
         use_bias: bool,
         guidance_embed: bool = False,

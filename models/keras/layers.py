@@ -66,7 +66,7 @@ class ProjectionKernel:
     num_heads: int
 
     def to_ours(self, tensor: Tensor) -> Tensor:
-        _check_heads(tensor.shape[1], self.num_heads)
+        _require_heads(tensor.shape[1:2], self.num_heads)
         return tensor.flatten(1).T
 
     def to_keras(self, tensor: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class ProjectionBias:
     num_heads: int
 
     def to_ours(self, tensor: Tensor) -> Tensor:
-        _check_heads(tensor.shape[0], self.num_heads)
+        _require_heads(tensor.shape[:1], self.num_heads)
         return tensor.flatten()
 
     def to_keras(self, tensor: Tensor) -> Tensor:
@@ -96,12 +96,18 @@ class OutputKernel:
     num_heads: int
 
     def to_ours(self, tensor: Tensor) -> Tensor:
-        _check_heads(tensor.shape[0], self.num_heads)
+        _require_heads(tensor.shape[:1], self.num_heads)
         return tensor.flatten(0, 1).T
 
     def to_keras(self, tensor: Tensor) -> Tensor:
         kernel: Tensor = tensor.T.unflatten(0, (self.num_heads, -1))
         return kernel
+
+
+def _require_heads(axis: Sequence[int], num_heads: int) -> None:
+    """Refuse heads that are cut otherwise: flat, they would fit, and mean something else."""
+    if list(axis) != [num_heads]:
+        raise ValueError(f"the axis of heads is {list(axis)}, not {num_heads}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from models.vit.keras_layers import list_layers
 DataFormat = Literal["channels_last", "channels_first"]
 ImageShape = Annotated[Sequence[Size | None], Field(min_length=3, max_length=3)]
 PatchSize = Annotated[Sequence[Size], Field(min_length=2, max_length=2)]
-DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
 
 
 class Patching(nn.Module):
@@ -234,8 +233,6 @@ def _grid(
     image_shape: tuple[int | None, ...], patch_size: tuple[int, int], data_format: str
 ) -> tuple[int, tuple[int, int]]:
     """Return the number of channels and the patches per column and row."""
-    if data_format not in DATA_FORMATS:
-        raise ValueError(f"data_format {data_format!r} is not one of {', '.join(DATA_FORMATS)}")
     is_last = data_format == "channels_last"
     height, width, channels = image_shape if is_last else (*image_shape[1:], image_shape[0])
     if height is None or width is None or channels is None:

@@ -1,10 +1,13 @@
 """ViTBackbone against transformers' ViT, and its own promises."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import ViTConfig, ViTModel
 
 from models import ViTBackbone
+from models.errors import WeightsError
 from tests.models.random_weights import randomise
 
 TOLERANCE = 1e-5  # float32; the order of additions differs
@@ -118,7 +121,7 @@ def test_integer_images_are_taken_as_numbers() -> None:
         ((9, 12, 3), None, "height 9 is not divisible by patch size 4"),
         ((8, 10, 3), None, "width 10 is not divisible by patch size 4"),
         ((3, None, 12), "channels_first", "must state height, width"),
-        ((8, 12, 3), "sideways", "'sideways' is not one of channels_first, channels_last"),
+        ((8, 12, 3), "sideways", "data_format is 'sideways'"),
     ],
 )
 def test_an_impossible_shape_is_refused(
@@ -139,3 +142,10 @@ def test_the_base_model_has_its_published_parameter_count() -> None:
 
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 85_798_656
     assert backbone.token_embedding is None
+
+
+def test_weights_whose_heads_are_cut_otherwise_are_refused(tmp_path: Path) -> None:
+    backbone_of().save_to_preset(tmp_path)  # 2 heads
+
+    with pytest.raises(WeightsError, match="of a wrong shape: .*attention_output"):
+        ViTBackbone.from_preset(tmp_path, num_heads=1)
