@@ -211,11 +211,13 @@ def _shape_fault(
     wanted: tuple[int, ...], recipe: Recipe, stored: Mapping[str, tuple[int, ...]]
 ) -> str | None:
     got = " and ".join(str(list(stored[name])) for name in recipe.names)
+    fault = f"{', '.join(recipe.names)} is {got}, for {list(wanted)}"
     try:
-        made = recipe.shape(stored)
-    except (IndexError, RuntimeError, ValueError):  # parts that do not even go together
-        made = None
-    return None if made == wanted else f"{', '.join(recipe.names)} is {got}, for {list(wanted)}"
+        return None if recipe.shape(stored) == wanted else fault
+    except ValueError as error:
+        return f"{fault} ({error})"
+    except (IndexError, RuntimeError):  # torch's own words, of axes that are not there
+        return fault
 
 
 def some(names: Sequence[str]) -> str:

@@ -177,7 +177,7 @@ def test_a_schedule_that_would_be_computed_wrongly_is_refused(
     ("config", "message"),
     [
         ('"axes_dims_rope": [4, 4, 4]', "adds up to 12"),
-        ('"num_attention_heads": 0', "num_heads 0"),
+        ('"num_attention_heads": 0', "num_heads is 0"),
     ],
 )
 def test_a_transformer_of_impossible_sizes_is_refused(
