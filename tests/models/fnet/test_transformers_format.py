@@ -17,7 +17,7 @@ from transformers import (
 
 from models import Backbone, FNetBackbone
 from models.errors import PickleError, PresetFileError, WeightsError
-from tests.models.random_weights import randomise
+from tests.models.random_weights import WIDE_SPREAD, randomise
 
 TOLERANCE = 1e-5  # float32; the order of additions differs
 HEADS = [FNetForMaskedLM, FNetForSequenceClassification, FNetForPreTraining]
@@ -51,10 +51,11 @@ def change_weights(directory: Path, added: dict[str, torch.Tensor], *dropped: st
     save_file(kept | added, file)
 
 
-def assert_equals(backbone: Backbone, oracle: FNetModel) -> None:
+def assert_equals(backbone: Backbone, oracle: FNetModel, length: int = 11) -> None:
     generator = torch.Generator().manual_seed(0)
-    token_ids = torch.randint(0, 20, (3, 11), generator=generator)
-    segment_ids = torch.randint(0, 3, (3, 11), generator=generator)
+    size, segments = oracle.config.vocab_size, oracle.config.type_vocab_size
+    token_ids = torch.randint(0, size, (3, length), generator=generator)
+    segment_ids = torch.randint(0, segments, (3, length), generator=generator)
     with torch.no_grad():
         ours = backbone(token_ids=token_ids, segment_ids=segment_ids)
         theirs = oracle(input_ids=token_ids, token_type_ids=segment_ids)
@@ -75,6 +76,14 @@ def test_outputs_equal_those_of_transformers_bare_and_below_any_head(
 
     assert isinstance(backbone, FNetBackbone)
     assert_equals(backbone, oracle)
+
+
+def test_the_base_model_at_its_published_size_equals_that_of_transformers(tmp_path: Path) -> None:
+    oracle = FNetModel(FNetConfig()).eval()
+    randomise(oracle, spread=WIDE_SPREAD)
+    oracle.save_pretrained(tmp_path)
+
+    assert_equals(Backbone.from_preset(tmp_path), oracle, length=512)
 
 
 def test_the_configuration_is_carried_over(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import ViTForMaskedImageModeling, ViTModel
+from transformers import ViTConfig, ViTForMaskedImageModeling, ViTModel
 
 from models import Backbone, ViTBackbone
 from models.errors import PickleError, PresetError, PresetFileError, WeightsError
-from tests.models.random_weights import randomise
+from tests.models.random_weights import WIDE_SPREAD, randomise
 from tests.models.vit.transformers_oracles import (
     IMAGE_SIZE,
     bare_oracle,
@@ -24,8 +24,13 @@ from tests.models.vit.transformers_oracles import (
 TOLERANCE = 1e-5  # float32; the order of additions differs
 
 
-def assert_same_features(backbone: Backbone, oracle: ViTModel, num_channels: int = 3) -> None:
-    images = torch.randn(3, num_channels, *IMAGE_SIZE)
+def assert_same_features(
+    backbone: Backbone,
+    oracle: ViTModel,
+    num_channels: int = 3,
+    image_size: tuple[int, int] = IMAGE_SIZE,
+) -> None:
+    images = torch.randn(3, num_channels, *image_size)
     with torch.no_grad():
         features = backbone(images=images.permute(0, 2, 3, 1))
         expected = oracle(pixel_values=images).last_hidden_state
@@ -64,6 +69,17 @@ def test_a_bare_model_gives_the_features_of_transformers(
 
     assert isinstance(backbone, ViTBackbone)
     assert_same_features(backbone, oracle, oracle.config.num_channels)
+
+
+def test_the_base_model_at_its_published_size_gives_the_features_of_transformers(
+    tmp_path: Path,
+) -> None:
+    oracle = ViTModel(ViTConfig()).eval()
+    randomise(oracle, spread=WIDE_SPREAD)
+
+    backbone = Backbone.from_preset(saved(oracle, tmp_path))
+
+    assert_same_features(backbone, oracle, image_size=(224, 224))
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
