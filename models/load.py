@@ -1,4 +1,7 @@
-"""A preset's name, handle or directory to the pipeline that runs it."""
+"""A preset's name, handle or directory to the pipeline that runs it.
+
+The class of the stored backbone decides. Knows nothing about how a pipeline reads its files.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

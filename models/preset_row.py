@@ -1,4 +1,7 @@
-"""What one row of the table of presets says. Free of torch; knows nothing about any preset."""
+"""What one row of the table of presets says: where a preset lies, what it holds and accepts.
+
+Free of torch; knows nothing about any preset.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

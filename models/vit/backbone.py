@@ -211,7 +211,7 @@ class ViTBackbone(Backbone):
         )
 
     def _initialise(self) -> None:
-        """Start as KerasHub does: Glorot kernels, zero biases, small positions."""
+        """Start training from Glorot kernels, zero biases and small positions."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
