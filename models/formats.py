@@ -4,33 +4,14 @@ Tells the formats apart by content, as KerasHub does (keras_hub/src/utils/preset
 each format's own module knows the rest. Knows nothing about handles.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models import preset_files
 from models.errors import PresetFileError
 from models.safetensors_files import SafetensorsFiles
-from models.weights import Recipe, Weights, identity_recipes, ignore_none
-
-if TYPE_CHECKING:
-    from models.backbone import Backbone
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBackbone:
-    """A backbone on disk: how to build it, and how to give it its weights."""
-
-    class_name: str  # "ViTBackbone"
-    config: dict[str, object]  # arguments of its constructor
-    open_weights: Callable[[], Weights]
-    recipes: Callable[[Backbone], Mapping[str, Recipe]] = identity_recipes
-    is_ignored: Callable[[str], bool] = ignore_none  # stored tensors of a head
+from models.stored_backbone import StoredBackbone
 
 
 class _Tells(BaseModel):

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models import preset_files
 from models.flux.diffusers_weights import recipes
-from models.formats import StoredBackbone
 from models.safetensors_files import SafetensorsFiles
+from models.stored_backbone import StoredBackbone
 
 TRANSFORMER_FOLDER = "transformer"
 WEIGHTS_STEM = "diffusion_pytorch_model"

@@ -13,8 +13,8 @@ from models import preset_files
 from models.errors import PresetFileError
 from models.flux.float8 import Float8Files
 from models.flux.stored_shapes import StoredShapes
-from models.formats import StoredBackbone
 from models.safetensors_files import SafetensorsFiles
+from models.stored_backbone import StoredBackbone
 from models.weights import Recipe, ignore_none
 
 ALL_IN_ONE_PREFIX = "model.diffusion_model."

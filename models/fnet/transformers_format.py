@@ -13,7 +13,7 @@ from torch import nn
 from models import preset_files, transformers_files
 from models.errors import PresetFileError
 from models.fnet.backbone import LAYER_NORM_EPSILON
-from models.formats import StoredBackbone
+from models.stored_backbone import StoredBackbone
 from models.weights import Recipe
 
 PREFIX = "fnet."

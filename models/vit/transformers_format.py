@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models import preset_files, transformers_files
-from models.formats import StoredBackbone
+from models.stored_backbone import StoredBackbone
 from models.weights import Recipe
 
 PREFIX = "vit."  # of the backbone in a model with a head
