@@ -6,11 +6,18 @@ KerasHub has them (`get_file`, keras_hub/src/utils/preset_utils.py, 0.32.0), wit
 """
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import Protocol
 
-from models.errors import DownloadError, PickleError, PresetError, UnknownPresetError
+from models.errors import (
+    DownloadError,
+    PickleError,
+    PresetError,
+    PresetFileError,
+    UnknownPresetError,
+)
 from models.preset_parts import PICKLE_SUFFIXES, Part
 from models.presets import PRESETS
 
@@ -51,6 +58,8 @@ def fetch(preset: str | Path, part: Part = Part.BACKBONE) -> Path:
     """
     if isinstance(preset, Path):
         return _find_path(preset, preset)
+    if not isinstance(preset, str):
+        raise TypeError(f"preset is {preset!r:.100}; a string or a Path is allowed")
     source = PRESETS[preset].handle if preset in PRESETS else preset
     handle = HANDLE.fullmatch(source)
     if handle and handle["scheme"].lower() in HUBS:
@@ -77,6 +86,17 @@ def _load_hub(handle: str, module: str, package: str) -> Hub:
 
 
 def _find_path(path: Path, preset: str | Path) -> Path:
+    """Find a path that may be too long, or not ours to read."""
+    try:
+        found = _look_for(path, preset)
+    except OSError as error:
+        raise PresetFileError(f"{str(path)!r:.100} cannot be read: {error.strerror}") from error
+    if not os.access(found, os.R_OK):
+        raise PresetFileError(f"{found} cannot be read: it is not ours to read")
+    return found
+
+
+def _look_for(path: Path, preset: str | Path) -> Path:
     is_weights = path.suffix == ".safetensors" and path.is_file()
     if preset != "" and (path.is_dir() or is_weights):  # Path("") is the current directory
         return path

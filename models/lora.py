@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from models.backbone import Backbone
 
 SUFFIX = ".lora.h5"
+MAX_RANK = 2**16  # wider than any layer
 DEFAULT_TARGETS = ("query_dense", "value_dense", "query", "value")
 
 
@@ -103,18 +104,21 @@ def enable(backbone: Backbone, rank: int, target_names: Sequence[str] | None = N
     layer names as in a process that has built nothing else (`query`, `dense_9`), or our module
     names or ends of them (`qkv`, `double_blocks.0.img_attn.qkv`); None is `DEFAULT_TARGETS`.
 
-    Raises ValueError for a rank below 1, for names that come twice or match no layer that can hold
-    an adapter, and where LoRA is enabled already; TypeError for a plain string.
+    Raises ValueError for a rank out of range, for names that come twice or match no layer that can
+    hold an adapter, and where LoRA is enabled already; TypeError for a plain string.
     """
     targets = _targets(backbone)
     if _enabled(targets):
         raise ValueError("lora is already enabled. This can only be done once per layer.")
-    if rank < 1:
-        raise ValueError(f"rank is {rank}; 1 and more are allowed")
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        raise TypeError(f"rank is {rank!r}; an integer is allowed")
+    if not 1 <= rank <= MAX_RANK:
+        raise ValueError(f"rank is {rank}; 1 to {MAX_RANK} are allowed")
     named = _named(targets, DEFAULT_TARGETS if target_names is None else target_names)
+    pairs = [target.fresh(rank) for target in named]
     backbone.requires_grad_(False)
-    for target in named:
-        target.take(target.fresh(rank))
+    for target, pair in zip(named, pairs, strict=True):
+        target.take(pair)
 
 
 def save(backbone: Backbone, path: str | Path) -> None:
@@ -181,6 +185,8 @@ def _named(targets: Mapping[int, Target], names: Sequence[str]) -> list[Target]:
     """Find the targets of all names, the default ones of which need not all be there."""
     if isinstance(names, str):
         raise TypeError(f"target_names is the string {names!r}; a list of names is allowed")
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"target_names has {odd[0]!r}; strings are allowed")
     if not names:
         raise ValueError("target_names is empty")
     if twice := [name for name, count in Counter(names).items() if count > 1]:

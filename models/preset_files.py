@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from models.errors import PresetFileError
+from models.opening import open_file
 
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
@@ -35,6 +36,7 @@ LABELS_FILE = "labels.json"  # class names in order of class id; KerasHub has no
 
 ORIGINAL_FLUX_FILES = "flux1-*.safetensors"  # as black-forest-labs name them
 DIFFUSERS_INDEX_FILE = "model_index.json"  # what makes a directory one of diffusers' layout
+MAX_JSON_BYTES = 2**26  # the index of a thousand shards has one
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -122,12 +124,14 @@ def _parse(value: object, model: type[Config], file: Path) -> Config:
 
 
 def _read_json(file: Path) -> object:
-    try:
-        value: object = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise PresetFileError(f"{file} is missing") from None
-    except (OSError, ValueError) as error:
-        raise PresetFileError(f"{file} cannot be read: {error}") from error
+    with open_file(file) as opened:
+        try:
+            content = opened.read(MAX_JSON_BYTES + 1)
+            if len(content) > MAX_JSON_BYTES:
+                raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
+            value: object = json.loads(content.decode())
+        except (OSError, RecursionError, ValueError) as error:
+            raise PresetFileError(f"{file} cannot be read: {error}") from error
     return value
 
 

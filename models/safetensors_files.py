@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models import preset_files
 from models.errors import PresetFileError
+from models.opening import files_beside, open_file
 from models.tensor_reading import read_tensor
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -79,7 +80,9 @@ class SafetensorsFiles:
         self._places: dict[str, _Place] = {}
         with ExitStack() as opened:
             for path in files:
-                for name, place in _read_header(opened.enter_context(_open(path)), path).items():
+                for name, place in _read_header(
+                    opened.enter_context(open_file(path)), path
+                ).items():
                     if name in self._places:
                         raise PresetFileError(f"{path} holds {name} once more")
                     self._places[name] = place
@@ -94,11 +97,8 @@ class SafetensorsFiles:
         index = f"{stem}.safetensors.index.json"
         if not (directory / index).is_file():
             return cls([directory / f"{stem}.safetensors"])
-        names = set(preset_files.read_model(directory, index, _Index).weight_map.values())
-        for name in names:
-            if Path(name).name != name:
-                raise PresetFileError(f"{directory / index} names {name!r}, not a file beside it")
-        return cls([directory / name for name in sorted(names)])
+        names = preset_files.read_model(directory, index, _Index).weight_map.values()
+        return cls(files_beside(directory / index, names))
 
     @property
     def where(self) -> Path:
@@ -135,15 +135,6 @@ class _Index(BaseModel):
     weight_map: dict[str, str]
 
 
-def _open(path: Path) -> FileIO:
-    try:
-        return FileIO(path)
-    except FileNotFoundError:
-        raise PresetFileError(f"{path} is missing") from None
-    except OSError as error:
-        raise PresetFileError(f"{path} cannot be read: {error}") from error
-
-
 def _read_header(file: FileIO, path: Path) -> dict[str, _Place]:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -155,7 +146,7 @@ def _read_header(file: FileIO, path: Path) -> dict[str, _Place]:
         header.pop(METADATA_KEY, None)
         entries = _HEADER.validate_python(header)
         return {name: _place_of(entry, file, start, size) for name, entry in entries.items()}
-    except (AttributeError, TypeError, ValueError, ValidationError) as error:
+    except (AttributeError, RecursionError, TypeError, ValueError, ValidationError) as error:
         raise PresetFileError(f"{path} is not a safetensors file: {error}") from error
 
 

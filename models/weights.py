@@ -142,7 +142,7 @@ def fill(
     Raises WeightsError for tensors that are missing, left over or of a wrong shape, and
     PresetFileError for a file that cannot be read; then the module is unchanged.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    wanted: Mapping[str, Tensor] = module.state_dict()
     assert wanted.keys() == recipes.keys(), "every tensor needs one recipe: this is a bug"
     _check_fit(wanted, weights, recipes, is_ignored)
     shapes = weights.shapes
@@ -183,7 +183,7 @@ def _make(
 
 
 def _check_fit(
-    wanted: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, Tensor],
     weights: Weights,
     recipes: Mapping[str, Recipe],
     is_ignored: Callable[[str], bool],
@@ -194,13 +194,22 @@ def _check_fit(
         fault
         for name, recipe in recipes.items()
         if stored.keys() >= set(recipe.names)
-        and (fault := _shape_fault(wanted[name], recipe, stored)) is not None
+        and (fault := _shape_fault(tuple(wanted[name].shape), recipe, stored)) is not None
+    ]
+    odd = [
+        f"{name} is {weights.dtype(name)}"
+        for whole, recipe in recipes.items()
+        for name in recipe.names
+        if wanted[whole].is_floating_point()
+        and name in stored
+        and not weights.dtype(name).is_floating_point
     ]
     left_over = [name for name in stored.keys() - used if not is_ignored(name)]
     faults = (
         ("missing", sorted(used - stored.keys())),
         ("left over", sorted(left_over)),
         ("of a wrong shape", sorted(wrong)),
+        ("of no floating dtype", sorted(odd)),
     )
     said = "; ".join(f"{kind}: {some(names)}" for kind, names in faults if names)
     if said:

@@ -180,7 +180,7 @@ class FluxBackbone(Backbone):
 
 
 def _check(hidden_size: int, num_heads: int, axes_dim: Sequence[int]) -> None:
-    if num_heads < 1 or hidden_size % num_heads:
+    if hidden_size % num_heads:
         raise ValueError(f"hidden_size {hidden_size} does not divide by num_heads {num_heads}")
     head_width = hidden_size // num_heads
     if sum(axes_dim) != head_width:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from models.errors import PresetFileError
+from models.opening import files_beside, open_file
 from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, read_model
 from models.tensor_reading import read_tensor
 
@@ -73,17 +74,12 @@ class KerasFiles:
         if whole.is_file() or not (directory / KERAS_INDEX_FILE).is_file():
             return cls(whole, {whole: None})
         index = read_model(directory, KERAS_INDEX_FILE, _Index)
-        names = [
+        names = (
             name
             for value in index.weight_map.values()
             for name in ((value,) if isinstance(value, str) else value)
-        ]
-        for name in names:
-            if Path(name).name != name or name == "..":
-                raise PresetFileError(
-                    f"{directory / KERAS_INDEX_FILE} names {name!r}, not a file beside it"
-                )
-        return cls(directory, dict.fromkeys(directory / name for name in names))
+        )
+        return cls(directory, dict.fromkeys(files_beside(directory / KERAS_INDEX_FILE, names)))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -121,8 +117,6 @@ class KerasFiles:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise PresetFileError(f"{path} is missing") from None
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise PresetFileError(f"{path} cannot be read: {error}") from error
 
@@ -135,23 +129,26 @@ def _open(path: Path, opened: ExitStack) -> list[_Stored]:
             found.append(item)
 
     with _reading(path):
-        file = opened.enter_context(FileIO(path))
+        file = opened.enter_context(open_file(path))
         opened.enter_context(h5py.File(path, "r")).visititems(note)
     for dataset in found:
-        _refuse_elsewhere(dataset, path)
+        require_own(dataset, path)
     return [_Stored(path, file, dataset) for dataset in found]
 
 
-def _refuse_elsewhere(dataset: h5py.Dataset, path: Path) -> None:
+def require_own(dataset: h5py.Dataset | h5py.Group, path: Path) -> None:
     """Refuse what would read other files of this machine, or is no array at all."""
-    if dataset.external or dataset.is_virtual or dataset.shape is None:
+    is_array = isinstance(dataset, h5py.Dataset) and dataset.shape is not None
+    is_here = dataset.file.filename == str(path)
+    if not is_array or not is_here or dataset.external or dataset.is_virtual:
         raise PresetFileError(f"{path}: {dataset.name} is not an array in this file")
 
 
 def _dtype(stored: _Stored) -> torch.dtype:
     dtype = stored.dataset.dtype
     said = stored.dataset.attrs.get(DTYPE_ATTRIBUTE)
-    if said in (BFLOAT16, BFLOAT16.encode()) and dtype.itemsize == torch.bfloat16.itemsize:
+    is_bfloat16 = isinstance(said, str | bytes) and said in (BFLOAT16, BFLOAT16.encode())
+    if is_bfloat16 and dtype.itemsize == torch.bfloat16.itemsize:
         return torch.bfloat16
     if dtype.str not in _DTYPES:
         allowed = ", ".join((*_DTYPES, BFLOAT16))

@@ -42,10 +42,10 @@ class DenseKernel:
     """Keras multiplies from the other side: [in, out] for our [out, in]."""
 
     def to_ours(self, tensor: Tensor) -> Tensor:
-        return tensor.T
+        return tensor.mT
 
     def to_keras(self, tensor: Tensor) -> Tensor:
-        return tensor.T
+        return tensor.mT
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class OutputKernel:
 
     def to_ours(self, tensor: Tensor) -> Tensor:
         _require_heads(tensor.shape[:1], self.num_heads)
-        return tensor.flatten(0, 1).T
+        return tensor.flatten(0, 1).mT
 
     def to_keras(self, tensor: Tensor) -> Tensor:
         kernel: Tensor = tensor.T.unflatten(0, (self.num_heads, -1))

@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 
 from models.errors import PresetFileError
+from models.keras.files import require_own
+from models.opening import open_file
 from models.preset_files import replacing
 
 ROOT = "lora"
 RANK = f"{ROOT}/vars/rank"
 KERNEL, EMBEDDINGS = "lora_kernel", "lora_embeddings"
+MAX_TENSOR_BYTES = 2**30  # 100 times what rank 64 needs for the widest layer of FLUX.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class LoraFile:
 
 def write(file: Path, content: LoraFile) -> None:
     """Write a file, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as written, h5py.File(written, "w") as store:
         store[RANK] = content.rank
         for position, pair in content.pairs.items():
@@ -58,29 +62,29 @@ def read(file: Path) -> LoraFile:
     Raises PresetFileError for a missing file, and for one of another form.
     """
     with _opened(file) as store:
-        root = store.get(ROOT)
-        if not isinstance(root, h5py.Group) or not isinstance(store.get(RANK), h5py.Dataset):
+        root, rank = store.get(ROOT), store.get(RANK)
+        if not isinstance(root, h5py.Group) or not isinstance(rank, h5py.Dataset):
             raise PresetFileError(f"{file} is not a LoRA file of KerasHub: it has no {RANK}")
+        if rank.shape != () or not np.issubdtype(rank.dtype, np.integer):
+            raise PresetFileError(f"{file}: {RANK} is not one integer")
         positions = [name for name in root if name != "vars"]
         if wrong := [name for name in positions if not name.isdecimal()]:
             raise PresetFileError(f"{file}: {ROOT}/{wrong[0]} is not a layer's position")
         pairs = {int(name): _read_pair(root[name], file) for name in positions}
-        return LoraFile(int(store[RANK][()]), MappingProxyType(dict(sorted(pairs.items()))))
+        return LoraFile(int(rank[()]), MappingProxyType(dict(sorted(pairs.items()))))
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[h5py.File]:
-    if not file.is_file():
-        raise PresetFileError(f"{file} is missing")
     try:
-        with h5py.File(file, "r") as store:
+        with open_file(file), h5py.File(file, "r") as store:
             yield store
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise PresetFileError(f"{file} cannot be read: {error}") from error
 
 
 def _read_pair(group: h5py.Group, file: Path) -> Pair:
-    stored = group.get("vars", {})
+    stored = group.get("vars", {}) if isinstance(group, h5py.Group) else {}
     for kind in (KERNEL, EMBEDDINGS):
         names = {f"{kind}_a", f"{kind}_b"}
         if set(stored) == names:
@@ -93,6 +97,12 @@ def _read_pair(group: h5py.Group, file: Path) -> Pair:
 
 
 def _read_tensor(dataset: h5py.Dataset, file: Path) -> Tensor:
+    require_own(dataset, file)
+    if dataset.nbytes > MAX_TENSOR_BYTES:
+        raise PresetFileError(
+            f"{file}: {dataset.name} is {list(dataset.shape)}; "
+            f"at most {MAX_TENSOR_BYTES} bytes are allowed"
+        )
     if not np.issubdtype(dataset.dtype, np.floating):
         raise PresetFileError(f"{file}: {dataset.name} is {dataset.dtype}, not a floating dtype")
     return torch.from_numpy(dataset[()].astype(np.float32))

@@ -132,3 +132,12 @@ def test_lora_is_enabled_only_once() -> None:
     backbone.enable_lora(2)
     with pytest.raises(ValueError, match="lora is already enabled"):
         backbone.enable_lora(2, ["key"])
+
+
+@pytest.mark.parametrize("rank", [True, 1.5, "2", None])
+def test_a_rank_that_is_no_integer_leaves_the_backbone_as_it_was(rank: object) -> None:
+    backbone = vit()
+
+    with pytest.raises(TypeError, match="an integer is allowed"):
+        backbone.enable_lora(rank)  # type: ignore[arg-type]
+    assert all(each.requires_grad for each in backbone.parameters())

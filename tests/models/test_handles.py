@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import PickleError, PresetError, UnknownPresetError
+from models.errors import PickleError, PresetError, PresetFileError, UnknownPresetError
 from models.handles import Part, fetch
 from models.presets import PRESETS
 
@@ -112,3 +112,14 @@ def test_resolving_a_handle_needs_no_torch() -> None:
     code += "assert 'torch' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_path_that_is_too_long_is_named() -> None:
+    with pytest.raises(PresetFileError, match=r"'xxx.* cannot be read"):
+        fetch("x" * 100_000)
+
+
+@pytest.mark.parametrize("preset", [None, 5, b"vit_shapes", ["vit_shapes"]])
+def test_what_is_no_name_is_refused(preset: object) -> None:
+    with pytest.raises(TypeError, match="a string or a Path is allowed"):
+        fetch(preset)  # type: ignore[arg-type]

@@ -166,6 +166,7 @@ def test_a_file_of_another_backbone_is_refused_and_changes_nothing(tmp_path: Pat
     [
         ({"lora/12/vars/lora_kernel_a": np.zeros((8, 2, 2))}, "it has no lora/vars/rank"),
         ({"lora/vars/rank": 2}, "holds no adapters"),
+        ({"lora/vars/rank": 2.5}, "lora/vars/rank is not one integer"),
         ({"lora/vars/rank": 2, "lora/x/vars/a": 1}, "lora/x is not a layer's position"),
         (
             {"lora/vars/rank": 2, "lora/12/vars/lora_kernel_a": np.zeros((8, 2, 2))},
@@ -182,7 +183,7 @@ def test_a_file_of_another_backbone_is_refused_and_changes_nothing(tmp_path: Pat
     ],
 )
 def test_a_malformed_file_is_named(
-    stored: dict[str, np.ndarray | int], said: str, tmp_path: Path
+    stored: dict[str, np.ndarray | float], said: str, tmp_path: Path
 ) -> None:
     with h5py.File(tmp_path / "adapter.lora.h5", "w") as file:
         for name, value in stored.items():
@@ -197,3 +198,16 @@ def test_a_missing_file_and_one_that_is_no_hdf5_are_named(tmp_path: Path) -> Non
     (tmp_path / "adapter.lora.h5").write_bytes(b"no")
     with pytest.raises(PresetFileError, match="cannot be read"):
         vit().load_lora_weights(tmp_path / "adapter.lora.h5")
+
+
+def test_an_adapter_in_another_file_is_not_followed(tmp_path: Path) -> None:
+    file, other = tmp_path / "adapter.lora.h5", tmp_path / "other.lora.h5"
+    trained().save_lora_weights(file)
+    trained().save_lora_weights(other)
+    with h5py.File(file, "r+") as adapters:
+        position = next(name for name in adapters["lora"] if name != "vars")
+        del adapters[f"lora/{position}"]
+        adapters[f"lora/{position}"] = h5py.ExternalLink(str(other), f"lora/{position}")
+
+    with pytest.raises(PresetFileError, match="is not an array in this file"):
+        vit().load_lora_weights(file)

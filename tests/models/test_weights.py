@@ -148,3 +148,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = FileIO(tmp_path / "weights.safetensors", "w")  # open, but not for reading
     with file, pytest.raises(PresetFileError, match=r"weights.safetensors cannot be read"):
         read_tensor(file, 0, torch.float32, (2,))
+
+
+def test_integers_where_a_parameter_should_be_are_named(tmp_path: Path) -> None:
+    loaded = linear_on_meta()
+    with (
+        write(tmp_path, weight=torch.ones(2, 3, dtype=torch.int8), bias=torch.ones(2)) as weights,
+        pytest.raises(WeightsError, match=r"of no floating dtype: weight is torch\.int8"),
+    ):
+        fill(loaded, weights, identity_recipes(loaded))
