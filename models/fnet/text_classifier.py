@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models import preset_files
+from models.arguments import Size
 from models.errors import PresetFileError
 from models.fnet.backbone import FNetBackbone
 from models.fnet.packing import PackedText, Truncation
@@ -28,7 +29,7 @@ class Packing(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    sequence_length: int = 512
+    sequence_length: Size = 512
     truncate: Truncation = "round_robin"
 
 
@@ -112,7 +113,7 @@ class _TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    num_classes: int
+    num_classes: Size
     preprocessor: _Preprocessor | None = None
 
 

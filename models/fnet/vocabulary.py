@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from sentencepiece import SentencePieceProcessor
 
 from models import preset_files
+from models.arguments import Size
 from models.errors import InputError, PresetFileError
 
 START, END, PADDING, MASK = "[CLS]", "[SEP]", "<pad>", "[MASK]"
@@ -103,7 +104,7 @@ class _TokenizerConfig(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     proto: None = None
-    sequence_length: int | None = None
+    sequence_length: Size | None = None
     add_bos: bool = False
     add_eos: bool = False
 

@@ -10,6 +10,8 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from torch import Tensor, nn
 
+from models.arguments import Rate, Size
+
 
 def _name(activation: object) -> object:
     """Read Keras' serialised function by its name."""
@@ -21,12 +23,12 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    num_classes: int
+    num_classes: Size
     pooling: Literal["token", "gap"] = "token"  # the first token, or the mean over all
-    intermediate_dim: int | None = None
+    intermediate_dim: Size | None = None
     # What KerasHub applies to the logits; kept for it alone, the head gives logits either way
-    activation: Annotated[Literal["linear", "softmax"] | None, BeforeValidator(_name)] = None
-    dropout: float = 0.0  # in training, before the last layer
+    activation: Annotated[str | None, BeforeValidator(_name)] = None
+    dropout: Rate = 0.0  # in training, before the last layer
 
 
 class ClassificationHead(nn.Module):

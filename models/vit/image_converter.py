@@ -7,14 +7,14 @@ levels after the resize.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from einops import rearrange
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +26,11 @@ Floats = npt.NDArray[np.float64]
 BLACK = 0.0  # what KerasHub pads with
 MAX_PADDED_PIXELS = 1 << 26  # 800 MB of float32 RGB, for a picture of 8192x1 padded to a square
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
-_FLOATS = TypeAdapter(float | tuple[float, ...])
+
+Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: 800 MB of float32 RGB, as above
+Factor = Annotated[float, Field(ge=-1e6, le=1e6)]  # of a grey level, or beside it; no NaN
+PerChannel = float | tuple[float, ...]
+_FLOATS = TypeAdapter(PerChannel)
 
 
 class ImageConverterConfig(BaseModel):
@@ -34,9 +38,9 @@ class ImageConverterConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    image_size: tuple[int, int] | None = None  # height, width; None: pictures keep their size
-    scale: float | tuple[float, ...] | None = None
-    offset: float | tuple[float, ...] | None = None
+    image_size: tuple[Side, Side] | None = None  # height, width; None: pictures keep their size
+    scale: Factor | tuple[Factor, ...] | None = None
+    offset: Factor | tuple[Factor, ...] | None = None
     interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
     antialias: bool = False
     crop_to_aspect_ratio: bool = True
@@ -72,6 +76,11 @@ class ImageConverter:
     config: ImageConverterConfig
     num_channels: int = 3
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for other numbers of factors than there are channels."""
+        require_per_channel("scale", self.config.scale, self.num_channels)
+        require_per_channel("offset", self.config.offset, self.num_channels)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert any picture to [H, W, C] float32 of the preset's size.
 
@@ -99,6 +108,12 @@ class ImageConverter:
                 antialias=self.config.antialias,
             )
         return rearrange(resized.round().clamp(0, 255), "1 C H W -> H W C")
+
+
+def require_per_channel(name: str, values: PerChannel | None, num_channels: int) -> None:
+    """Raise ValueError for other than one number, or one for each channel."""
+    if isinstance(values, tuple) and len(values) not in (1, num_channels):
+        raise ValueError(f"{name} has {len(values)} numbers, the backbone {num_channels} channels")
 
 
 def read_levels(image: Image.Image, num_channels: int) -> Levels:

@@ -5,7 +5,7 @@ with Pillow as every version before 5 did. The rule from any picture to RGB is o
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,18 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from models.vit.image_converter import ImageConverterConfig, Levels, read_levels
+from models.vit.image_converter import (
+    Factor,
+    ImageConverterConfig,
+    Levels,
+    Side,
+    read_levels,
+    require_per_channel,
+)
 
 PROCESSOR_FILE = "preprocessor_config.json"
 HALF = (0.5, 0.5, 0.5)
+_Deviation = Annotated[float, Field(gt=0, le=1e6)]
 # What KerasHub calls Pillow's filters, which always smooth when they shrink, but for NEAREST.
 _INTERPOLATIONS: dict[Image.Resampling, Literal["nearest", "bilinear", "bicubic"]] = {
     Image.Resampling.NEAREST: "nearest",
@@ -30,8 +38,8 @@ class Size(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
+    height: Side
+    width: Side
 
     @model_validator(mode="before")
     @classmethod
@@ -56,10 +64,10 @@ class ProcessorConfig(BaseModel):
     size: Size = Size(height=224, width=224)
     resample: Image.Resampling = Image.Resampling.BILINEAR
     do_rescale: bool = True
-    rescale_factor: float = 1 / 255
+    rescale_factor: Factor = 1 / 255
     do_normalize: bool = True
-    image_mean: float | tuple[float, ...] = HALF
-    image_std: float | tuple[float, ...] = HALF
+    image_mean: Factor | tuple[Factor, ...] = HALF
+    image_std: _Deviation | tuple[_Deviation, ...] = HALF
     image_processor_type: Literal[
         "ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"
     ] = "ViTImageProcessor"
@@ -79,6 +87,12 @@ class ProcessorConfig(BaseModel):
 class TransformersConverter:
     config: ProcessorConfig
     num_channels: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for other numbers of means than there are channels."""
+        if self.config.do_normalize:
+            require_per_channel("image_mean", self.config.image_mean, self.num_channels)
+            require_per_channel("image_std", self.config.image_std, self.num_channels)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert any picture to [H, W, C] float32."""

@@ -153,6 +153,9 @@ def test_without_a_size_pictures_keep_theirs() -> None:
     ("config", "message"),
     [
         ({"crop_to_aspect_ratio": True, "pad_to_aspect_ratio": True}, "only one of"),
+        ({"scale": float("nan")}, "scale"),
+        ({"image_size": (8, 0)}, "image_size"),
+        ({"image_size": (8, 10**9)}, "image_size"),
         ({"interpolation": "lanczos3"}, "bilinear"),
         ({"norm_mean": "grey"}, "valid number"),
         ([], "dictionary"),
@@ -161,3 +164,10 @@ def test_without_a_size_pictures_keep_theirs() -> None:
 def test_a_configuration_that_is_not_understood_is_refused(config: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ImageConverterConfig.model_validate(config)
+
+
+def test_other_numbers_of_factors_than_channels_are_refused() -> None:
+    config = ImageConverterConfig(image_size=(8, 8), scale=(1.0, 2.0))
+
+    with pytest.raises(ValueError, match="scale has 2 numbers, the backbone 3 channels"):
+        ImageConverter(config)

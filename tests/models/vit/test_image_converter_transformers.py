@@ -146,7 +146,10 @@ def test_a_filter_that_keras_hub_has_not_is_refused() -> None:
     [
         ({"size": {"shortest_edge": 224}}, r"size\.height"),
         ({"size": [1, 2, 3]}, "size"),
-        ({"size": 0}, "greater than 0"),
+        ({"size": 0}, "greater than or equal to 1"),
+        ({"size": 10**9}, "less than or equal to 8192"),
+        ({"image_std": 0.0}, "image_std"),
+        ({"image_mean": float("nan")}, "image_mean"),
         ({"do_center_crop": True}, "do_center_crop"),
         ({"resample": 9}, "resample"),
         ({"image_processor_type": "CLIPImageProcessor"}, "ViTImageProcessor"),

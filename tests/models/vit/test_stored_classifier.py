@@ -71,7 +71,7 @@ def test_the_softmax_of_a_task_is_left_to_the_caller(keras_preset: Path) -> None
     assert (classifier.head.config.pooling, classifier.head.config.dropout) == ("gap", 0.5)
 
 
-@pytest.mark.parametrize("name", ["linear", "softmax"])
+@pytest.mark.parametrize("name", ["linear", "softmax", "sigmoid"])
 def test_an_activation_may_be_stored_as_a_function(keras_preset: Path, name: str) -> None:
     function = {"module": "builtins", "class_name": "function", "config": name}
     change(keras_preset / "task.json", activation=function)
@@ -121,7 +121,8 @@ def test_without_any_converter_there_are_logits_but_no_pictures(keras_preset: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation": "sigmoid"}, "activation"),
+        ({"activation": 5}, "activation"),
+        ({"num_classes": 0}, "num_classes"),
         ({"pooling": "max"}, "pooling"),
         ({"preprocessor": {"config": {"image_converter": {"config": {
             "pad_to_aspect_ratio": True}}}}}, "only one of crop_to_aspect_ratio"),
