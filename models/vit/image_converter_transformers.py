@@ -23,7 +23,7 @@ from models.vit.image_converter import (
 )
 
 PROCESSOR_FILE = "preprocessor_config.json"
-HALF = (0.5, 0.5, 0.5)
+HALF = 0.5  # of black to white
 _Deviation = Annotated[float, Field(gt=0, le=1e6)]
 # What KerasHub calls Pillow's filters, which always smooth when they shrink, but for NEAREST.
 _INTERPOLATIONS: dict[Image.Resampling, Literal["nearest", "bilinear", "bicubic"]] = {
@@ -66,8 +66,8 @@ class ProcessorConfig(BaseModel):
     do_rescale: bool = True
     rescale_factor: Factor = 1 / 255
     do_normalize: bool = True
-    image_mean: Factor | tuple[Factor, ...] = HALF
-    image_std: _Deviation | tuple[_Deviation, ...] = HALF
+    image_mean: Factor | tuple[Factor, ...] = (HALF,) * 3
+    image_std: _Deviation | tuple[_Deviation, ...] = (HALF,) * 3
     image_processor_type: Literal[
         "ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"
     ] = "ViTImageProcessor"

@@ -18,7 +18,7 @@ from models.stored_heads import StoredHead, keras_dense, keras_head, require_tas
 from models.vit import transformers_format
 from models.vit.classification_head import TaskConfig
 from models.vit.image_converter import ImageConverterConfig
-from models.vit.image_converter_transformers import PROCESSOR_FILE, ProcessorConfig, Size
+from models.vit.image_converter_transformers import HALF, PROCESSOR_FILE, ProcessorConfig, Size
 from models.vit.imagenet import NUM_LABELS, imagenet_labels
 from models.weights import Recipe
 
@@ -139,8 +139,9 @@ def _read_processor(directory: Path, config: transformers_format.ViTConfig) -> P
     """Read the preprocessing; where there is none, transformers' defaults at the model's size."""
     if (directory / PROCESSOR_FILE).is_file():
         return preset_files.read_model(directory, PROCESSOR_FILE, ProcessorConfig)
-    height, width, _ = config.image_shape
-    return ProcessorConfig(size=Size(height=height, width=width))
+    height, width, num_channels = config.image_shape
+    half = (HALF,) * num_channels
+    return ProcessorConfig(size=Size(height=height, width=width), image_mean=half, image_std=half)
 
 
 def _own_labels(directory: Path) -> tuple[str, ...]:

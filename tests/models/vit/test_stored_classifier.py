@@ -197,11 +197,13 @@ def test_without_a_processor_file_its_defaults_at_the_models_size_count(tmp_path
     assert torch.equal(classifier.preprocess(PICTURE).permute(2, 0, 1), expected.pixel_values[0])
 
 
-def test_a_model_of_grey_pictures_is_shown_grey_levels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_processor", [True, False])
+def test_a_model_of_grey_pictures_is_shown_grey_levels(tmp_path: Path, has_processor: bool) -> None:
     oracle = classifying_oracle(num_channels=1)
-    ViTImageProcessorPil(
-        size={"height": 8, "width": 12}, image_mean=[0.5], image_std=[0.5]
-    ).save_pretrained(tmp_path)
+    if has_processor:
+        ViTImageProcessorPil(
+            size={"height": 8, "width": 12}, image_mean=[0.5], image_std=[0.5]
+        ).save_pretrained(tmp_path)
     classifier = ImageClassifier.from_preset(saved(oracle, tmp_path))
 
     assert classifier.preprocess(PICTURE).shape == (8, 12, 1)
