@@ -21,9 +21,6 @@ from models.errors import WeightsError
 
 MAX_NAMES_IN_MESSAGE = 5
 NUM_READERS = 4  # a file system gives several readers more than one, and memory is slow to clear
-# Numbers: 64 KB of float32. Larger pieces come from mmap; glibc, seeing those freed, would then put
-# the weights themselves on its heap, with a peak higher by 0.3 times their size.
-CONVERTED_AT_ONCE = 2**14
 
 
 class Weights(Protocol):
