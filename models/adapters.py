@@ -162,7 +162,12 @@ def base_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """Give the state dict of a module without adapters that computes what this one does."""
+    """Give the state dict of a module without adapters that computes what this one does.
+
+    Raises ValueError for a module on the meta device, which has no weights.
+    """
+    if any(each.is_meta for each in module.parameters()):
+        raise ValueError(f"this {type(module).__name__} is on the meta device: it has no weights")
     return _state(module, lambda layer: layer.merged_weight())
 
 

@@ -5,7 +5,6 @@ which `preset_files` reads and writes. KerasHub's form: keras_hub/src/models/bac
 (keras-hub 0.32.0).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -22,7 +21,7 @@ from models.formats import read_stored
 from models.handles import Part, fetch
 from models.keras import weights as keras_weights
 from models.keras.layers import KerasLayer, snake_case
-from models.keras.writing import GIB
+from models.keras.writing import shard_bytes
 from models.presets import PRESETS, Preset
 from models.safetensors_files import save_shards
 from models.weights import fill, on_meta_device
@@ -157,16 +156,17 @@ class Backbone(nn.Module):
         file or several; None is one file. Adapters are written as part of the weights that they add
         to.
 
-        Raises ValueError for another format, and in H5 for a parameter larger than a shard.
+        Raises ValueError for another format, a size that is not positive, a backbone on the meta
+        device, and in H5 for a parameter larger than a shard.
         """
         directory = Path(preset_dir)
         match weights_format:
             case "h5":
                 keras_weights.write(self, directory, max_shard_size)
             case "safetensors":
-                keras_weights.write_description(self, directory)
-                limit = math.inf if max_shard_size is None else max_shard_size * GIB
+                limit = shard_bytes(max_shard_size)
                 save_shards(merged_state(self), directory, preset_files.WEIGHTS_STEM, limit)
+                keras_weights.write_description(self, directory)
                 for stale in preset_files.KERAS_WEIGHTS_FILES:  # they would be read instead
                     (directory / stale).unlink(missing_ok=True)
             case _:

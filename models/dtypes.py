@@ -10,18 +10,25 @@ import torch
 # A name, a dtype, Keras' serialised policy, or None for float32.
 DtypeLike = torch.dtype | str | Mapping[str, object] | None
 
+# What torch's layers compute in; float8 is a dtype of files.
+COMPUTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def as_torch_dtype(dtype: DtypeLike) -> torch.dtype:
     """Read "bfloat16", torch.bfloat16 and Keras' serialised policy alike; None is float32.
 
-    Raises ValueError for what is not a floating dtype.
+    Raises ValueError for what is not a floating dtype that layers compute in.
     """
+    name: object = dtype
     if isinstance(dtype, Mapping):
         policy = dtype.get("config")
-        return as_torch_dtype(policy["name"] if isinstance(policy, Mapping) else str(dtype))
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise ValueError(f"dtype {dtype!r} is not a floating dtype such as 'float32' or 'bfloat16'")
+        name = policy.get("name") if isinstance(policy, Mapping) else None
+    elif dtype is None:
+        name = torch.float32
+    named = getattr(torch, name, None) if isinstance(name, str) else name
+    if not isinstance(named, torch.dtype) or named not in COMPUTABLE:
+        allowed = ", ".join(str(each).removeprefix("torch.") for each in COMPUTABLE)
+        raise ValueError(f"dtype {dtype!r:.200} is not one of {allowed}")
     return named
 
 

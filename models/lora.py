@@ -54,9 +54,11 @@ class Target:
         """Make an adapter that adds nothing: A is He-uniform, B zero."""
         kernel = self._form.to_keras(self.layer.weight).shape
         bound = math.sqrt(6 / math.prod(kernel[:-1]))
-        device = self.layer.weight.device
-        a = torch.empty((*kernel[:-1], rank), device=device).uniform_(-bound, bound)
-        return Pair(self._kind, a, torch.zeros((rank, kernel[-1]), device=device))
+        a, b = (
+            torch.zeros(shape, device=self.layer.weight.device, dtype=torch.float32)
+            for shape in ((*kernel[:-1], rank), (rank, kernel[-1]))
+        )
+        return Pair(self._kind, a.uniform_(-bound, bound), b)
 
     def take(self, pair: Pair) -> None:
         """Take an adapter in Keras' layout, into the one that is there or as a new one."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -138,7 +139,7 @@ def _read_json(file: Path) -> object:
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Give a name to write under; it takes the file's place at the end."""
-    written = file.with_name(f".{file.name}.{os.getpid()}")
+    written = file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}")
     try:
         yield written
         os.replace(written, file)

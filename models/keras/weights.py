@@ -20,7 +20,7 @@ from models.adapters import merged_state
 from models.keras.files import KerasFiles
 from models.keras.fold import Fold, FoldingLinear
 from models.keras.layers import Form, KerasLayer, stored_name
-from models.keras.writing import GIB, StoredLayer, write_shards, write_whole
+from models.keras.writing import StoredLayer, shard_bytes, write_shards, write_whole
 from models.weights import Recipe
 
 if TYPE_CHECKING:
@@ -68,16 +68,19 @@ def write(backbone: Backbone, directory: Path, max_shard_size: float | None = 10
     `max_shard_size` in GB (2**30 bytes) decides whether the weights are one file or shards; None
     is one file. Adapters are written as part of the weights that they add to.
 
-    Raises ValueError for a variable larger than a shard.
+    Raises ValueError for a variable larger than a shard, and for a backbone on the meta device;
+    then what was there stays.
     """
+    limit = shard_bytes(max_shard_size)
     layers, state = backbone.keras_layers(), merged_state(backbone)
-    write_description(backbone, directory)
+    directory.mkdir(parents=True, exist_ok=True)
     num_bytes = parameter_count(backbone) * next(iter(state.values())).itemsize
     stored = (StoredLayer(layer.path, layer.name, _variables(layer, state)) for layer in layers)
-    if max_shard_size is None or num_bytes <= max_shard_size * GIB:
+    if num_bytes <= limit:
         write_whole(directory / preset_files.KERAS_WEIGHTS_FILE, stored)
     else:
-        write_shards(directory, stored, max_shard_size * GIB)
+        write_shards(directory, stored, limit)
+    write_description(backbone, directory)
 
 
 def write_description(backbone: Backbone, directory: Path) -> None:

@@ -4,6 +4,7 @@ The format: keras/src/saving/saving_lib.py (keras 3.15.1). Every file is written
 first. Knows nothing about our parameters.
 """
 
+import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,18 @@ class StoredLayer:
     @property
     def group(self) -> str:
         return f"{self.path}/{VARIABLES}"
+
+
+def shard_bytes(max_shard_size: float | None) -> float:
+    """Turn GB into bytes; None is without a limit.
+
+    Raises ValueError for what is not a positive number, TypeError for what is no number.
+    """
+    if max_shard_size is None:
+        return math.inf
+    if not max_shard_size > 0:
+        raise ValueError(f"max_shard_size is {max_shard_size}; more than 0 GB, or None, is allowed")
+    return max_shard_size * GIB
 
 
 def write_whole(target: Path, layers: Iterable[StoredLayer]) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import Backbone, FNetBackbone, ViTBackbone
+from models.backbone import WeightsFormat
 from models.errors import PresetError, PresetFileError, UnknownPresetError, WeightsError
 from tests.models.random_weights import randomise
 
@@ -111,9 +113,38 @@ def test_weights_of_half_precision_come_back_as_float32(
     assert FNetBackbone.from_preset(preset).pooled_dense.weight.dtype == torch.float32
 
 
-def test_a_dtype_that_is_not_floating_is_refused(preset: Path) -> None:
-    with pytest.raises(ValueError, match="'int8' is not a floating dtype"):
-        FNetBackbone.from_preset(preset, dtype="int8")
+@pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn", "FLOAT32", {"config": {}}, 5])
+def test_a_dtype_that_layers_do_not_compute_in_is_refused(preset: Path, dtype: object) -> None:
+    with pytest.raises(ValueError, match="is not one of float16, bfloat16, float32, float64"):
+        FNetBackbone.from_preset(preset, dtype=dtype)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weights_format", ["h5", "safetensors"])
+@pytest.mark.parametrize("max_shard_size", [0, -1, float("nan")])
+def test_a_size_of_shards_that_is_none_is_refused_and_changes_nothing(
+    backbone: FNetBackbone,
+    tmp_path: Path,
+    weights_format: WeightsFormat,
+    max_shard_size: float,
+) -> None:
+    with pytest.raises(ValueError, match="more than 0 GB, or None"):
+        backbone.save_to_preset(tmp_path, max_shard_size, weights_format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_backbone_without_weights_is_not_saved(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        backbone = ViTBackbone.from_preset("vit_shapes", load_weights=False)
+
+    with pytest.raises(ValueError, match="ViTBackbone is on the meta device"):
+        backbone.save_to_preset(tmp_path)
+
+
+def test_threads_may_save_to_one_directory(backbone: FNetBackbone, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: backbone.save_to_preset(tmp_path), range(8)))
+
+    assert FNetBackbone.from_preset(tmp_path).state_dict().keys() == backbone.state_dict().keys()
 
 
 @pytest.mark.parametrize("is_trainable", [True, False])

@@ -141,3 +141,16 @@ def test_a_rank_that_is_no_integer_leaves_the_backbone_as_it_was(rank: object) -
     with pytest.raises(TypeError, match="an integer is allowed"):
         backbone.enable_lora(rank)  # type: ignore[arg-type]
     assert all(each.requires_grad for each in backbone.parameters())
+
+
+def test_adapters_are_float32_whatever_the_default_dtype() -> None:
+    backbone = vit().bfloat16()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        backbone.enable_lora(2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert {each.dtype for name, each in backbone.named_parameters() if "adapters" in name} == {
+        torch.float32
+    }
