@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from models.errors import ModelsError
 from models.presets import PRESETS
 from triptych.errors import StartError
 from worker.contract.jobs import Task
@@ -45,7 +46,7 @@ def _complaints() -> Iterator[None]:
             where = f"{name}{got}: " if name else ""  # none: several settings do not fit together
             typer.echo(f"triptych: {where}{fault['msg'].removeprefix('Value error, ')}", err=True)
         sys.exit(2)
-    except StartError as error:
+    except (StartError, ModelsError) as error:
         typer.echo(f"triptych: {error}", err=True)
         sys.exit(1)
 
@@ -131,7 +132,8 @@ def generate(
 
     from triptych.generate import paint  # after the checks: torch takes seconds
 
-    paint(job, device, output)
+    with _complaints():
+        paint(job, device, output)
     typer.echo(output)
 
 

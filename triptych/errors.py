@@ -1,9 +1,10 @@
-"""Why `triptych serve` does not start. The message says what to change.
+"""Why a command does not start. The message says what to change.
 
 StartError
 ├── PortTakenError    another program listens on the API's port, or the address is not ours
 ├── DataDirError      the data directory cannot be made or written
 ├── DataDirTakenError another `triptych serve` keeps its queue in the same directory
+├── DeviceError       what was asked to paint on is no device of this machine
 └── ValkeyError       the embedded Valkey is not installed, ends at once, or never answers
 """
 
@@ -22,6 +23,10 @@ class DataDirError(StartError):
 
 class DataDirTakenError(StartError):
     """Raised where a second server would write the same append-only file."""
+
+
+class DeviceError(StartError):
+    """Raised for a device that this machine, or its PyTorch, has not."""
 
 
 class ValkeyError(StartError):

@@ -132,3 +132,20 @@ def test_generate_refuses_a_size_before_it_loads_anything() -> None:
     done = triptych("generate", "a red circle", "--size", "100x128")
     assert done.returncode == 2
     assert 'size: got "100x128": width 100 is not a multiple of 16' in done.stderr
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
+def test_generate_refuses_a_device_that_is_not_there_in_one_line(device: str) -> None:
+    done = triptych("generate", "a red circle", "--device", device)
+    assert done.returncode == 1
+    assert done.stderr.startswith("triptych: device: ")
+    assert repr(device) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_generate_says_in_words_that_weights_are_out_of_reach(tmp_path: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = triptych("generate", "a red circle", "--model", "flux_schnell", **offline)
+    assert done.returncode == 1
+    assert done.stderr.startswith("triptych: hf://black-forest-labs/FLUX.1-schnell: ")
+    assert "Traceback" not in done.stderr
