@@ -2,7 +2,7 @@
 
 Writes random checkpoints of about 2 GB in every format, then loads each with `from_preset` and, in
 turn, just reads the same files into memory. Every measurement runs in a process of its own on a
-warm page cache: the speed is the ratio of the two times' medians, the peak what the process
+warm page cache: the speed is the median ratio of neighbouring pairs, the peak what the process
 needed beyond its imports, over the bytes of the weights it ended with.
 """
 
@@ -45,7 +45,7 @@ class Loading:
     file_gb: float
     load_s: float
     read_s: float
-    speed_of_reading: float  # read_s / load_s
+    speed_of_reading: float  # the median of neighbouring pairs
     peak_of_weights: float
 
 
@@ -173,12 +173,13 @@ def measure(case: Case, directory: Path, repetitions: int) -> Loading:
         reads.append(in_own_process("read", directory, case.dtype))
     load_s = statistics.median(each.seconds for each in loads)
     read_s = statistics.median(each.seconds for each in reads)
+    pairs = [read.seconds / load.seconds for read, load in zip(reads, loads, strict=True)]
     peak = max(each.peak_bytes / each.weights_bytes for each in loads)
     return Loading(
         file_gb=round(sum(path.stat().st_size for path in weights_files(directory)) / 1e9, 2),
         load_s=round(load_s, 3),
         read_s=round(read_s, 3),
-        speed_of_reading=round(read_s / load_s, 2),
+        speed_of_reading=round(statistics.median(pairs), 2),
         peak_of_weights=round(peak, 3),
     )
 
