@@ -10,8 +10,9 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from models import preset_files
@@ -20,6 +21,20 @@ from models.errors import PresetFileError
 METADATA_KEY = "lora_adapter_metadata"
 PEFT_CONFIG_FILE = "adapter_config.json"
 PEFT_WEIGHTS_FILE = "adapter_model.safetensors"  # what PEFT_CONFIG_FILE is about
+MAX_REPEATS = 2  # in a pattern: with more, or nested, matching can take for ever
+_REPEAT = re.compile(r"[*+{]")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+
+
+def _harmless(pattern: str) -> str:
+    """Raise ValueError for what is no regular expression, or one that may take for ever."""
+    if len(_REPEAT.findall(pattern)) > MAX_REPEATS or _REPEATED_GROUP.search(pattern):
+        raise ValueError(f"at most {MAX_REPEATS} repeats are allowed, and none of a group")
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError) as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
 
 
 class StatedAlphas(BaseModel):
@@ -27,8 +42,10 @@ class StatedAlphas(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    lora_alpha: float | None = None
-    alpha_pattern: Mapping[str, float] = {}  # regular expressions for the ends of modules' names
+    lora_alpha: FiniteFloat | None = None
+    alpha_pattern: Mapping[
+        Annotated[str, AfterValidator(_harmless)], FiniteFloat
+    ] = {}  # regular expressions for the ends of modules' names
     use_rslora: bool = False
 
     def gain(self, module: str, rank: int) -> float | None:
@@ -57,5 +74,11 @@ def read_stated_alphas(file: Path, component: str) -> StatedAlphas:
         stated = json.loads(metadata.get(METADATA_KEY, "{}"))
         own = {key.removeprefix(f"{component}."): value for key, value in stated.items()}
         return StatedAlphas.model_validate({k: v for k, v in own.items() if "." not in k})
-    except (AttributeError, SafetensorError, ValueError, ValidationError) as error:
+    except (
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+        ValueError,
+        ValidationError,
+    ) as error:
         raise PresetFileError(f"{file}: its {METADATA_KEY} is malformed: {error}") from error

@@ -122,12 +122,17 @@ def _find(path: Path) -> Path:
 
 
 def _read(entry: Entry, weights: Weights, stated: StatedAlphas, name: str) -> Adapter:
+    for key in (entry.a, entry.b):
+        if not (dtype := weights.dtype(key)).is_floating_point:
+            raise WeightsError(f"{weights.where}: {key} is {dtype}; floating dtypes are allowed")
     a, b = (weights.read(key).to(entry.rows.layer.weight) for key in (entry.a, entry.b))
     gain = stated.gain(entry.module, rank=len(a))
     if entry.alpha is not None and gain is not None:
         raise WeightsError(f"{weights.where} states an alpha beside {entry.alpha}")
     if entry.alpha is not None:
         gain = weights.read(entry.alpha).item() / len(a)
+        if not math.isfinite(gain):
+            raise WeightsError(f"{weights.where}: {entry.alpha} is not finite")
     if entry.rows.is_swapped:
         b = torch.cat(tuple(reversed(b.chunk(2))))
     if isinstance(entry.rows.layer, FoldingLinear) and entry.rows.layer.fold is not None:

@@ -189,6 +189,41 @@ def test_an_alpha_that_is_stated_twice_is_refused(backbone: FluxBackbone, tmp_pa
         attach(backbone, tmp_path / "style.safetensors", "style")
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        '{"transformer.lora_alpha": NaN}',
+        '{"transformer.alpha_pattern": {"attn.to_q": Infinity}}',
+        '{"transformer.alpha_pattern": {"(": 2}}',
+        '{"transformer.alpha_pattern": {"(a+)+b": 2}}',  # matching takes for ever
+        '{"transformer.alpha_pattern": {".*.*.*x": 2}}',
+        "[" * 100_000,
+    ],
+)
+def test_metadata_that_cannot_be_used_is_refused(
+    stated: str, backbone: FluxBackbone, tmp_path: Path
+) -> None:
+    save_file(GOOD, tmp_path / "style.safetensors", {"lora_adapter_metadata": stated})
+    with pytest.raises(PresetFileError, match="lora_adapter_metadata is malformed"):
+        attach(backbone, tmp_path / "style.safetensors", "style")
+    assert attached(backbone) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({A: torch.ones(2, 32, dtype=torch.int32)}, "is torch.int32; floating dtypes are allowed"),
+        ({A.replace("lora_A.weight", "alpha"): torch.tensor(torch.inf)}, "is not finite"),
+    ],
+)
+def test_tensors_that_are_no_adapter_are_refused(
+    changed: Tensors, said: str, backbone: FluxBackbone, tmp_path: Path
+) -> None:
+    file = write(GOOD | changed, tmp_path / "style.safetensors")
+    with pytest.raises(WeightsError, match=said):
+        attach(backbone, file, "style")
+
+
 @pytest.mark.parametrize(("name", "scale"), [("", 1.0), ("style", 1.0), ("new", float("nan"))])
 def test_a_name_in_use_and_a_scale_that_is_no_number_are_refused(
     name: str, scale: float, backbone: FluxBackbone, tmp_path: Path
