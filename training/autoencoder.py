@@ -6,16 +6,15 @@ Flux pipeline expects them: after `(z - shift) * scaling` each channel has unit 
 
 import logging
 import random
-import time
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import trange
 
 from training.pictures import draw_scenes, render_pool
+from training.run import Run, train
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +24,11 @@ LATENT_NOISE = (
     0.15  # relative to the latents' spread: the decoder forgives what the denoiser misses
 )
 CROP = 64
+NUM_CANDIDATES = 3  # windows for a crop: the liveliest is taken, as most of a picture is plain
+WHOLE_SHARE = 0.1  # of the steps, at the end: group norm meets the statistics of real use
+NUM_PICTURES = 4000
+BATCH_SIZE = 24
+SHARPENING_BATCH_SIZE = 8  # whole pictures
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -46,59 +50,83 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def train_autoencoder(directory: Path, num_steps: int, batch_size: int, side: int) -> None:
-    """Train and save to `directory` in diffusers' format."""
+def take_up_autoencoder(directory: Path) -> AutoencoderKL:
+    """Load an autoencoder that was trained before, with latents around 0 of unit spread again."""
+    model = AutoencoderKL.from_pretrained(directory, low_cpu_mem_usage=False)
+    out, into = model.encoder.conv_out, model.decoder.conv_in
+    channels = into.in_channels
+    with torch.no_grad():
+        out.weight[:channels] *= SCALING_FACTOR
+        out.bias[:channels] = (out.bias[:channels] - SHIFT_FACTOR) * SCALING_FACTOR
+        into.bias += SHIFT_FACTOR * into.weight.sum(dim=(1, 2, 3))
+        into.weight /= SCALING_FACTOR
+    return model
+
+
+def train_autoencoder(model: AutoencoderKL, run: Run, side: int, directory: Path) -> None:
+    """Train `model` and save it to `directory` in diffusers' format."""
     rng = random.Random(1)
-    generator = torch.Generator().manual_seed(1)
-    torch.manual_seed(1)
-    pictures = render_pool(draw_scenes(6000, rng), side, rng)  # [N, 3, H, W] uint8
-    model = build_autoencoder().train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 2.5e-3, total_steps=num_steps, pct_start=0.08
-    )
-    started = time.monotonic()
-    for step in (bar := trange(num_steps, desc="autoencoder")):
-        # The last tenth sees whole pictures, so that group norm meets the statistics of real use.
-        crop = CROP if step < 0.9 * num_steps else side
-        batch = _crops(pictures, crop, batch_size * CROP * CROP // (crop * crop), generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            mean = model.encoder(batch).chunk(2, dim=1)[0].float()  # [B, 16, h, w]
-            spread = mean.std(dim=(0, 2, 3), keepdim=True)
-            noise = torch.randn(mean.shape, generator=generator) * spread.detach() * LATENT_NOISE
-            restored = model.decoder(mean + noise).float()
-        unit = (mean.mean(dim=(0, 2, 3)) ** 2 + (spread - 1) ** 2).mean()
-        error = (restored - batch).abs()
-        loss = error.mean() + 2.0 * (error**2).mean() + 0.01 * unit
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix(l1=f"{error.mean().item():.4f}", unit=f"{unit.item():.3f}", refresh=False)
-        if step % 100 == 99:
-            logger.info(
-                "autoencoder step=%d l1=%.4f elapsed_s=%.0f",
-                step + 1,
-                error.mean().item(),
-                time.monotonic() - started,
-            )
+    pictures = render_pool(draw_scenes(NUM_PICTURES, rng), side, rng)  # [N, 3, H, W] uint8
+    model.train().to(memory_format=torch.channels_last)
+
+    def loss_at(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(step)
+        is_whole = step >= (1 - WHOLE_SHARE) * run.num_steps
+        crop = side if is_whole else CROP
+        batch = _crops(pictures, crop, BATCH_SIZE * CROP * CROP // (crop * crop), generator)
+        return _restoration_loss(model, batch, generator)
+
+    train(run, model, loss_at)
     model.eval()
     with torch.no_grad():
-        _normalise_latents(model, _crops(pictures, side, 256, generator))
+        _normalise_latents(model, _crops(pictures, side, 256, torch.Generator().manual_seed(1)))
     model.save_pretrained(directory)
 
 
+def sharpen_decoder(
+    model: AutoencoderKL, latents: Tensor, pictures: Tensor, run: Run, directory: Path
+) -> None:
+    """Train the decoder alone, on whole pictures, and save the model to `directory`.
+
+    latents   [N, 16, h, w] float16  normalised, of `pictures`; the encoder stays as it is
+    pictures  [N, 3, H, W] uint8
+    """
+    decoder = model.decoder.train().to(memory_format=torch.channels_last)
+
+    def loss_at(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(step)
+        rows = torch.randint(len(latents), (SHARPENING_BATCH_SIZE,), generator=generator)
+        noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
+        share = torch.rand(len(rows), 1, 1, 1, generator=generator) * LATENT_NOISE
+        noisy = latents[rows].float() + share * noise
+        error = decoder(noisy / SCALING_FACTOR + SHIFT_FACTOR) - (pictures[rows] / 127.5 - 1.0)
+        loss: Tensor = error.abs().mean() + 2.0 * error.square().mean()
+        return loss
+
+    train(run, decoder, loss_at)
+    model.eval().save_pretrained(directory)
+
+
+def _restoration_loss(model: AutoencoderKL, batch: Tensor, generator: torch.Generator) -> Tensor:
+    mean = model.encoder(batch).chunk(2, dim=1)[0]  # [B, 16, h, w]
+    spread = mean.std(dim=(0, 2, 3), keepdim=True)
+    noise = torch.randn(mean.shape, generator=generator) * spread.detach() * LATENT_NOISE
+    error = (model.decoder(mean + noise) - batch).abs()
+    unit = (mean.mean(dim=(0, 2, 3)) ** 2 + (spread - 1) ** 2).mean()
+    loss: Tensor = error.mean() + 2.0 * (error**2).mean() + 0.01 * unit
+    return loss
+
+
 def _crops(pictures: Tensor, crop: int, count: int, generator: torch.Generator) -> Tensor:
-    """Cut `count` random squares, float in [-1, 1], [B, 3, crop, crop]."""
+    """Cut `count` squares at random, float in [-1, 1], [B, 3, crop, crop]."""
     side = pictures.shape[-1]
-    rows = torch.randint(len(pictures), (count,), generator=generator)
-    tops = torch.randint(side - crop + 1, (count, 2), generator=generator)
-    squares = [
-        pictures[i, :, y : y + crop, x : x + crop]
-        for i, (y, x) in zip(rows.tolist(), tops.tolist(), strict=True)
-    ]
-    batch = torch.stack(squares).float() / 127.5 - 1.0
+    rows = torch.randint(len(pictures), (count,), generator=generator).tolist()
+    corners = torch.randint(side - crop + 1, (count, NUM_CANDIDATES, 2), generator=generator)
+    squares = []
+    for row, candidates in zip(rows, corners.tolist(), strict=True):
+        windows = [pictures[row, :, y : y + crop, x : x + crop].float() for y, x in candidates]
+        squares.append(max(windows, key=lambda window: window.std(dim=(1, 2)).sum().item()))
+    batch = torch.stack(squares) / 127.5 - 1.0
     return batch.to(memory_format=torch.channels_last)
 
 
@@ -108,7 +136,7 @@ def _normalise_latents(model: AutoencoderKL, batch: Tensor) -> None:
     The spread of every channel becomes 1 / SCALING_FACTOR; the pictures are unchanged. The log
     variance becomes the constant that the decoder was trained to forgive.
     """
-    mean = model.encoder(batch).chunk(2, dim=1)[0]
+    mean = torch.cat([model.encoder(part).chunk(2, dim=1)[0] for part in batch.split(32)])
     factor = 1.0 / (SCALING_FACTOR * mean.std(dim=(0, 2, 3)))  # [16]
     out, into = model.encoder.conv_out, model.decoder.conv_in
     channels = len(factor)
@@ -117,5 +145,5 @@ def _normalise_latents(model: AutoencoderKL, batch: Tensor) -> None:
     out.weight[channels:] = 0.0
     out.bias[channels:] = 2.0 * torch.log(torch.tensor(LATENT_NOISE / SCALING_FACTOR))
     into.weight /= factor[None, :, None, None]
-    restored = model.decoder(model.encoder(batch).chunk(2, dim=1)[0])
-    logger.info("autoencoder l1_whole=%.4f", F.l1_loss(restored, batch).item())
+    restored = model.decoder(model.encoder(batch[:32]).chunk(2, dim=1)[0])
+    logger.info("autoencoder l1_whole=%.4f", F.l1_loss(restored, batch[:32]).item())

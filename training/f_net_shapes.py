@@ -1,14 +1,16 @@
 """Make the preset `f_net_shapes`: `python -m training.f_net_shapes --work-dir DIR --output DIR`.
 
-First the SentencePiece vocabulary, then the backbone, contrastively: of a batch of scenes, two
-sentences for the same scene attract each other and all others repel (InfoNCE, both directions).
+First the SentencePiece vocabulary, then the backbone, contrastively (InfoNCE): of a batch of
+scenes, two sentences for the same scene attract each other and all others repel, most of all
+those for a scene that differs in one word. A sentence that leaves something out is drawn, more
+softly, to all the scenes that it fits.
 """
 
 import argparse
 import io
 import logging
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,27 +22,42 @@ from models.fnet.backbone import FNetBackbone
 from models.fnet.text_embedder import embed, save_to_preset
 from models.fnet.tokenizer import TokenizedText, Tokenizer
 from models.fnet.vocabulary import SentencePieceVocabulary
+from training.captions import as_typed, caption
 from training.run import Run, train
-from training.shapes_world import COLOURS, POSITIONS, SHAPES, SIZES, Scene, all_scenes, caption
+from training.sentence_parts import FILLER
+from training.shapes_world import (
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    Item,
+    Layout,
+    Scene,
+    draw_said,
+    single,
+)
 
 logger = logging.getLogger(__name__)
 
-VOCABULARY_SIZE = 640  # 256 bytes, every printable ASCII character, and the grammar's words
+VOCABULARY_SIZE = 1200  # 256 bytes, every printable ASCII character, the words of the captions
 MAX_TOKENS = 512
-NUM_SCENES = 64  # in a batch; with the neighbours of each, 128 pairs
+NUM_SCENES = 32  # in a batch; with the neighbours of each, 64
 TEMPERATURE = 0.07
-NUM_SENTENCES = {1: 0.88, 3: 0.1, 6: 0.02}  # of a text: how often, so that no length is strange
+PARTIAL_WEIGHT, PARTIAL_TEMPERATURE = 0.25, 0.1
+FULL_SINGLE_SHARE = 0.4  # of the scenes; the others are drawn as for the image model
+HURRIED_SHARE = 0.3  # of the first sentences; all second ones are as people type
+NUM_SENTENCES = {1: 0.92, 3: 0.06, 6: 0.02}  # of a text: how often, so that no length is strange
 
 
 def train_vocabulary(file: Path) -> None:
     """Train SentencePiece on captions; every text can be encoded."""
     rng = random.Random(4)
-    scenes = list(all_scenes())
-    captions = [spoken(rng.choice(scenes), rng) for _ in range(20_000)]
+    captions = [caption(draw_said(rng, held_out=True), rng) for _ in range(20_000)]
+    fillers = [" ".join(rng.sample(FILLER, 10)) for _ in range(2_000)]
     printable = [chr(code) for code in range(33, 127)]
     trained = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=iter(captions + [" ".join(printable)] * 20),
+        sentence_iterator=iter(captions + fillers + [" ".join(printable)] * 20),
         model_writer=trained,
         vocab_size=VOCABULARY_SIZE,
         model_type="bpe",
@@ -62,18 +79,10 @@ def train_vocabulary(file: Path) -> None:
     file.write_bytes(trained.getvalue())
 
 
-def spoken(scene: Scene, rng: random.Random) -> str:
-    """A caption, at times with a capital or a full stop."""
-    sentence = caption(scene, rng)
-    if rng.random() < 0.2:
-        sentence = sentence.capitalize()
-    return f"{sentence}." if rng.random() < 0.2 else sentence
-
-
 def build_backbone(vocabulary_size: int) -> FNetBackbone:
     return FNetBackbone(
         vocabulary_size=vocabulary_size,
-        num_layers=3,
+        num_layers=4,
         hidden_dim=128,
         intermediate_dim=256,
         dropout=0.0,
@@ -81,34 +90,147 @@ def build_backbone(vocabulary_size: int) -> FNetBackbone:
     )
 
 
-def neighbour(scene: Scene, rng: random.Random) -> Scene:
-    """A scene that differs in one word, or swaps the colours of shape and background."""
-    values = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES, "position": POSITIONS,
-              "background": tuple(COLOURS)}  # fmt: skip
+def draw_scene(rng: random.Random) -> Scene:
+    """Draw what a sentence says, held-out combinations too."""
+    if rng.random() >= FULL_SINGLE_SHARE:
+        return draw_said(rng, held_out=True)
+    colour, background = rng.sample(tuple(COLOURS), 2)
+    return single(colour, rng.choice(SHAPES), rng.choice(SIZES), rng.choice(PLACES), background)
+
+
+def in_order(said: Scene) -> Scene:
+    """Order the shapes of a scene that does not say how they lie."""
+    if said.layout is not Layout.TWO:
+        return said
+    return replace(said, items=tuple(sorted(said.items, key=repr)))
+
+
+def is_sayable(said: Scene) -> bool:
+    """Whether no shape has the background's colour and only counted shapes are all equal."""
+    colours = [item.colour for item in said.items if item.colour is not None]
+    is_counted = said.layout in (Layout.TWO, Layout.THREE)
+    return said.background not in colours and (is_counted or len(set(said.items)) > 1 or
+                                               said.layout is Layout.ONE)  # fmt: skip
+
+
+def neighbour(said: Scene, rng: random.Random) -> Scene:
+    """A scene that is said with almost the same words and is another one."""
     while True:
-        name = rng.choice((*values, "swap"))
-        if name == "swap":
-            return replace(scene, colour=scene.background, background=scene.colour)
-        other = replace(scene, **{name: rng.choice(values[name])})
-        if other != scene and other.colour != other.background:
+        other = in_order(_changed(said, rng))
+        if is_sayable(other) and other != in_order(said):
             return other
 
 
-def pairs(tokenizer: Tokenizer, seed: int) -> tuple[list[TokenizedText], list[TokenizedText]]:
-    """Draw two texts for each of many different scenes."""
+def _changed(said: Scene, rng: random.Random) -> Scene:
+    """Swap things, turn the relation, or change one word that was said."""
+    kind = rng.random()
+    if len(set(said.items)) > 1 and kind < 0.5:
+        return _turned(said, rng)
+    first = said.items[0]
+    if said.background and first.colour and kind < 0.2:
+        swapped = _with_item(said, 0, replace(first, colour=said.background))
+        return replace(swapped, background=first.colour)
+    if said.background and kind < 0.35:
+        return replace(said, background=rng.choice(tuple(COLOURS)))
+    if (said.place or first == Item()) and kind < 0.55:  # of "anything" only a place can change
+        return replace(said, place=rng.choice(PLACES))
+    if len(set(said.items)) == 1 and said.layout is not Layout.ONE and kind < 0.7:
+        count = 5 - len(said.items)
+        layout = Layout.TWO if count == 2 else Layout.THREE
+        return replace(said, layout=layout, items=(first,) * count)
+    index = rng.randrange(len(said.items))
+    return _with_item(said, index, _changed_item(said.items[index], rng))
+
+
+def _turned(said: Scene, rng: random.Random) -> Scene:
+    """Swap the two shapes, or only their colours, or say another relation."""
+    left, right = said.items
+    kind = rng.random()
+    if kind < 0.45:
+        return replace(said, items=(right, left))
+    if kind < 0.75:
+        colours = (replace(left, colour=right.colour), replace(right, colour=left.colour))
+        return replace(said, items=colours)
+    return replace(said, layout=rng.choice((Layout.ROW, Layout.COLUMN, Layout.TWO)))
+
+
+def _changed_item(item: Item, rng: random.Random) -> Item:
+    """Say another colour, shape or size, of those that were said."""
+    changes = [
+        replace(item, colour=item.colour and rng.choice(tuple(COLOURS))),
+        replace(item, shape=item.shape and rng.choice(SHAPES)),
+        replace(item, size=item.size and rng.choice(SIZES)),
+    ]
+    return rng.choice(changes)
+
+
+def _with_item(said: Scene, index: int, item: Item) -> Scene:
+    """Exchange one shape; equal ones stay equal."""
+    if len(set(said.items)) == 1:
+        return replace(said, items=(item,) * len(said.items))
+    items = list(said.items)
+    items[index] = item
+    return replace(said, items=tuple(items))
+
+
+def partial(said: Scene, rng: random.Random) -> Scene:
+    """Leave out about half of what a scene says beside its shapes, seldom a shape or a colour."""
+
+    def kept(value: str | None, share: float) -> str | None:
+        return value if rng.random() < share else None
+
+    colour, shape, size = (rng.random() < share for share in (0.92, 0.92, 0.4))
+    items = tuple(
+        Item(item.colour if colour else None, item.shape if shape else None,
+             item.size if size else None)
+        for item in said.items
+    )  # fmt: skip
+    return in_order(Scene(said.layout, items, kept(said.place, 0.4), kept(said.background, 0.3)))
+
+
+def fits(less: Scene, said: Scene) -> bool:
+    """Whether a scene says all that another one says."""
+    if less.layout is not said.layout:
+        return False
+    pairs = [(less.place, said.place), (less.background, said.background)]
+    for one, other in zip(less.items, said.items, strict=True):
+        pairs += [(one.colour, other.colour), (one.shape, other.shape), (one.size, other.size)]
+    return all(wanted is None or wanted == has for wanted, has in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    scenes: list[Scene]  # all different
+    first: list[str]
+    second: list[str]  # two texts for each scene
+    partial: list[str]  # and one that leaves something out
+    fitting: Tensor  # [N, N] bool: whether partial i fits scene j
+
+
+def draw_batch(seed: int) -> Batch:
+    """Draw texts for many different scenes, each of them with a neighbour."""
     rng = random.Random(seed)
-    drawn = rng.sample(list(all_scenes()), NUM_SCENES)
-    near = [neighbour(scene, rng) for scene in drawn]
+    drawn = [in_order(draw_scene(rng)) for _ in range(NUM_SCENES)]
+    near = [neighbour(said, rng) for said in drawn]
     scenes = list(dict.fromkeys(drawn + near))
     num_sentences = rng.choices(list(NUM_SENTENCES), list(NUM_SENTENCES.values()))[0]
+    less = [partial(said, rng) for said in scenes]
+    fitting = [[fits(one, said) for said in scenes] for one in less]
+    return Batch(
+        scenes,
+        [_spoken(said, rng, HURRIED_SHARE) for said in scenes],
+        [" ".join(_spoken(said, rng, 1.0) for _ in range(num_sentences)) for said in scenes],
+        [_spoken(one, rng, HURRIED_SHARE) for one in less],
+        torch.tensor(fitting) | torch.eye(len(scenes), dtype=torch.bool),
+    )
 
-    def texts(num_sentences: int) -> list[TokenizedText]:
-        return [
-            tokenizer(" ".join(spoken(scene, rng) for _ in range(num_sentences)))
-            for scene in scenes
-        ]
 
-    return texts(1), texts(num_sentences)
+def _spoken(said: Scene, rng: random.Random, hurried_share: float) -> str:
+    """Draw a sentence; for shapes without a relation, in any order."""
+    if said.layout is Layout.TWO and rng.random() < 0.5:
+        said = replace(said, items=said.items[::-1])
+    sentence = caption(said, rng)
+    return as_typed(sentence, rng) if rng.random() < hurried_share else sentence
 
 
 def embed_all(backbone: FNetBackbone, texts: list[TokenizedText]) -> Tensor:
@@ -121,15 +243,28 @@ def embed_all(backbone: FNetBackbone, texts: list[TokenizedText]) -> Tensor:
     return torch.cat(embedded)[order.argsort()]
 
 
+def contrast(first: Tensor, second: Tensor, less: Tensor, fitting: Tensor) -> Tensor:
+    """Pull equal rows of embeddings [N, D] together, and the partial ones to what they fit."""
+    scores = first @ second.T / TEMPERATURE
+    targets = torch.arange(len(scores))
+    same = (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
+    shares = fitting.float() / fitting.sum(dim=1, keepdim=True)
+    return same + PARTIAL_WEIGHT * F.cross_entropy(less @ first.T / PARTIAL_TEMPERATURE, shares)
+
+
 def train_embedder(backbone: FNetBackbone, tokenizer: Tokenizer, run: Run) -> float:
     """Train in place; return the seconds that it took."""
     backbone.train()
 
     def loss_at(step: int) -> Tensor:
-        first, second = pairs(tokenizer, seed=step)
-        scores = embed_all(backbone, first) @ embed_all(backbone, second).T / TEMPERATURE
-        targets = torch.arange(len(scores))
-        return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
+        batch = draw_batch(seed=step)
+        texts = [tokenizer(text) for text in batch.first + batch.second + batch.partial]
+        first, second, less = embed_all(backbone, texts).chunk(3)
+        if step % 100 == 99:
+            found = (first @ second.T).argmax(dim=1)
+            right = (found == torch.arange(len(first))).float().mean().item()
+            logger.info("f_net_shapes step=%d found=%.3f", step + 1, right)
+        return contrast(first, second, less, batch.fitting)
 
     return train(run, backbone, loss_at)
 
@@ -138,11 +273,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True, help="for the checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="the directory of the preset")
-    parser.add_argument("--num-steps", type=int, default=1200)
+    parser.add_argument("--num-steps", type=int, default=2200)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(1)
-    vocabulary = arguments.work_dir / "vocabulary.spm"
+    vocabulary = arguments.work_dir / "f_net_vocabulary.spm"
     if not vocabulary.is_file():
         train_vocabulary(vocabulary)
     tokenizer = Tokenizer(SentencePieceVocabulary(vocabulary), MAX_TOKENS)

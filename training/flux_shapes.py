@@ -1,8 +1,9 @@
-"""Make the preset `flux_shapes`: `python -m training.flux_shapes --work-dir DIR`.
+"""Make the preset `flux_shapes`: `python -m training.flux_shapes --work-dir DIR --output DIR`.
 
 Stages, each of which is skipped where its result lies in the work directory already: autoencoder,
-text encoders, latents of a rendered data set, transformer (flow matching), guidance distillation,
-bundle (the directory in diffusers' layout).
+text encoders, a pool of sentences and pictures, transformer (flow matching), guidance
+distillation, a sharper decoder, bundle (the directory in diffusers' layout). `--start-from PRESET`
+takes an earlier preset's autoencoder and transformer up again instead of starting from noise.
 """
 
 import argparse
@@ -24,23 +25,38 @@ from models.flux.backbone import FluxBackbone
 from models.flux.diffusers_weights import to_diffusers
 from models.flux.latents import image_ids, patchify
 from models.flux.text_encoders import TextEncoders
-from training.autoencoder import SCALING_FACTOR, SHIFT_FACTOR, train_autoencoder
-from training.pictures import draw_scenes, render_pool
-from training.run import Run, train
-from training.shapes_world import Scene
-from training.text_encoders import WIDTH, train_text_encoders, varied_caption
+from models.flux.text_to_image import TextToImage
+from training.autoencoder import (
+    SCALING_FACTOR,
+    SHIFT_FACTOR,
+    build_autoencoder,
+    sharpen_decoder,
+    take_up_autoencoder,
+    train_autoencoder,
+)
+from training.pictures import render_pool
+from training.run import Run, native_autocast, train
+from training.shapes_world import Scene, complete
+from training.text_encoders import (
+    MAX_TOKENS,
+    WIDTH,
+    draw_sentence,
+    encode_said,
+    train_text_encoders,
+)
 
 logger = logging.getLogger(__name__)
 
 SIDE = 128
-PARTIAL_SHARE = 0.15  # captions that leave something out
-EMPTY_SHARE = 0.06  # captions dropped: an unconditional velocity to guide away from
+EMPTY_SHARE = 0.06  # codes dropped: an unconditional velocity to guide away from
+CODE_NOISE = 0.1  # encoders are never quite right
+SHORT_TEXT, SHORT_TEXT_SHARE = 8, 0.8  # text tokens in the first steps: all say the same
 SIGMA_SHIFT = 2.0  # more training at high noise, where the scene is decided
 GUIDANCE_RANGE = (1.0, 5.0)
 BATCH_SIZE = 64
-FLOW_STEPS = 3400
-DISTILLATION_STEPS = 700
-NUM_PICTURES = 24_000
+AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 500, 2200
+FLOW_STEPS, DISTILLATION_STEPS = 1900, 170
+NUM_PICTURES = 16_000
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration, matching the training distribution
 MODEL_INDEX = {
     "_class_name": "FluxPipeline",
@@ -72,120 +88,163 @@ def build_backbone() -> FluxBackbone:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Pictures and what is said of them: one row a picture.
+
+    latents    [N, 16, h, w] float16, normalised
+    codes      [N, D]        what the text encoders are trained to say of the sentence
+    sentences  N
+    """
+
+    latents: Tensor
+    codes: Tensor
+    sentences: list[str]
+
+
 @torch.inference_mode()
-def encode_data_set(autoencoder: AutoencoderKL, scenes: list[Scene]) -> Tensor:
-    """Render the scenes and encode them: latents [N, 16, h, w] bfloat16, normalised."""
-    pictures = render_pool(scenes, SIDE, random.Random(3))
+def encode_pictures(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Encode pictures [N, 3, H, W] to normalised latents [N, 16, h, w] float16."""
+    encoder = autoencoder.encoder.eval().to(memory_format=torch.channels_last)
     latents = []
-    for batch in tqdm(pictures.split(64), desc="latents"):
-        mean = autoencoder.encode(batch.float() / 127.5 - 1.0).latent_dist.mean
-        latents.append(((mean - SHIFT_FACTOR) * SCALING_FACTOR).bfloat16())
+    for batch in tqdm(pictures.split(32), desc="latents"):
+        pixels = (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+        mean = encoder(pixels).chunk(2, dim=1)[0]
+        latents.append(((mean - SHIFT_FACTOR) * SCALING_FACTOR).half().contiguous())
     return torch.cat(latents)
 
 
-class Samples:
-    """The training batches: one per step, the same whenever a run takes it up again."""
+def draw_pictures() -> tuple[list[Scene], list[str], Tensor]:
+    """Draw what is said, its sentences, and pictures of them, [N, 3, H, W] uint8."""
+    rng = random.Random(3)
+    drawn = [draw_sentence(rng) for _ in range(NUM_PICTURES)]
+    pictures = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
+    return [said for said, _ in drawn], [sentence for _, sentence in drawn], pictures
 
-    def __init__(
-        self, latents: Tensor, scenes: list[Scene], text: TextEncoders, batch_size: int
-    ) -> None:
-        self._latents, self._scenes, self._text = latents, scenes, text
-        self._batch_size = batch_size
-        self.ids = image_ids(SIDE, SIDE)
-        empty = text.encode([""])
-        self.empty_text, self.empty_pooled = empty.text, empty.pooled
 
-    def at(self, step: int) -> "Sample":
-        rng, generator = random.Random(step), torch.Generator().manual_seed(step)
-        size = self._batch_size
-        rows = [rng.randrange(len(self._scenes)) for _ in range(size)]
-        captions = [varied_caption(self._scenes[i], rng, PARTIAL_SHARE) for i in rows]
-        captions = ["" if rng.random() < EMPTY_SHARE else line for line in captions]
-        features = self._text.encode(captions)
-        clean = patchify(self._latents[rows].float())
-        noise = torch.randn(clean.shape, generator=generator)
-        even = torch.rand(size, generator=generator)
-        sigma = SIGMA_SHIFT * even / (1 + (SIGMA_SHIFT - 1) * even)
-        noisy = torch.lerp(clean, noise, sigma[:, None, None])
-        guidance = torch.empty(size).uniform_(*GUIDANCE_RANGE, generator=generator)
-        return Sample(noisy, noise - clean, features.text, features.pooled, sigma, guidance)
+def make_pool(work_dir: Path) -> Pool:
+    """Draw pictures and encode them; the latents are kept in `work_dir`."""
+    scenes, sentences, pictures = draw_pictures()
+    latents_file = work_dir / "latents.pt"
+    if not latents_file.exists():
+        autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
+        torch.save(encode_pictures(autoencoder, pictures), latents_file)
+    return Pool(torch.load(latents_file, weights_only=True), encode_said(scenes), sentences)
+
+
+def sharpen_autoencoder(work_dir: Path) -> None:
+    """Train the decoder further on the pool; the latents stay what they are."""
+    autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
+    _, _, pictures = draw_pictures()
+    latents = torch.load(work_dir / "latents.pt", weights_only=True)
+    run = Run("decoder", DECODER_STEPS, 1e-3, 0.0, work_dir)
+    sharpen_decoder(autoencoder, latents, pictures, run, work_dir / "vae_sharp")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """noisy and velocity [B, S, 64], text [B, T, D], pooled [B, D], sigma and guidance [B]."""
+    """noisy and velocity [B, S, 64], codes [B, D], sigma and guidance [B]; sentences of B."""
 
     noisy: Tensor
     velocity: Tensor
-    text: Tensor
-    pooled: Tensor
+    codes: Tensor
     sigma: Tensor
     guidance: Tensor
+    sentences: list[str]
+
+
+def sample(pool: Pool, step: int) -> Sample:
+    """Draw the batch of a step: the same whenever a run takes it up again."""
+    generator = torch.Generator().manual_seed(step)
+    rows = torch.randint(len(pool.latents), (BATCH_SIZE,), generator=generator)
+    clean = patchify(pool.latents[rows].float())
+    noise = torch.randn(clean.shape, generator=generator)
+    even = torch.rand(BATCH_SIZE, generator=generator)
+    sigma = SIGMA_SHIFT * even / (1 + (SIGMA_SHIFT - 1) * even)
+    return Sample(
+        noisy=torch.lerp(clean, noise, sigma[:, None, None]),
+        velocity=noise - clean,
+        codes=pool.codes[rows],
+        sigma=sigma,
+        guidance=torch.empty(BATCH_SIZE).uniform_(*GUIDANCE_RANGE, generator=generator),
+        sentences=[pool.sentences[row] for row in rows.tolist()],
+    )
 
 
 def predict(
-    backbone: nn.Module, sample: Sample, ids: Tensor, guidance: Tensor, text: Tensor, pooled: Tensor
+    backbone: nn.Module, batch: Sample, guidance: Tensor, text: Tensor, pooled: Tensor
 ) -> Tensor:
-    size = len(sample.noisy)
-    velocity: Tensor = backbone(
-        image=sample.noisy,
-        image_ids=ids.expand(size, -1, -1),
-        text=text.expand(size, -1, -1),
-        text_ids=torch.zeros(size, text.shape[1], 3),
-        y=pooled.expand(size, -1),
-        timesteps=sample.sigma,
-        guidance=guidance,
-    )
+    size = len(batch.noisy)
+    with native_autocast():
+        velocity: Tensor = backbone(
+            image=batch.noisy,
+            image_ids=image_ids(SIDE, SIDE).expand(size, -1, -1),
+            text=text,
+            text_ids=torch.zeros(size, text.shape[1], 3),
+            y=pooled,
+            timesteps=batch.sigma,
+            guidance=guidance,
+        )
     return velocity.float()
 
 
-def flow_loss(backbone: nn.Module, sample: Sample, ids: Tensor) -> Tensor:
-    """The flow-matching loss at guidance 1, the plain conditional velocity."""
-    ones = torch.ones(len(sample.noisy))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        predicted = predict(backbone, sample, ids, ones, sample.text, sample.pooled)
-    return (predicted - sample.velocity).square().mean()
+def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
+    """The flow-matching loss at guidance 1, the plain conditional velocity.
+
+    The text features are the codes that the encoders are trained to give, a little off.
+    """
+    generator = torch.Generator().manual_seed(step)
+    size = len(batch.codes)
+    is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
+    codes = batch.codes.masked_fill(is_dropped, 0.0)
+    num_tokens = SHORT_TEXT if step < SHORT_TEXT_SHARE * FLOW_STEPS else MAX_TOKENS
+    text = codes[:, None] + CODE_NOISE * torch.randn(size, num_tokens, WIDTH, generator=generator)
+    pooled = codes + CODE_NOISE * torch.randn(size, WIDTH, generator=generator)
+    predicted = predict(backbone, batch, torch.ones(size), text, pooled)
+    return (predicted - batch.velocity).square().mean()
 
 
 def distillation_loss(
-    student: nn.Module, teacher: nn.Module, sample: Sample, samples: Samples
+    student: nn.Module, teacher: nn.Module, batch: Sample, encoders: TextEncoders
 ) -> Tensor:
-    """Teach the guidance embedding what two passes of the teacher give."""
-    ids, ones = samples.ids, torch.ones(len(sample.noisy))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        with torch.no_grad():
-            given = predict(teacher, sample, ids, ones, sample.text, sample.pooled)
-            free = predict(teacher, sample, ids, ones, samples.empty_text, samples.empty_pooled)
-            target = free + sample.guidance[:, None, None] * (given - free)
-        predicted = predict(student, sample, ids, sample.guidance, sample.text, sample.pooled)
+    """Teach in one pass, from sentences, what two passes of the teacher give, from codes."""
+    ones, codes = torch.ones(len(batch.codes)), batch.codes
+    with torch.no_grad():
+        given = predict(teacher, batch, ones, codes[:, None].expand(-1, MAX_TOKENS, -1), codes)
+        empty = torch.zeros_like(codes)
+        free = predict(teacher, batch, ones, empty[:, None].expand(-1, MAX_TOKENS, -1), empty)
+        target = free + batch.guidance[:, None, None] * (given - free)
+    features = encoders.encode(batch.sentences)
+    text, pooled = features.text.clone(), features.pooled.clone()  # out of inference mode
+    predicted = predict(student, batch, batch.guidance, text, pooled)
     return (predicted - target).square().mean()
 
 
-def train_transformer(work_dir: Path) -> FluxBackbone:
-    """Train by flow matching, then distil guidance; checkpoints lie in `work_dir`."""
-    torch.manual_seed(4)
-    text = TextEncoders.from_directory(work_dir, "cpu", None)
-    scenes = draw_scenes(NUM_PICTURES, random.Random(3))
-    latents_file = work_dir / "latents.pt"
-    if not latents_file.exists():
-        autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
-        torch.save(encode_data_set(autoencoder.eval(), scenes), latents_file)
-    samples = Samples(torch.load(latents_file, weights_only=True), scenes, text, BATCH_SIZE)
+def _run(name: str, num_steps: int, rate: float, backbone: FluxBackbone, work_dir: Path) -> Run:
+    matrices = [
+        parameter
+        for name, parameter in backbone.named_parameters()
+        if parameter.ndim == 2 and "_blocks." in name and "mod" not in name
+    ]
+    return Run(name, num_steps, rate, weight_decay=0.01, work_dir=work_dir, matrices=matrices)
 
-    backbone = build_backbone()
-    flow = Run("flow", FLOW_STEPS, learning_rate=8e-4, weight_decay=0.01, work_dir=work_dir)
-    train(flow, backbone, lambda step: flow_loss(backbone, samples.at(step), samples.ids))
 
+def train_flow(backbone: FluxBackbone, pool: Pool, work_dir: Path) -> None:
+    """Train by flow matching, in place."""
+    run = _run("flow", FLOW_STEPS, 8e-4, backbone, work_dir)
+    train(run, backbone, lambda step: flow_loss(backbone, sample(pool, step), step))
+
+
+def distil_guidance(backbone: FluxBackbone, pool: Pool, work_dir: Path) -> None:
+    """Teach the backbone, in place, to follow guidance and the encoders' own features."""
+    encoders = TextEncoders.from_directory(work_dir, "cpu", None)
     teacher = copy.deepcopy(backbone).eval().requires_grad_(False)
-    distillation = Run(
-        "distillation", DISTILLATION_STEPS, learning_rate=3e-4, weight_decay=0.01, work_dir=work_dir
-    )
-    train(
-        distillation,
-        backbone,
-        lambda step: distillation_loss(backbone, teacher, samples.at(FLOW_STEPS + step), samples),
-    )
-    return backbone.eval()
+    run = _run("distillation", DISTILLATION_STEPS, 4e-4, backbone, work_dir)
+
+    def loss_at(step: int) -> Tensor:
+        return distillation_loss(backbone, teacher, sample(pool, FLOW_STEPS + step), encoders)
+
+    train(run, backbone, loss_at)
 
 
 def save_pipeline(backbone: FluxBackbone, work_dir: Path, directory: Path) -> None:
@@ -208,25 +267,53 @@ def save_pipeline(backbone: FluxBackbone, work_dir: Path, directory: Path) -> No
     (transformer / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     theirs = to_diffusers(backbone.state_dict(), backbone.hidden_size)
     save_file(theirs, transformer / "diffusion_pytorch_model.safetensors", {"format": "pt"})
-    for part in ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
+    for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         shutil.copytree(work_dir / part, directory / part, dirs_exist_ok=True)
+    shutil.copytree(work_dir / "vae_sharp", directory / "vae", dirs_exist_ok=True)
     FlowMatchEulerDiscreteScheduler(shift=SAMPLING_SHIFT).save_pretrained(directory / "scheduler")
     (directory / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
+
+
+def start_backbone(earlier: Path | None) -> FluxBackbone:
+    """Build the transformer, with the weights of an earlier preset but for those that read text."""
+    torch.manual_seed(4)
+    backbone = build_backbone()
+    if earlier is not None:
+        weights = TextToImage.from_preset(earlier).backbone.state_dict()
+        kept = {k: v for k, v in weights.items() if not k.startswith(("txt_in.", "vector_in."))}
+        backbone.load_state_dict(kept, strict=False)
+    return backbone
+
+
+def start_autoencoder(earlier: Path | None) -> AutoencoderKL:
+    """Build the autoencoder, or take up an earlier preset's."""
+    torch.manual_seed(1)
+    if earlier is None:
+        return build_autoencoder()
+    return take_up_autoencoder(earlier / "vae")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=Path("build/training/flux_shapes"))
     parser.add_argument("--output", type=Path, default=Path("models/bundled/flux_shapes"))
+    parser.add_argument("--start-from", type=Path, help="the directory of an earlier flux_shapes")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    work_dir: Path = arguments.work_dir
+    work_dir, earlier = arguments.work_dir, arguments.start_from
     work_dir.mkdir(parents=True, exist_ok=True)
     if not (work_dir / "vae" / "config.json").exists():
-        train_autoencoder(work_dir / "vae", num_steps=1800, batch_size=32, side=SIDE)
+        run = Run("autoencoder", AUTOENCODER_STEPS, 1e-3, 0.0, work_dir)
+        train_autoencoder(start_autoencoder(earlier), run, SIDE, work_dir / "vae")
     if not (work_dir / "tokenizer").exists():
-        train_text_encoders(work_dir, num_steps=600)
-    save_pipeline(train_transformer(work_dir), work_dir, arguments.output)
+        train_text_encoders(TEXT_STEPS, work_dir)
+    backbone = start_backbone(earlier)
+    pool = make_pool(work_dir)
+    train_flow(backbone, pool, work_dir)
+    distil_guidance(backbone, pool, work_dir)
+    if not (work_dir / "vae_sharp" / "config.json").exists():
+        sharpen_autoencoder(work_dir)
+    save_pipeline(backbone.eval(), work_dir, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,138 +1,228 @@
-"""What a picture of the shapes world shows, by its pixels alone: no model, numpy only.
+"""What a picture of the shapes world shows, by its pixels alone: no model, numpy and Pillow only.
 
-The background is the colour of the frame, the shape whatever differs from it. The shape's name
-follows from how its outline's distance to the middle varies once around, and from whether it has a
-hole.
+The background is the colour of the frame, shapes are the connected parts that differ from it. A
+part has the name of the ideal shape that it overlaps most (intersection over union), over all
+places, radii and small angles: a coarse search among templates of one area around one middle, then
+a fine one among masks drawn by the shapes world itself. Lengths are pixels unless they say more.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from training.shapes_world import CENTRES, COLOURS
+from training.painted_parts import Mask, Pixels, frame_colour, nearest_colour, painted_parts
+from training.shapes_world import SHAPES, Placed, draw_mask
 
-Pixels = NDArray[np.uint8]  # [H, W, 3]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]  # [H, W]
+MAX_PARTS = 8  # the largest; a picture with more is of no scene
+MAX_ANGLE_DEGREES = 12.0
+TEMPLATE_ANGLES_DEGREES = (-12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0)
+TEMPLATE_SIDE = 48
+TEMPLATE_REACH = 1.25  # from the middle to the frame, in roots of the area: an arrow reaches 1.1
+DRAWN_SIDE, DRAWN_RADIUS = 256, 0.3  # of the shapes that templates are made of
 
-FRAME = 0.04  # of the side
-NUM_ANGLES = 180
-NUM_RADII = 96
-MAX_RADIUS = 0.4  # of the side; beyond the largest shape
-MIN_SHAPE_PIXELS = 12
+NUM_REFINED, MAX_LAG = 3, 0.12  # names that the coarse search leaves open
+WINDOW_REACH = 1.4  # radii; the ideal shapes reach 1.25
+FIRST_STEP_PX, FIRST_STEP_RADII, FIRST_STEP_DEGREES = 0.5, 0.03, 3.0
+LEAST_RADIUS_PX = 2.0
+NUM_ROUNDS = 4  # the steps halve from one to the next
+SOFT_WEIGHT = 0.05  # breaks ties between equal overlaps by how well the soft edges fit
 
-# Radii below are fractions of the largest one.
-HOLE_RADIUS = 0.3  # the ring's hole reaches 0.55
-ROUND_AMPLITUDE = 0.055  # strongest harmonic of the outline: circle 0.01, square 0.11, others more
-CONCAVE_RADIUS = 0.58  # smallest radius: square 0.71, cross 0.43
+
+@dataclass(frozen=True, slots=True)
+class SeenShape:
+    """One shape; middle and radius in fractions of the side, overlap in [0, 1]."""
+
+    colour: str
+    shape: str
+    x: float
+    y: float
+    radius: float
+    overlap: float
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the picture shows; None for a shape that is not there."""
+    """What the picture shows; the shapes from left to right."""
 
     background: str
-    colour: str | None
-    shape: str | None
-    position: str | None
+    shapes: tuple[SeenShape, ...]
 
 
 def see(picture: Pixels) -> Sight:
-    pixels = picture.astype(np.float64)
-    frame = _frame_colour(pixels)
-    background = _nearest_colour(frame)
-    distance = np.linalg.norm(pixels - frame, axis=-1)
-    is_other = distance > 0.6 * np.quantile(distance, 0.995)
-    if np.quantile(distance, 0.995) < 40 or is_other.sum() < MIN_SHAPE_PIXELS:
-        return Sight(background, None, None, None)
-    paint = np.median(pixels[is_other], axis=0)
-    coverage = (pixels - frame) @ (paint - frame) / np.sum((paint - frame) ** 2)
-    mask = _largest_part(coverage > 0.5)
-    row, column = (float(indices.mean()) for indices in np.nonzero(mask))
-    return Sight(
-        background=background,
-        colour=_nearest_colour(paint),
-        shape=_shape(mask, row, column),
-        position=_position(mask, row, column),
+    """Look at a square picture [H, W, 3] uint8."""
+    pixels, side = picture.astype(np.float64), len(picture)
+    frame = frame_colour(pixels)
+    seen = []
+    parts = sorted(painted_parts(pixels, frame), key=lambda part: -int(part.mask.sum()))
+    for part in parts[:MAX_PARTS]:
+        fit = _best_fit(part.mask, SHAPES)
+        placed = fit.placed
+        seen.append(
+            SeenShape(
+                colour=nearest_colour(part.colour),
+                shape=placed.shape,
+                x=placed.x / side,
+                y=placed.y / side,
+                radius=placed.radius / side,
+                overlap=fit.overlap,
+            )
+        )
+    return Sight(nearest_colour(frame), tuple(sorted(seen, key=lambda shape: shape.x)))
+
+
+def overlap_with(mask: Mask, shape: str) -> float:
+    """Say how well a mask [H, W] fits the best-fitting ideal shape of this name, in [0, 1]."""
+    return _best_fit(mask, (shape,)).overlap
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    placed: Placed
+    overlap: float
+    score: float  # the overlap, and a little for soft edges
+
+
+def _best_fit(mask: Mask, shapes: Iterable[str]) -> _Fit:
+    area, x, y = _moments(mask)
+    near = sorted(_coarse_fits(mask, area, x, y, shapes), key=lambda fit: -fit.overlap)
+    open_names = [fit for fit in near[:NUM_REFINED] if fit.overlap > near[0].overlap - MAX_LAG]
+    fine = [_Window(mask, fit.placed).refine(fit.placed) for fit in open_names]
+    return max(fine, key=lambda fit: fit.score)
+
+
+def _moments(mask: Mask) -> tuple[float, float, float]:
+    """Area and middle."""
+    rows, columns = np.nonzero(mask)
+    return float(len(rows)), float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Templates:
+    """Every shape at every angle: drawn as `placed` around its own middle, with radius 1."""
+
+    placed: tuple[Placed, ...]  # middle (x, y) and radius for a part of area 1 around (0, 0)
+    masks: NDArray[np.float32]  # [N, TEMPLATE_SIDE²]
+
+
+@cache
+def _templates() -> _Templates:
+    placed, masks = [], []
+    for shape in SHAPES:
+        for degrees in TEMPLATE_ANGLES_DEGREES:
+            drawn = Placed(shape, 0.5, 0.5, DRAWN_RADIUS, math.radians(degrees))
+            mask = np.asarray(draw_mask(drawn, DRAWN_SIDE)) > 127
+            area, x, y = _moments(mask)
+            root, middle = math.sqrt(area), DRAWN_SIDE / 2
+            radius = DRAWN_RADIUS * DRAWN_SIDE / root
+            placed.append(
+                replace(drawn, x=(middle - x) / root, y=(middle - y) / root, radius=radius)
+            )
+            masks.append(_normalised(mask, area, x, y))
+    return _Templates(tuple(placed), np.stack(masks))
+
+
+def _normalised(mask: Mask, area: float, x: float, y: float) -> NDArray[np.float32]:
+    """Move and scale a mask so that its middle and area are always the same, [TEMPLATE_SIDE²]."""
+    reach = TEMPLATE_REACH * math.sqrt(area)
+    step = 2 * reach / TEMPLATE_SIDE
+    moved = Image.fromarray(mask.astype(np.uint8) * 255).transform(
+        (TEMPLATE_SIDE, TEMPLATE_SIDE),
+        Image.Transform.AFFINE,
+        (step, 0, x - reach, 0, step, y - reach),
+        Image.Resampling.BILINEAR,
     )
+    return (np.asarray(moved).ravel() > 127).astype(np.float32)
 
 
-def _frame_colour(pixels: Floats) -> Floats:
-    width = max(1, round(FRAME * len(pixels)))
-    sides = (pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:])
-    frame: Floats = np.median(np.concatenate([side.reshape(-1, 3) for side in sides]), axis=0)
-    return frame
+def _coarse_fits(mask: Mask, area: float, x: float, y: float, shapes: Iterable[str]) -> list[_Fit]:
+    """Place the best template of each name over the mask."""
+    templates, part = _templates(), _normalised(mask, area, x, y)
+    both = templates.masks @ part
+    overlaps = both / (templates.masks.sum(axis=1) + part.sum() - both)
+    root = math.sqrt(area)
+    best: dict[str, _Fit] = {}
+    for overlap, placed in zip(overlaps.tolist(), templates.placed, strict=True):
+        if placed.shape in best and best[placed.shape].overlap >= overlap:
+            continue
+        moved = replace(
+            placed, x=x + placed.x * root, y=y + placed.y * root, radius=placed.radius * root
+        )
+        best[placed.shape] = _Fit(moved, overlap, overlap)
+    return [best[shape] for shape in shapes]
 
 
-def _nearest_colour(colour: Floats) -> str:
-    return min(COLOURS, key=lambda name: float(np.linalg.norm(colour - np.array(COLOURS[name]))))
+class _Window:
+    """The part of a picture around one mask, in which ideal shapes are laid over it."""
+
+    def __init__(self, mask: Mask, around: Placed) -> None:
+        reach = math.ceil(WINDOW_REACH * around.radius)
+        self._left, self._top = round(around.x) - reach, round(around.y) - reach
+        self._side = 2 * reach
+        padded = np.pad(mask, self._side)
+        rows = slice(self._top + self._side, self._top + 2 * self._side)
+        columns = slice(self._left + self._side, self._left + 2 * self._side)
+        self._mask = padded[rows, columns]
+        self._is_inside = np.pad(np.ones_like(mask), self._side)[rows, columns]
+        self._num_outside = int(mask.sum() - self._mask.sum())
+
+    def refine(self, placed: Placed) -> _Fit:
+        """Move, scale and turn the ideal shape as long as it fits better."""
+        fit = self._fit(placed)
+        for halvings in range(NUM_ROUNDS):
+            for step in _steps(placed.radius, 0.5**halvings):
+                fit = self._walk(fit, step)
+        return fit
+
+    def _walk(self, fit: _Fit, step: "_Step") -> _Fit:
+        for sign in (1.0, -1.0):
+            while (further := self._fit(step.taken_from(fit.placed, sign))).score > fit.score:
+                fit = further
+        return fit
+
+    def _fit(self, placed: Placed) -> _Fit:
+        if abs(placed.angle) > math.radians(MAX_ANGLE_DEGREES) or placed.radius < LEAST_RADIUS_PX:
+            return _Fit(placed, 0.0, 0.0)
+        within = replace(
+            placed,
+            x=(placed.x - self._left) / self._side,
+            y=(placed.y - self._top) / self._side,
+            radius=placed.radius / self._side,
+        )
+        coverage = np.asarray(draw_mask(within, self._side)) * self._is_inside
+        ideal = coverage > 127
+        both = int(np.count_nonzero(ideal & self._mask))
+        either = int(np.count_nonzero(ideal | self._mask)) + self._num_outside
+        overlap = both / either
+        softness = float(np.abs(coverage / 255.0 - self._mask).sum()) / either
+        return _Fit(placed, overlap, overlap - SOFT_WEIGHT * softness)
 
 
-def _largest_part(mask: Mask) -> Mask:
-    """Keep the largest of the connected parts, so that a speck moves nothing."""
-    rest, largest = mask.copy(), np.zeros_like(mask)
-    while rest.sum() > largest.sum():
-        part = np.zeros_like(mask)
-        part.flat[np.flatnonzero(rest)[0]] = True
-        part = _flood(part, rest)
-        rest &= ~part
-        if part.sum() > largest.sum():
-            largest = part
-    return largest
+@dataclass(frozen=True, slots=True)
+class _Step:
+    x: float = 0.0
+    y: float = 0.0
+    radius: float = 0.0
+    angle: float = 0.0
+
+    def taken_from(self, placed: Placed, sign: float) -> Placed:
+        return Placed(
+            placed.shape,
+            placed.x + sign * self.x,
+            placed.y + sign * self.y,
+            placed.radius + sign * self.radius,
+            placed.angle + sign * self.angle,
+        )
 
 
-def _flood(seed: Mask, allowed: Mask) -> Mask:
-    while True:
-        grown = seed.copy()
-        grown[1:] |= seed[:-1]
-        grown[:-1] |= seed[1:]
-        grown[:, 1:] |= seed[:, :-1]
-        grown[:, :-1] |= seed[:, 1:]
-        grown &= allowed
-        if (grown == seed).all():
-            return seed
-        seed = grown
-
-
-def _position(mask: Mask, row: float, column: float) -> str:
-    x, y = (column + 0.5) / mask.shape[1], (row + 0.5) / mask.shape[0]
-    return min(CENTRES, key=lambda name: np.hypot(x - CENTRES[name][0], y - CENTRES[name][1]))
-
-
-def _shape(mask: Mask, row: float, column: float) -> str:
-    rays = _rays(mask, row, column)
-    outline = _outline(rays)
-    largest = outline.max()
-    inner = rays[:, : max(1, int(HOLE_RADIUS * largest))]
-    if inner.mean() < 0.5:
-        return "ring"
-    outline = outline / largest
-    harmonics = np.abs(np.fft.rfft(outline - outline.mean()))[: 5 + 1] / NUM_ANGLES
-    fold = max((3, 4, 5), key=lambda count: harmonics[count])
-    if 2 * harmonics[fold] < ROUND_AMPLITUDE:
-        return "circle"
-    if fold == 4:
-        return "square" if np.quantile(outline, 0.05) > CONCAVE_RADIUS else "cross"
-    return "triangle" if fold == 3 else "star"
-
-
-def _rays(mask: Mask, row: float, column: float) -> Mask:
-    """Sample the mask along rays from its middle, [angle, radius]."""
-    angles = np.linspace(0, 2 * np.pi, NUM_ANGLES, endpoint=False)[:, None]
-    radii = np.linspace(0, MAX_RADIUS * len(mask), NUM_RADII)
-    rows = np.rint(row + radii * np.sin(angles)).astype(int)
-    columns = np.rint(column + radii * np.cos(angles)).astype(int)
-    height, width = mask.shape
-    is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    rays: Mask = mask[rows.clip(0, height - 1), columns.clip(0, width - 1)] & is_inside
-    return rays
-
-
-def _outline(rays: Mask) -> Floats:
-    """The last radius that is still inside, per angle, smoothed over 3 angles."""
-    last = np.where(rays.any(axis=1), NUM_RADII - rays[:, ::-1].argmax(axis=1), 1).astype(
-        np.float64
+def _steps(radius: float, scale: float) -> tuple[_Step, ...]:
+    return (
+        _Step(x=FIRST_STEP_PX * scale),
+        _Step(y=FIRST_STEP_PX * scale),
+        _Step(radius=FIRST_STEP_RADII * radius * scale),
+        _Step(angle=math.radians(FIRST_STEP_DEGREES) * scale),
     )
-    smooth: Floats = (np.roll(last, 1) + last + np.roll(last, -1)) / 3
-    return smooth

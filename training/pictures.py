@@ -1,4 +1,4 @@
-"""Pools of rendered scenes as tensors."""
+"""Drawn scenes and their renderings as tensors."""
 
 import random
 from collections.abc import Sequence
@@ -7,24 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.shapes_world import Scene, all_scenes, render
+from training.shapes_world import Scene, complete, draw_said, render
 
 
-def seen_scenes() -> list[Scene]:
-    """Every scene that the image model may be trained on."""
-    return [scene for scene in all_scenes() if not scene.is_held_out]
-
-
-def draw_scenes(
-    count: int, rng: random.Random, scenes: Sequence[Scene] | None = None
-) -> list[Scene]:
-    """Draw `count` scenes, by default of the seen ones, each as often as the others."""
-    deck = list(seen_scenes() if scenes is None else scenes)
-    drawn: list[Scene] = []
-    while len(drawn) < count:
-        rng.shuffle(deck)
-        drawn += deck
-    return drawn[:count]
+def draw_scenes(count: int, rng: random.Random) -> list[Scene]:
+    """Draw `count` complete scenes that the image model may be trained on."""
+    return [complete(draw_said(rng), rng) for _ in range(count)]
 
 
 def render_pool(scenes: Sequence[Scene], side: int, rng: random.Random) -> Tensor:

@@ -7,8 +7,9 @@ stands.
 import copy
 import logging
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.muon import Muon
+
 logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 100
-FALL_FROM = 0.5  # of the run: there the learning rate begins to fall
+FALL_FROM = 0.4  # of the run: there the learning rate begins to fall
 AVERAGE_DECAY = 0.995
 CHECKPOINT_EVERY = 250  # steps
 
@@ -31,6 +34,7 @@ class Run:
     learning_rate: float
     weight_decay: float
     work_dir: Path
+    matrices: Sequence[nn.Parameter] = ()  # those that Muon trains; AdamW trains the others
 
     @property
     def checkpoint(self) -> Path:
@@ -44,45 +48,83 @@ def train(run: Run, module: nn.Module, loss_at: Callable[[int], Tensor]) -> floa
     """
     run.work_dir.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(module)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), run.learning_rate, weight_decay=run.weight_decay, betas=(0.9, 0.98)
-    )
-    first, spent_s = _resume(run, module, average, optimizer)
+    optimizers = _optimizers(run, module)
+    first, spent_s = _resume(run, module, average, optimizers)
     started = time.process_time() - spent_s
     steps = range(first, run.num_steps)
     for step in (bar := tqdm(steps, run.name, run.num_steps, initial=first)):
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(run, step)
         loss = loss_at(step)
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(run, step)
+            optimizer.step()
         _mix_into(average, module, min(AVERAGE_DECAY, (1 + step) / (10 + step)))
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-        if (step + 1) % CHECKPOINT_EVERY == 0:
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == run.num_steps:
             spent_s = time.process_time() - started
             logger.info(
                 "%s step=%d loss=%.4f spent_s=%.0f", run.name, step + 1, loss.item(), spent_s
             )
-            states = (module.state_dict(), average.state_dict(), optimizer.state_dict())
-            torch.save((step + 1, spent_s, *states), run.checkpoint)
+            _save(run, step + 1, spent_s, module, average, optimizers)
     module.load_state_dict(average.state_dict())
     return time.process_time() - started
 
 
+def native_autocast() -> torch.autocast:
+    """Autocast to bfloat16 where the processor has it; elsewhere that is far slower."""
+    can = torch.cpu.get_capabilities()
+    return torch.autocast(
+        "cpu", dtype=torch.bfloat16, enabled=bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    )
+
+
+def _optimizers(run: Run, module: nn.Module) -> list[torch.optim.Optimizer]:
+    by_muon = {id(matrix) for matrix in run.matrices}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in by_muon]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            others, run.learning_rate, weight_decay=run.weight_decay, betas=(0.9, 0.98)
+        )
+    ]
+    if run.matrices:
+        optimizers.append(Muon(run.matrices, run.learning_rate, run.weight_decay))
+    return optimizers
+
+
+def _save(
+    run: Run,
+    step: int,
+    spent_s: float,
+    module: nn.Module,
+    average: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+) -> None:
+    """Replace the checkpoint whole, so that an interrupted write leaves the last one."""
+    states = (module.state_dict(), average.state_dict(), [o.state_dict() for o in optimizers])
+    partial = run.checkpoint.with_suffix(".partial")
+    torch.save((step, spent_s, *states), partial)
+    os.replace(partial, run.checkpoint)
+
+
 def _resume(
-    run: Run, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    run: Run,
+    module: nn.Module,
+    average: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
 ) -> tuple[int, float]:
     """Take up the checkpoint, where there is one; return the next step and the seconds spent."""
     if not run.checkpoint.is_file():
         return 0, 0.0
-    step, spent_s, module_state, average_state, optimizer_state = torch.load(
+    step, spent_s, module_state, average_state, optimizer_states = torch.load(
         run.checkpoint, weights_only=True
     )
     module.load_state_dict(module_state)
     average.load_state_dict(average_state)
-    optimizer.load_state_dict(optimizer_state)
+    for optimizer, state in zip(optimizers, optimizer_states, strict=True):
+        optimizer.load_state_dict(state)
     logger.info("%s resumed_at=%d", run.name, step)
     return step, spent_s
 

@@ -1,19 +1,22 @@
 """Make the tokenizers and train the T5 and CLIP text encoders of `flux_shapes`.
 
-Both learn to read: from their features a linear layer must name the five words of the scene. The
-features are then frozen, so the transformer gets colours and shapes that are already apart, which
-is what lets it paint a combination that it never saw.
+Both learn to read: every T5 token and CLIP's pooled text must become the code of what the
+sentence says, one fixed direction per word of the shapes world, whatever the phrasing. Then they
+are frozen. So the transformer gets colours and shapes that are already apart, which lets it paint
+combinations that it never saw, and a sentence needs no more than to be read right.
 """
 
 import logging
 import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import trange
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -23,66 +26,117 @@ from transformers import (
     T5Tokenizer,
 )
 
-from training.pictures import seen_scenes
-from training.shapes_world import (
-    COLOURS,
-    POSITIONS,
-    SHAPES,
-    SIZES,
-    Scene,
-    caption,
-    partial_caption,
-)
+from training.captions import as_typed, caption, filler_sentence
+from training.run import Run, train
+from training.sentence_parts import FILLER
+from training.shapes_world import COLOURS, PLACES, SHAPES, SIZES, Item, Layout, Scene, draw_said
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 24  # the longest caption has 16 words
+MAX_TOKENS = 32  # a chatty sentence has 25 words
 WIDTH = 128
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "colour": tuple(COLOURS),
-    "shape": SHAPES,
-    "size": SIZES,
-    "position": POSITIONS,
-    "background": tuple(COLOURS),
-}
+BATCH_SIZE = 128
+NUM_EMPTY = 2  # of a batch: the empty sentence, from which guidance leads away, has the code zero
+NOTHING_SAID_SHARE = 0.05  # sentences from outside the world
 PRINTABLE = [chr(code) for code in range(33, 127)]
+UNSAID = "unsaid"
+LAYOUTS = (Layout.ONE, Layout.ROW, Layout.COLUMN, Layout.THREE)
+_ITEM_WORDS = ((*COLOURS, UNSAID), (*SHAPES, UNSAID), (*SIZES, UNSAID))
+# What the first features stand for, in order; the rest of the WIDTH is zero.
+CODE: tuple[tuple[str, ...], ...] = (
+    LAYOUTS, *_ITEM_WORDS, *_ITEM_WORDS, (*PLACES, UNSAID), (*COLOURS, UNSAID),
+)  # fmt: skip
+NEIGHBOUR_BIAS = 4.0  # of attention scores
+AFTER = 16  # T5's buckets: those up to here are distances to words before, from here to words after
+CODE_SCALE = 4.0  # makes the mean square of the features about 1
+NOTHING_SAID = Scene(Layout.ONE, (Item(),))
 
 
-def varied_caption(scene: Scene, rng: random.Random, partial_share: float) -> str:
-    """A caption as people type: sometimes partial, with a capital or a full stop."""
-    is_partial = rng.random() < partial_share
-    sentence = partial_caption(scene, rng) if is_partial else caption(scene, rng)
-    if rng.random() < 0.2:
-        sentence = sentence[0].upper() + sentence[1:]
-    return sentence + "." if rng.random() < 0.15 else sentence
+def draw_sentence(rng: random.Random) -> tuple[Scene, str]:
+    """Draw what is said and a sentence as people type it."""
+    if rng.random() < NOTHING_SAID_SHARE:
+        return NOTHING_SAID, as_typed(filler_sentence(rng), rng)
+    said = draw_said(rng)
+    return said, as_typed(caption(said, rng), rng)
 
 
-def _words() -> list[str]:
+def code_words(said: Scene) -> tuple[str, ...]:
+    """The word of each part of CODE; two shapes without a relation are a row."""
+    layout = Layout.ROW if said.layout is Layout.TWO else said.layout
+    second = said.items[1] if layout in (Layout.ROW, Layout.COLUMN) else Item()
+    parts: list[str] = [layout]
+    for item in (said.items[0], second):
+        parts += [item.colour or UNSAID, item.shape or UNSAID, item.size or UNSAID]
+    return (*parts, said.place or UNSAID, said.background or UNSAID)
+
+
+def encode_said(scenes: Sequence[Scene]) -> Tensor:
+    """The codes, [B, WIDTH]."""
+    codes = torch.zeros(len(scenes), WIDTH)
+    for row, said in enumerate(scenes):
+        first = 0
+        for words, word in zip(CODE, code_words(said), strict=True):
+            codes[row, first + words.index(word)] = CODE_SCALE
+            first += len(words)
+    return codes
+
+
+def share_read(features: Tensor, scenes: Sequence[Scene]) -> float:
+    """The share of rows of features [B, WIDTH] whose every word is read right."""
+    first, is_right = 0, torch.ones(len(scenes), dtype=torch.bool)
+    codes = encode_said(scenes)
+    for words in CODE:
+        part = slice(first, first + len(words))
+        is_right &= features[:, part].argmax(dim=1) == codes[:, part].argmax(dim=1)
+        first += len(words)
+    return is_right.float().mean().item()
+
+
+@cache
+def _words() -> tuple[str, ...]:
+    """The words that sentences are made of."""
     rng = random.Random(0)
-    scenes = seen_scenes()
-    captions = [varied_caption(rng.choice(scenes), rng, 0.3) for _ in range(20_000)]
-    return sorted({word.strip(",.").lower() for line in captions for word in line.split()})
+    sentences = [caption(draw_said(rng), rng) for _ in range(20_000)]
+    counts = Counter(word for line in sentences for word in re.findall(r"[a-z0-9']+", line))
+    return tuple(sorted(set(counts) | set(FILLER)))
+
+
+def _fragments(words: Sequence[str]) -> list[str]:
+    """The usual beginnings and insides of words, for words that were never seen whole."""
+    counts: Counter[str] = Counter()
+    for word in words:
+        counts.update(f"▁{word}"[i : i + n] for n in (2, 3) for i in range(len(word) + 2 - n))
+    return [fragment for fragment, count in counts.most_common(700) if count > 2]
+
+
+def _cases(word: str) -> list[str]:
+    """A word as it is, with a capital, and in capitals."""
+    return list(dict.fromkeys((word, word.capitalize(), word.upper())))
 
 
 def build_t5_tokenizer() -> T5Tokenizer:
-    """One token a word of the grammar, one a character for everything else."""
+    """One token a known word, in three cases; fragments and characters for everything else."""
     words = _words()
-    words += [word.capitalize() for word in words]
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
-    pieces += [(character, -10.0) for character in PRINTABLE]
-    pieces += [(f"▁{word}", -1.0) for word in words]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=MAX_TOKENS)
+    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": -4.0}
+    pieces |= dict.fromkeys(PRINTABLE, -10.0)
+    for word in words:
+        for form in _cases(word):
+            pieces.setdefault(f"▁{form}", -1.0)
+            pieces.setdefault(form, -3.0)  # in "top-left"
+    for fragment in _fragments(words):
+        for form in (fragment, fragment.upper()):
+            pieces.setdefault(form, -9.0)
+    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=MAX_TOKENS)
 
 
 def build_clip_tokenizer() -> CLIPTokenizer:
-    """Byte-level BPE whose merges make one token of every word of the grammar."""
-    words = _words()
+    """Byte-level BPE, blind to case, whose merges make one token of every known word."""
     trainer = trainers.BpeTrainer(
-        vocab_size=4000, end_of_word_suffix="</w>", min_frequency=1, show_progress=False
+        vocab_size=5000, end_of_word_suffix="</w>", min_frequency=1, show_progress=False
     )
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    bpe.train_from_iterator(words, trainer)
+    bpe.train_from_iterator(_words(), trainer)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = alphabet + [f"{character}</w>" for character in alphabet]
     trained = bpe.get_vocab()
@@ -100,53 +154,15 @@ def _merges(bpe: Tokenizer) -> list[list[str]]:
     return merges
 
 
-class Reader(nn.Module):
-    """Linear heads over features [B, D], one per attribute; thrown away after training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict({k: nn.Linear(WIDTH, len(v)) for k, v in ATTRIBUTES.items()})
-
-    def loss(self, features: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        losses = [
-            F.cross_entropy(head(features), targets[name], ignore_index=-100)
-            for name, head in self.heads.items()
-        ]
-        return torch.stack(losses).sum()
-
-    def accuracy(self, features: Tensor, targets: dict[str, Tensor]) -> float:
-        right = [
-            (head(features).argmax(-1) == targets[name])[targets[name] != -100].float().mean()
-            for name, head in self.heads.items()
-        ]
-        return torch.stack(right).min().item()
-
-
-def _targets(scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
-    """Class ids [B] per attribute; -100 where the caption leaves the attribute out."""
-    synonyms = {"large": ("big",), "small": ("little",), "center": ("middle", "centre")}
-    targets = {}
-    for name, values in ATTRIBUTES.items():
-        ids = []
-        for scene, sentence in zip(scenes, captions, strict=True):
-            value = getattr(scene, name)
-            said = any(word in sentence.lower() for word in (value, *synonyms.get(value, ())))
-            ids.append(values.index(value) if said else -100)
-        targets[name] = torch.tensor(ids)
-    return targets
-
-
-def train_text_encoders(directory: Path, num_steps: int, batch_size: int = 128) -> None:
-    """Train both and save `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2`."""
-    torch.manual_seed(2)
-    rng = random.Random(2)
-    t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
+def build_encoders(
+    t5_tokenizer: T5Tokenizer, clip_tokenizer: CLIPTokenizer
+) -> tuple[T5EncoderModel, CLIPTextModel]:
     t5 = T5EncoderModel(
         T5Config(
             vocab_size=len(t5_tokenizer),
             d_model=WIDTH,
-            d_kv=32,
-            num_heads=4,
+            d_kv=16,
+            num_heads=8,
             d_ff=256,
             num_layers=3,
             feed_forward_proj="gated-gelu",
@@ -157,7 +173,7 @@ def train_text_encoders(directory: Path, num_steps: int, batch_size: int = 128) 
         CLIPTextConfig(
             vocab_size=len(clip_tokenizer),
             hidden_size=WIDTH,
-            intermediate_size=256,
+            intermediate_size=384,
             num_hidden_layers=3,
             num_attention_heads=4,
             projection_dim=WIDTH,
@@ -167,41 +183,74 @@ def train_text_encoders(directory: Path, num_steps: int, batch_size: int = 128) 
             pad_token_id=clip_tokenizer.pad_token_id,
         )
     )
-    t5_reader, clip_reader = Reader(), Reader()
-    modules = nn.ModuleList([t5, clip, t5_reader, clip_reader])
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=num_steps)
-    scenes = seen_scenes()
-    for step in (bar := trange(num_steps, desc="text encoders")):
-        batch = rng.choices(scenes, k=batch_size)
-        captions = [varied_caption(scene, rng, 0.3) for scene in batch]
-        targets = _targets(batch, captions)
-        text = t5(input_ids=_ids(t5_tokenizer, captions)).last_hidden_state.mean(dim=1)
-        pooled = clip(input_ids=_ids(clip_tokenizer, captions)).pooler_output
-        loss = t5_reader.loss(text, targets) + clip_reader.loss(pooled, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+    _teach_order(t5)
+    return t5, clip
+
+
+@torch.no_grad()
+def _teach_order(t5: T5EncoderModel) -> None:
+    """Let heads begin by looking at the word before, the one after, nearby, before and after.
+
+    T5 knows order by its relative position biases alone. They begin near zero and are so few that
+    without this the encoder reads a bag of words: which colour is the shape's is a guess.
+    """
+    biases = t5.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    biases[1, 0] = biases[AFTER + 1, 1] = NEIGHBOUR_BIAS
+    biases[1:4, 2] = biases[AFTER + 1 : AFTER + 4, 2] = NEIGHBOUR_BIAS / 2
+    biases[1:AFTER, 3:5] = biases[AFTER + 1 :, 5:7] = NEIGHBOUR_BIAS
+
+
+def train_text_encoders(num_steps: int, work_dir: Path) -> None:
+    """Train both and save `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2`."""
+    torch.manual_seed(2)
+    t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
+    t5, clip = build_encoders(t5_tokenizer, clip_tokenizer)
+    modules = nn.ModuleList([t5, clip])
+    matrices = [
+        parameter
+        for name, parameter in modules.named_parameters()
+        if parameter.ndim == 2 and "embed" not in name and "shared" not in name
+        and "bias" not in name
+    ]  # fmt: skip
+    run = Run("text_encoders", num_steps, 1.5e-3, 0.01, work_dir, matrices)
+    lower_ids = lower_case_ids(t5_tokenizer)
+
+    def loss_at(step: int) -> Tensor:
+        rng = random.Random(step)
+        drawn = [draw_sentence(rng) for _ in range(BATCH_SIZE)]
+        scenes, sentences = [said for said, _ in drawn], [sentence for _, sentence in drawn]
+        codes = encode_said(scenes)
+        sentences[:NUM_EMPTY], codes[:NUM_EMPTY] = [""] * NUM_EMPTY, 0.0
+        text = t5(input_ids=lower_ids[_ids(t5_tokenizer, sentences)]).last_hidden_state
+        pooled = clip(input_ids=_ids(clip_tokenizer, sentences)).pooler_output
         if step % 100 == 99:
-            logger.info(
-                "text_encoders step=%d loss=%.4f t5=%.4f clip=%.4f",
-                step + 1,
-                loss.item(),
-                t5_reader.accuracy(text, targets),
-                clip_reader.accuracy(pooled, targets),
-            )
-    t5.eval().save_pretrained(directory / "text_encoder_2")
-    clip.eval().save_pretrained(directory / "text_encoder")
-    t5_tokenizer.save_pretrained(directory / "tokenizer_2")
-    clip_tokenizer.save_pretrained(directory / "tokenizer")
+            logger.info("text_encoders step=%d all_read_by_t5=%.4f by_clip=%.4f", step + 1,
+                        share_read(text.mean(dim=1)[NUM_EMPTY:], scenes[NUM_EMPTY:]),
+                        share_read(pooled[NUM_EMPTY:], scenes[NUM_EMPTY:]))  # fmt: skip
+        loss: Tensor = (text - codes[:, None]).square().mean() + (pooled - codes).square().mean()
+        return loss
+
+    train(run, modules, loss_at)
+    with torch.no_grad():  # a word in capitals is read as the word
+        t5.shared.weight.copy_(t5.shared.weight[lower_ids])
+    t5.eval().save_pretrained(work_dir / "text_encoder_2")
+    clip.eval().save_pretrained(work_dir / "text_encoder")
+    t5_tokenizer.save_pretrained(work_dir / "tokenizer_2")
+    clip_tokenizer.save_pretrained(work_dir / "tokenizer")
 
 
-def _ids(tokenizer: T5Tokenizer | CLIPTokenizer, captions: list[str]) -> Tensor:
+def lower_case_ids(tokenizer: T5Tokenizer) -> Tensor:
+    """The id of each piece in lower case, [V]; its own id where that is no piece."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    ids = torch.arange(len(vocabulary))
+    for piece, i in vocabulary.items():
+        ids[i] = vocabulary.get(piece.lower(), i)
+    return ids
+
+
+def _ids(tokenizer: T5Tokenizer | CLIPTokenizer, sentences: list[str]) -> Tensor:
     encoded = tokenizer(
-        captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        sentences, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     )
     ids: Tensor = encoded.input_ids
     return ids

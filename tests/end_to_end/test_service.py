@@ -22,6 +22,8 @@ from tests.end_to_end.conftest import (
     stop_service,
 )
 from training.geometry import see
+from training.shapes_world import single
+from training.verdict import compare
 
 PROMPT = "a large red circle on a white background at the left"
 SLOW = {"prompt": PROMPT, "size": "256x256", "n": 10, "num_inference_steps": 50, "seed": 1}
@@ -55,11 +57,9 @@ def test_the_picture_shows_what_the_prompt_says(client: httpx.Client) -> None:
     answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": 3})
 
     picture = open_png(answer.raise_for_status().json()["data"][0]["b64_json"])
-    seen = see(np.asarray(picture.convert("RGB")))
+    said = single("red", "circle", "large", "left", "white")
     assert picture.size == (128, 128)
-    assert (seen.colour, seen.shape, seen.background, seen.position) == (
-        "red", "circle", "white", "left",
-    )  # fmt: skip
+    assert compare(said, see(np.asarray(picture.convert("RGB")))).is_right
 
 
 def test_the_png_carries_its_parameters(client: httpx.Client) -> None:

@@ -69,7 +69,7 @@ def test_nulls_are_defaults(http: httpx.Client, worker: TestWorker) -> None:
     others = ("response_format", "output_format", "background", "stream", "svg", "user")
     body = {"prompt": "x"} | dict.fromkeys(fields + others)
     assert http.post(ROUTE, json=body).status_code == 200
-    assert only_job(worker).num_steps == 8
+    assert only_job(worker).num_steps == 20
 
 
 @pytest.mark.usefixtures("worker")
@@ -94,14 +94,14 @@ def test_steps_and_guidance_are_aliases(http: httpx.Client, worker: TestWorker) 
 @pytest.mark.parametrize(
     ("quality", "num_steps", "tier"),
     [
-        ("low", 4, "low"),
-        ("medium", 8, "medium"),
-        ("standard", 8, "medium"),
-        ("auto", 8, "medium"),
-        ("high", 16, "high"),
-        ("hd", 16, "high"),
-        ("xhigh", 24, "xhigh"),
-        ("max", 32, "max"),
+        ("low", 10, "low"),
+        ("medium", 20, "medium"),
+        ("standard", 20, "medium"),
+        ("auto", 20, "medium"),
+        ("high", 40, "high"),
+        ("hd", 40, "high"),
+        ("xhigh", 60, "xhigh"),
+        ("max", 80, "max"),
     ],
 )
 def test_quality_is_a_tier_of_steps(
@@ -146,7 +146,7 @@ def test_openais_other_fields_are_accepted(http: httpx.Client) -> None:
         ("size", "1024x1024", "invalid_value", "width 1024 is not in 64 to 256"),
         ("seed", -1, "invalid_value", "greater than or equal to 0"),
         ("seed", 2**63, "invalid_value", "less than or equal to 9223372036854775807"),
-        ("num_inference_steps", 51, "invalid_value", "got 51; allowed: 1 to 50"),
+        ("num_inference_steps", 81, "invalid_value", "got 81; allowed: 1 to 80"),
         ("steps", 0, "invalid_value", "greater than or equal to 1"),
         ("guidance_scale", 10.5, "invalid_value", "got 10.5; allowed: 0 to 10"),
         ("guidance_scale", -1, "invalid_value", "greater than or equal to 0"),

@@ -29,20 +29,20 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
         "max_side": 256,
         "side_multiple": 16,
         "max_pixels": 65536,
-        "max_num_inference_steps": 50,
+        "max_num_inference_steps": 80,
         "max_guidance_scale": 10.0,
         "max_n": 10,
     }
     assert model["defaults"] == {
         "size": "128x128",
-        "num_inference_steps": 8,
+        "num_inference_steps": 20,
         "guidance_scale": 3.0,
     }
 
 
 @pytest.mark.parametrize(
     ("name", "limits"),
-    [("vit_shapes", {"num_labels": 48}), ("f_net_shapes", {"dimensions": 128, "max_tokens": 512})],
+    [("vit_shapes", {"num_labels": 112}), ("f_net_shapes", {"dimensions": 128, "max_tokens": 512})],
 )
 def test_a_model_shows_only_the_limits_of_its_task(
     http: httpx.Client, name: str, limits: dict[str, int]

@@ -34,7 +34,7 @@ def test_models_lists_every_preset() -> None:
 
 def test_models_says_what_each_preset_is_and_where_it_comes_from() -> None:
     rows = {line.split()[0]: line.split()[1:] for line in triptych("models").stdout.splitlines()}
-    assert rows["vit_shapes"] == ["image-classification", "324,192", "apache-2.0", "bundled"]
+    assert rows["vit_shapes"] == ["image-classification", "327,648", "apache-2.0", "bundled"]
     assert rows["flux_dev"] == [
         "text-to-image",
         "11,901,408,320",

@@ -42,7 +42,7 @@ class TinyPainter:
         self._prompt = ""
 
     def encode(self, prompts: Sequence[str], max_sequence_length: int) -> TextFeatures:
-        assert max_sequence_length == 24
+        assert max_sequence_length == 32
         self._prompt = prompts[0]
         return TextFeatures(torch.zeros(1, 4, 8), torch.zeros(1, 8), (4,), (False,))
 

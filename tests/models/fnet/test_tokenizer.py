@@ -14,13 +14,12 @@ from models.errors import InputError, PresetFileError, TextTooLongError
 from models.fnet.tokenizer import Tokenizer
 from models.fnet.transformers_vocabulary import SpieceVocabulary, TokenizersVocabulary
 from models.fnet.vocabulary import SentencePieceVocabulary
-from models.presets import get_preset
 from tests.models.fnet.corpus import LENGTHS, PAIRS, TEXTS, TRIPLES, TRUNCATIONS
 
 RECORDED = Path(__file__).parent / "recorded"
 SMALL = RECORDED / "vocabulary.spm"
 FAST = RECORDED / "transformers_4_fast"
-BUNDLED = Path(get_preset("f_net_shapes").handle) / "assets/tokenizer/vocabulary.spm"
+CASE_FOLDING = RECORDED / "case_folding.spm"
 
 
 class Row(BaseModel):
@@ -30,7 +29,7 @@ class Row(BaseModel):
 
 class KerasHub(BaseModel):
     small: list[list[int]]
-    bundled: list[list[int]]
+    case_folding: list[list[int]]
     settings: list[list[int]]
     packed: list[Row]
 
@@ -52,9 +51,9 @@ def small() -> Tokenizer:
 
 
 @pytest.mark.parametrize("index", range(len(TEXTS)))
-@pytest.mark.parametrize("which", ["small", "bundled"])
-def test_ids_equal_those_of_keras_hub(which: Literal["small", "bundled"], index: int) -> None:
-    vocabulary = SentencePieceVocabulary(SMALL if which == "small" else BUNDLED)
+@pytest.mark.parametrize("which", ["small", "case_folding"])
+def test_ids_equal_those_of_keras_hub(which: Literal["small", "case_folding"], index: int) -> None:
+    vocabulary = SentencePieceVocabulary(SMALL if which == "small" else CASE_FOLDING)
 
     assert vocabulary.encode(TEXTS[index]) == getattr(KERAS_HUB, which)[index]
 

@@ -18,7 +18,7 @@ from tests.models.fnet.corpus import LENGTHS, PAIRS, SENTENCES, TEXTS, TRIPLES, 
 
 HERE = Path(__file__).parent
 VOCABULARY = HERE / "vocabulary.spm"
-BUNDLED = HERE.parents[3] / "models/bundled/f_net_shapes/assets/tokenizer/vocabulary.spm"
+CASE_FOLDING = HERE / "case_folding.spm"  # 640 pieces, nmt_nfkc_cf
 SETTINGS: tuple[dict[str, bool], ...] = (
     {},
     {"do_lower_case": True},
@@ -66,7 +66,7 @@ def record_keras_hub() -> None:
 
     recorded = {
         "small": ids_of(VOCABULARY),
-        "bundled": ids_of(BUNDLED),
+        "case_folding": ids_of(CASE_FOLDING),
         "settings": ids_of(VOCABULARY, add_bos=True, add_eos=True, sequence_length=9),
         "packed": [
             packed(length, truncate, segments)

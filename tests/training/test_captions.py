@@ -1,0 +1,100 @@
+"""Sentences say what they are to say, and are recognised as sentences of the lists."""
+
+import random
+import re
+
+import pytest
+
+from training.captions import (
+    as_typed,
+    can_be_drawn,
+    caption,
+    filler_sentence,
+)
+from training.sentence_parts import COLOUR_WORDS, SHAPE_WORDS
+from training.shapes_world import Item, Layout, Scene, draw_said, single
+
+STAR = single("green", "star", "large", "bottom right", "gray")
+
+
+def has_word(sentence: str, words: tuple[str, ...]) -> bool:
+    return any(re.search(rf"\b{re.escape(word)}(?:s|es)?\b", sentence) for word in words)
+
+
+def test_every_drawn_sentence_is_recognised() -> None:
+    rng = random.Random(0)
+    sentences = [caption(draw_said(rng, held_out=True), rng) for _ in range(200)]
+
+    assert [sentence for sentence in sentences if not can_be_drawn(sentence)] == []
+
+
+def test_a_sentence_names_every_colour_and_shape_that_is_said() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        said = draw_said(rng)
+        sentence = caption(said, rng)
+
+        colours = [item.colour for item in said.items] + [said.background]
+        assert all(has_word(sentence, COLOUR_WORDS[colour]) for colour in colours if colour)
+        shapes = [item.shape for item in said.items]
+        assert all(has_word(sentence, SHAPE_WORDS[shape]) for shape in shapes if shape)
+
+
+def test_a_sentence_names_no_other_colour() -> None:
+    rng = random.Random(2)
+    others = [words for colour, words in COLOUR_WORDS.items() if colour not in ("green", "gray")]
+    for _ in range(100):
+        sentence = caption(STAR, rng)
+
+        assert not any(has_word(sentence, words) for words in others)
+
+
+def test_one_scene_has_many_sentences() -> None:
+    rng = random.Random(3)
+
+    assert len({caption(STAR, rng) for _ in range(100)}) > 95
+
+
+def test_a_vowel_has_an_before_it() -> None:
+    rng = random.Random(4)
+    orange = Scene(Layout.ONE, (Item("orange", "arrow"),), background="orange")
+
+    assert not any(re.search(r"\ba [aeiou]", caption(orange, rng)) for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "red circle",
+        "A RED CIRCLE!",
+        "draw  an orange   star",
+        "three gray crosses in a row",
+        "in the top left corner a small blue ring, black background",
+        "a pink heart on the left side of an orange moon",
+    ],
+)
+def test_case_spaces_and_marks_at_the_end_do_not_matter(sentence: str) -> None:
+    assert can_be_drawn(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["", "a cat", "red", "red circle red circle", "the circle ought to be red", "four red stars"],
+)
+def test_other_sentences_are_not_recognised(sentence: str) -> None:
+    assert not can_be_drawn(sentence)
+
+
+def test_typing_adds_typos_and_capitals_to_some_sentences() -> None:
+    rng = random.Random(5)
+    typed = [as_typed("a large green star", rng) for _ in range(400)]
+
+    assert 100 < sum(sentence == "a large green star" for sentence in typed) < 300
+    assert any(sentence.isupper() for sentence in typed)
+    assert any(sentence.endswith("!") for sentence in typed)
+
+
+def test_filler_is_never_empty() -> None:
+    rng = random.Random(6)
+
+    assert all(filler_sentence(rng) for _ in range(100))

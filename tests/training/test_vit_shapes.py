@@ -1,0 +1,72 @@
+"""The pictures that `vit_shapes` is trained on, and its head."""
+
+import math
+import random
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from training.shapes_world import COLOURS
+from training.vit_pictures import (
+    LABELS,
+    NO_SHAPE,
+    SEVERAL,
+    SIDE,
+    draw_batch,
+    draw_picture,
+    off_colour,
+    wear,
+)
+from training.vit_shapes import FactoredHead
+
+
+def test_there_are_110_shapes_and_two_other_labels() -> None:
+    assert len(set(LABELS)) == 112
+    assert LABELS[-2:] == (NO_SHAPE, SEVERAL)
+
+
+def test_a_batch_follows_from_its_seed() -> None:
+    first, again = draw_batch(seed=3, size=4), draw_batch(seed=3, size=4)
+
+    assert first.images.shape == (4, SIDE, SIDE, 3)
+    assert first.images.abs().max() <= 1.0
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.class_ids, again.class_ids)
+
+
+def test_most_pictures_show_a_single_shape() -> None:
+    rng = random.Random(1)
+
+    drawn = Counter(draw_picture(rng).label for _ in range(600))
+
+    assert 10 < drawn[NO_SHAPE] < 60
+    assert 80 < drawn[SEVERAL] < 170
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_a_colour_that_is_off_keeps_its_name(name: str) -> None:
+    rng = random.Random(1)
+
+    for _ in range(200):
+        colour = off_colour(name, rng)
+        assert min(COLOURS, key=lambda n: math.dist(colour, COLOURS[n])) == name
+
+
+def test_wear_changes_a_picture_only_a_little() -> None:
+    images = torch.zeros(4, 3, SIDE, SIDE)
+
+    worn = wear(images, torch.Generator().manual_seed(1))
+
+    assert 0.0 < (worn - images).abs().mean() < 0.25
+
+
+def test_the_dense_layer_gives_the_logits_of_the_factored_head() -> None:
+    torch.manual_seed(1)
+    head, dense = FactoredHead(8), nn.Linear(8, len(LABELS))
+    features = torch.randn(3, 5, 8)
+
+    head.copy_into(dense)
+
+    torch.testing.assert_close(dense(features.mean(dim=1)), head(features))

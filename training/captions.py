@@ -1,0 +1,280 @@
+"""Sentences for scenes of the shapes world, as people type them.
+
+A sentence is an opening, phrases for what is said (in any order) and an ending, all of them from
+the lists of `sentence_parts`; `can_be_drawn` reads the same lists, so that a test can show that a
+measured sentence is none of them. `as_typed` adds capitals, full stops and typos.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from training.sentence_parts import (
+    AFTER_PLACE,
+    ARTICLES,
+    BACKGROUNDS,
+    BEFORE_PLACE,
+    COLOUR_WORDS,
+    COLUMN_FORMS,
+    CORNER_FORMS,
+    CORNER_WORDS,
+    COUNT_ENDS,
+    COUNTS,
+    ENDINGS,
+    FILLER,
+    LEADING_BACKGROUNDS,
+    LEADING_SEPARATORS,
+    NO_COLOUR_NOUNS,
+    NO_SHAPE_NOUNS,
+    NOTHING_NOUNS,
+    NOUNS,
+    OPENINGS,
+    PAIR_FORMS,
+    PLAIN_NOUNS,
+    ROW_FORMS,
+    SEPARATORS,
+    SHAPE_WORDS,
+    SIDE_WORDS,
+    SIZE_WORDS,
+    VERY,
+)
+from training.shapes_world import Item, Layout, Scene
+
+TYPO_SHARE, FILLER_SHARE = 0.10, 0.15
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def caption(said: Scene, rng: random.Random) -> str:
+    """Draw a sentence that says exactly `said`, in lower case and without a full stop."""
+    body = _single(said, rng) if said.layout is Layout.ONE else _several(said, rng)
+    sentence = rng.choice(OPENINGS) + body + rng.choice(ENDINGS)
+    return _with_articles(sentence)
+
+
+def as_typed(sentence: str, rng: random.Random) -> str:
+    """Add what hurried people add: capitals, full stops, typos, words that say nothing."""
+    if rng.random() < FILLER_SHARE:
+        sentence = _with_filler(sentence, rng)
+    if rng.random() < TYPO_SHARE:
+        sentence = _with_typos(sentence, rng)
+    case = rng.random()
+    if case < 0.2:
+        sentence = sentence[:1].upper() + sentence[1:]
+    elif case < 0.25:
+        sentence = sentence.upper()
+    elif case < 0.28:
+        sentence = sentence.title()
+    end = rng.random()
+    return sentence + ("." if end < 0.2 else "!" if end < 0.23 else "?" if end < 0.25 else "")
+
+
+def filler_sentence(rng: random.Random) -> str:
+    """Draw a sentence that says nothing about the shapes world."""
+    if rng.random() < 0.2:
+        return _invented_word(rng)
+    return " ".join(rng.choice(FILLER) for _ in range(rng.randint(1, 12)))
+
+
+@cache
+def can_be_drawn(sentence: str) -> bool:
+    """Whether the lists can make this sentence; case and marks at the end do not matter."""
+    plain = _a(re.sub(r"\s+", " ", sentence.lower()).strip(" .!?"))
+    return len(plain) in _Reader(_rules(), plain).ends("sentence", 0)
+
+
+def _single(said: Scene, rng: random.Random) -> str:
+    body = _noun(said.items[0], rng, with_article=True)
+    after = [] if said.place is None else [_place(said.place, rng)]
+    lead = ""
+    if said.background is not None:
+        if rng.random() < 0.2:
+            lead = _say(rng.choice(LEADING_BACKGROUNDS), rng, background=said.background)
+        else:
+            after.append(_say(rng.choice(BACKGROUNDS), rng, background=said.background))
+    rng.shuffle(after)
+    if after and lead == "" and rng.random() < 0.15:
+        body, after = after[0] + rng.choice(LEADING_SEPARATORS) + body, after[1:]
+    return lead + body + "".join(rng.choice(SEPARATORS) + phrase for phrase in after)
+
+
+def _several(said: Scene, rng: random.Random) -> str:
+    if said.items.count(said.items[0]) == len(said.items):
+        count = rng.choice(COUNTS[len(said.items)])
+        body = f"{count} {_noun(said.items[0], rng, is_plural=True)}{rng.choice(COUNT_ENDS)}"
+    else:
+        first, second = (_noun(item, rng, with_article=True) for item in said.items)
+        forms = {Layout.ROW: ROW_FORMS, Layout.COLUMN: COLUMN_FORMS, Layout.TWO: PAIR_FORMS}
+        form = rng.choice(forms[said.layout])
+        body = form.format(left=first, right=second, upper=first, lower=second)
+    if said.background is None:
+        return body
+    if rng.random() < 0.2:
+        return _say(rng.choice(LEADING_BACKGROUNDS), rng, background=said.background) + body
+    behind = _say(rng.choice(BACKGROUNDS), rng, background=said.background)
+    return body + rng.choice(SEPARATORS) + behind
+
+
+def _noun(
+    item: Item, rng: random.Random, with_article: bool = False, is_plural: bool = False
+) -> str:
+    forms = _noun_forms(item)
+    shape = rng.choice(SHAPE_WORDS[item.shape]) if item.shape else ""
+    if is_plural:  # only the forms in which the plural ends the noun
+        forms = tuple(form for form in forms if form.endswith("{shape}")) or forms[:1]
+        shape = _plural(shape)
+    noun = rng.choice(forms).format(
+        size=rng.choice(SIZE_WORDS[item.size]) if item.size else "",
+        colour=rng.choice(COLOUR_WORDS[item.colour]) if item.colour else "",
+        shape=shape,
+        very=rng.choice(VERY),
+    )
+    noun = re.sub(r"\s+", " ", noun).strip(" ,")
+    return rng.choice(ARTICLES) + noun if with_article else noun
+
+
+def _noun_forms(item: Item) -> Sequence[str]:
+    if item.colour and item.shape:
+        return NOUNS if item.size else PLAIN_NOUNS
+    if item.shape:
+        return NO_COLOUR_NOUNS if item.size else ("{shape}", "nice {shape}", "simple {shape}")
+    forms = NO_SHAPE_NOUNS if item.colour else NOTHING_NOUNS
+    return [f for f in forms if item.size or not f.startswith("something {size}")]
+
+
+def _plural(shape: str) -> str:
+    return f"{shape}es" if shape.endswith(("s", "x")) else f"{shape}s"
+
+
+def _place(place: str, rng: random.Random) -> str:
+    if place in SIDE_WORDS:
+        words = rng.choice(SIDE_WORDS[place])
+    else:
+        words = rng.choice(CORNER_FORMS).format(corner=rng.choice(CORNER_WORDS[place]))
+    return rng.choice(BEFORE_PLACE) + words + rng.choice(AFTER_PLACE)
+
+
+def _say(pattern: str, rng: random.Random, background: str) -> str:
+    return pattern.format(a="the", background=rng.choice(COLOUR_WORDS[background]))
+
+
+def _with_articles(sentence: str) -> str:
+    return re.sub(r"\ba (?=[aeiou])", "an ", sentence)
+
+
+def _with_filler(sentence: str, rng: random.Random) -> str:
+    """Put words that say nothing before, after or, rarely, into a sentence."""
+    extra = filler_sentence(rng) if rng.random() < 0.5 else rng.choice(FILLER)
+    extra = " ".join(extra.split()[:6])
+    place = rng.random()
+    if place < 0.45:
+        return f"{extra}{rng.choice((' ', ', ', '. ', ': '))}{sentence}"
+    if place < 0.85:
+        return f"{sentence}{rng.choice((' ', ', ', '. '))}{extra}"
+    words = sentence.split()
+    words.insert(rng.randint(0, len(words)), rng.choice(FILLER))
+    return " ".join(words)
+
+
+def _with_typos(sentence: str, rng: random.Random) -> str:
+    """Swap, drop, double or replace one letter in one or two words of four letters or more."""
+    words = sentence.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) >= 4]
+    for i in rng.sample(long, min(len(long), rng.choice((1, 1, 2)))):
+        word, at = words[i], rng.randrange(1, len(words[i]) - 1)
+        words[i] = rng.choice(
+            (
+                word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+                word[:at] + word[at + 1 :],
+                word[:at] + word[at] + word[at:],
+                word[:at] + rng.choice(LETTERS) + word[at + 1 :],
+            )
+        )
+    return " ".join(words)
+
+
+def _invented_word(rng: random.Random) -> str:
+    return "".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 9)))
+
+
+# A rule is a list of forms; a form is words and slots in turn: (words, slot, words, ..., words).
+_Rules = dict[str, list[tuple[str, ...]]]
+
+
+class _Reader:
+    """Read one sentence by rules, which must not begin with themselves."""
+
+    def __init__(self, rules: _Rules, sentence: str) -> None:
+        self._rules = rules
+        self._sentence = sentence
+        self._known: dict[tuple[str, int], frozenset[int]] = {}
+
+    def ends(self, rule: str, start: int) -> frozenset[int]:
+        """Say where something that the rule makes can end that starts here."""
+        if (rule, start) not in self._known:
+            forms = self._rules[rule]
+            self._known[rule, start] = frozenset(
+                end for form in forms for end in self._form_ends(form, start)
+            )
+        return self._known[rule, start]
+
+    def _form_ends(self, form: tuple[str, ...], start: int) -> set[int]:
+        ends = {start}
+        for i, part in enumerate(form):
+            if i % 2 == 1:
+                ends = {end for at in ends for end in self.ends(part, at)}
+            else:
+                ends = {at + len(part) for at in ends if self._sentence.startswith(part, at)}
+            if not ends:
+                break
+        return ends
+
+
+@cache
+def _rules() -> _Rules:
+    """Rules for all that `caption` can make, and a little more; "a" stands for "an" as well."""
+    shapes = _all(SHAPE_WORDS)
+    forms = (*NOUNS, *PLAIN_NOUNS, *NO_COLOUR_NOUNS, *NO_SHAPE_NOUNS, *NOTHING_NOUNS,
+             "{shape}", "nice {shape}", "simple {shape}")  # fmt: skip
+    without_size = [form.replace("{size}", "").replace("  ", " ").strip(" ,") for form in forms]
+    corners = [form.format(corner=c) for form in CORNER_FORMS for c in _all(CORNER_WORDS)]
+    pairs = (*ROW_FORMS, *COLUMN_FORMS, *PAIR_FORMS)
+    counted = [f"{count} {{noun}}{end}" for count in _all(COUNTS) for end in COUNT_ENDS]
+    patterns = {
+        "sentence": [f"{words}{{body}}{{ending}}" for words in OPENINGS],
+        "ending": ENDINGS,
+        "body": ["{lead}{noun}{rest}", "{lead}{pair}{rest}", "{lead}{counted}{rest}",
+                 "{phrase}{separator before noun}{noun}{rest}"],
+        "pair": [re.sub(r"\{\w+\}", "{noun}", form) for form in pairs],
+        "counted": counted,
+        "rest": ["", "{separator}{phrase}{rest}"],
+        "phrase": ["{place}", *BACKGROUNDS],
+        "separator": SEPARATORS,
+        "separator before noun": LEADING_SEPARATORS,
+        "lead": ["", *LEADING_BACKGROUNDS],
+        "place": [f"{words}{{where}}{{after place}}" for words in BEFORE_PLACE],
+        "where": [*_all(SIDE_WORDS), *corners],
+        "after place": AFTER_PLACE,
+        "noun": ["{article}{plain noun}", "a {article}{plain noun}"],
+        "article": ARTICLES,
+        "plain noun": [*forms, *without_size],
+        "shape": [*shapes, *(_plural(word) for word in shapes)],
+        "size": _all(SIZE_WORDS),
+        "colour": _all(COLOUR_WORDS),
+        "background": _all(COLOUR_WORDS),
+        "very": VERY,
+        "a": ["the"],
+    }  # fmt: skip
+    return {
+        name: [tuple(re.split(r"\{([\w ]+)\}", form)) for form in dict.fromkeys(map(_a, forms))]
+        for name, forms in patterns.items()
+    }
+
+
+def _a(words: str) -> str:
+    """Write "a" for "an"."""
+    return re.sub(r"(?<![a-z])an ", "a ", words)
+
+
+def _all(words: dict[str, tuple[str, ...]] | dict[int, tuple[str, ...]]) -> list[str]:
+    return [word for alternatives in words.values() for word in alternatives]
