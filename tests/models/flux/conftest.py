@@ -51,7 +51,7 @@ def tiny_transformer(has_guidance: bool) -> FluxTransformer2DModel:
 
 
 def tiny_pipeline(
-    has_guidance: bool, use_dynamic_shifting: bool, num_clip_positions: int = 24
+    has_guidance: bool, use_dynamic_shifting: bool, num_clip_positions: int = 32
 ) -> FluxPipeline:
     """A whole FluxPipeline, like `dev` with guidance and a dynamic shift or like `schnell`."""
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()

@@ -61,7 +61,7 @@ def expected_patches(
         guidance_scale=3.5,
         generator=generators(seeds),
         output_type="latent",
-        **{"prompt": PROMPT, "max_sequence_length": 24} | arguments,
+        **{"prompt": PROMPT, "max_sequence_length": 32} | arguments,
     ).images
     return patches
 

@@ -122,7 +122,7 @@ def test_a_pipeline_comes_from_a_preset_by_its_name_or_its_directory(
         ({"guidance_scale": 2.0}, "takes no guidance_scale; got 2.0"),
         ({"true_cfg_scale": 2.0}, "true_cfg_scale 2.0 needs negative_prompts"),
         ({"strength": 0.5}, "strength 0.5 has no effect without start_images"),
-        ({"max_sequence_length": 0}, "max_sequence_length 0 is not in 1 … 24"),
+        ({"max_sequence_length": 0}, "max_sequence_length 0 is not in 1 … 32"),
     ],
 )
 def test_a_bad_option_is_refused(

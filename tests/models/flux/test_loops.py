@@ -89,7 +89,7 @@ def test_several_pictures_a_prompt_equal_diffusers(pipelines: Pipelines) -> None
     torch.testing.assert_close(patches, expected, atol=LATENTS, rtol=0)
 
 
-@pytest.mark.parametrize("max_sequence_length", [5, 16, 24])
+@pytest.mark.parametrize("max_sequence_length", [5, 16, 32])
 def test_max_sequence_length_equals_diffusers(
     pipelines: Pipelines, max_sequence_length: int
 ) -> None:
@@ -104,8 +104,8 @@ def test_max_sequence_length_equals_diffusers(
 
 def test_max_sequence_length_is_checked(pipelines: Pipelines) -> None:
     pipeline = TextToImage.from_preset(pipelines["schnell"][1])
-    with pytest.raises(ValueError, match="max_sequence_length 25 is not in 1 … 24"):
-        pipeline.encode([PROMPT], max_sequence_length=25)
+    with pytest.raises(ValueError, match="max_sequence_length 33 is not in 1 … 32"):
+        pipeline.encode([PROMPT], max_sequence_length=33)
 
 
 def test_a_cut_prompt_is_counted_at_its_length(pipelines: Pipelines) -> None:
