@@ -36,7 +36,7 @@ from training.autoencoder import (
 )
 from training.pictures import render_pool
 from training.run import Run, native_autocast, train
-from training.shapes_world import Scene, complete
+from training.shapes_world import complete
 from training.text_encoders import (
     MAX_TOKENS,
     WIDTH,
@@ -92,11 +92,13 @@ def build_backbone() -> FluxBackbone:
 class Pool:
     """Pictures and what is said of them: one row a picture.
 
+    pictures   [N, 3, H, W] uint8
     latents    [N, 16, h, w] float16, normalised
     codes      [N, D]        what the text encoders are trained to say of the sentence
     sentences  N
     """
 
+    pictures: Tensor
     latents: Tensor
     codes: Tensor
     sentences: list[str]
@@ -114,31 +116,34 @@ def encode_pictures(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
     return torch.cat(latents)
 
 
-def draw_pictures() -> tuple[list[Scene], list[str], Tensor]:
-    """Draw what is said, its sentences, and pictures of them, [N, 3, H, W] uint8."""
+def load_pool(work_dir: Path) -> Pool:
+    """Load the pool of the work directory, which is made where it is missing.
+
+    It is kept whole: drawn anew by changed lists of sentences, it would not fit the latents.
+    """
+    file = work_dir / "pool.pt"
+    if not file.exists():
+        autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
+        pool = make_pool(autoencoder)
+        torch.save((pool.pictures, pool.latents, pool.codes, pool.sentences), file)
+    return Pool(*torch.load(file, weights_only=True, mmap=True))
+
+
+def make_pool(autoencoder: AutoencoderKL) -> Pool:
+    """Draw sentences, paint what they say, and encode it."""
     rng = random.Random(3)
     drawn = [draw_sentence(rng) for _ in range(NUM_PICTURES)]
     pictures = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
-    return [said for said, _ in drawn], [sentence for _, sentence in drawn], pictures
+    codes = encode_said([said for said, _ in drawn])
+    sentences = [sentence for _, sentence in drawn]
+    return Pool(pictures, encode_pictures(autoencoder, pictures), codes, sentences)
 
 
-def make_pool(work_dir: Path) -> Pool:
-    """Draw pictures and encode them; the latents are kept in `work_dir`."""
-    scenes, sentences, pictures = draw_pictures()
-    latents_file = work_dir / "latents.pt"
-    if not latents_file.exists():
-        autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
-        torch.save(encode_pictures(autoencoder, pictures), latents_file)
-    return Pool(torch.load(latents_file, weights_only=True), encode_said(scenes), sentences)
-
-
-def sharpen_autoencoder(work_dir: Path) -> None:
+def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
     """Train the decoder further on the pool; the latents stay what they are."""
     autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
-    _, _, pictures = draw_pictures()
-    latents = torch.load(work_dir / "latents.pt", weights_only=True)
     run = Run("decoder", DECODER_STEPS, 1e-3, 0.0, work_dir)
-    sharpen_decoder(autoencoder, latents, pictures, run, work_dir / "vae_sharp")
+    sharpen_decoder(autoencoder, pool.latents, pool.pictures, run, work_dir / "vae_sharp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +228,8 @@ def distillation_loss(
 def _run(name: str, num_steps: int, rate: float, backbone: FluxBackbone, work_dir: Path) -> Run:
     matrices = [
         parameter
-        for name, parameter in backbone.named_parameters()
-        if parameter.ndim == 2 and "_blocks." in name and "mod" not in name
+        for key, parameter in backbone.named_parameters()
+        if parameter.ndim == 2 and "_blocks." in key and "mod" not in key
     ]
     return Run(name, num_steps, rate, weight_decay=0.01, work_dir=work_dir, matrices=matrices)
 
@@ -275,13 +280,11 @@ def save_pipeline(backbone: FluxBackbone, work_dir: Path, directory: Path) -> No
 
 
 def start_backbone(earlier: Path | None) -> FluxBackbone:
-    """Build the transformer, with the weights of an earlier preset but for those that read text."""
+    """Build the transformer, or take up an earlier preset's, which reads the same codes."""
     torch.manual_seed(4)
     backbone = build_backbone()
     if earlier is not None:
-        weights = TextToImage.from_preset(earlier).backbone.state_dict()
-        kept = {k: v for k, v in weights.items() if not k.startswith(("txt_in.", "vector_in."))}
-        backbone.load_state_dict(kept, strict=False)
+        backbone.load_state_dict(TextToImage.from_preset(earlier).backbone.state_dict())
     return backbone
 
 
@@ -308,11 +311,11 @@ def main() -> None:
     if not (work_dir / "tokenizer").exists():
         train_text_encoders(TEXT_STEPS, work_dir)
     backbone = start_backbone(earlier)
-    pool = make_pool(work_dir)
+    pool = load_pool(work_dir)
     train_flow(backbone, pool, work_dir)
     distil_guidance(backbone, pool, work_dir)
     if not (work_dir / "vae_sharp" / "config.json").exists():
-        sharpen_autoencoder(work_dir)
+        sharpen_autoencoder(pool, work_dir)
     save_pipeline(backbone.eval(), work_dir, arguments.output)
 
 

@@ -8,8 +8,10 @@ import torch
 
 from models.flux.text_to_image import TextToImage
 from models.presets import get_preset
-from training.flux_shapes import Pool, sample, start_backbone
-from training.text_encoders import MAX_TOKENS, draw_sentence, encode_said
+from training import flux_shapes
+from training.autoencoder import build_autoencoder
+from training.flux_shapes import Pool, load_pool, make_pool, sample, start_backbone
+from training.text_encoders import MAX_TOKENS, WIDTH, draw_sentence, encode_said
 
 BUNDLED = Path(get_preset("flux_shapes").handle)
 
@@ -20,7 +22,8 @@ def pool() -> Pool:
     drawn = [draw_sentence(rng) for _ in range(8)]
     latents = torch.randn(8, 16, 4, 4, generator=generator).half()
     codes = encode_said([said for said, _ in drawn])
-    return Pool(latents, codes, [sentence for _, sentence in drawn])
+    pictures = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    return Pool(pictures, latents, codes, [sentence for _, sentence in drawn])
 
 
 def test_a_step_always_has_the_same_batch(pool: Pool) -> None:
@@ -45,10 +48,29 @@ def test_training_never_draws_a_held_out_combination() -> None:
     assert not any(draw_sentence(rng)[0].is_held_out for _ in range(3000))
 
 
-def test_an_earlier_preset_gives_all_weights_but_those_that_read_text() -> None:
+def test_an_earlier_preset_gives_the_weights_to_begin_with() -> None:
     fresh, taken_up = start_backbone(None).state_dict(), start_backbone(BUNDLED).state_dict()
-    earlier = TextToImage.from_preset(BUNDLED).backbone.state_dict()
-    for name, weight in taken_up.items():
-        reads_text = name.startswith(("txt_in.", "vector_in."))
-        assert torch.equal(weight, (fresh if reads_text else earlier)[name]), name
-    assert TextToImage.from_preset(BUNDLED).text_encoders.max_tokens == MAX_TOKENS
+    earlier = TextToImage.from_preset(BUNDLED)
+    for name, weight in earlier.backbone.state_dict().items():
+        assert torch.equal(taken_up[name], weight), name
+        assert not torch.equal(fresh[name], weight), name
+    assert earlier.text_encoders.max_tokens == MAX_TOKENS
+
+
+def test_a_pool_that_was_kept_is_taken_up_whole(pool: Pool, tmp_path: Path) -> None:
+    kept = (pool.pictures, pool.latents, pool.codes, pool.sentences)
+    torch.save(kept, tmp_path / "pool.pt")
+    loaded = load_pool(tmp_path)
+    assert torch.equal(loaded.pictures, pool.pictures)
+    assert torch.equal(loaded.latents, pool.latents)
+    assert torch.equal(loaded.codes, pool.codes)
+    assert loaded.sentences == pool.sentences
+
+
+def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flux_shapes, "NUM_PICTURES", 3)
+    made = make_pool(build_autoencoder())
+    assert made.pictures.shape == (3, 3, 128, 128)
+    assert made.latents.shape == (3, 16, 16, 16)
+    assert made.codes.shape == (3, WIDTH)
+    assert len(made.sentences) == 3
