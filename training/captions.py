@@ -1,14 +1,12 @@
 """Sentences for scenes of the shapes world, as people type them.
 
 A sentence is an opening, phrases for what is said (in any order) and an ending, all of them from
-the lists of `sentence_parts`; `can_be_drawn` reads the same lists, so that a test can show that a
-measured sentence is none of them. `as_typed` adds capitals, full stops and typos.
+the lists of `sentence_parts`. `as_typed` adds capitals, full stops and typos.
 """
 
 import random
 import re
 from collections.abc import Sequence
-from functools import cache
 
 from training.sentence_parts import (
     AFTER_PLACE,
@@ -76,13 +74,6 @@ def filler_sentence(rng: random.Random) -> str:
     return " ".join(rng.choice(FILLER) for _ in range(rng.randint(1, 12)))
 
 
-@cache
-def can_be_drawn(sentence: str) -> bool:
-    """Whether the lists can make this sentence; case and marks at the end do not matter."""
-    plain = _a(re.sub(r"\s+", " ", sentence.lower()).strip(" .!?"))
-    return len(plain) in _Reader(_rules(), plain).ends("sentence", 0)
-
-
 def _single(said: Scene, rng: random.Random) -> str:
     body = _noun(said.items[0], rng, with_article=True)
     after = [] if said.place is None else [_place(said.place, rng)]
@@ -122,7 +113,7 @@ def _noun(
     shape = rng.choice(SHAPE_WORDS[item.shape]) if item.shape else ""
     if is_plural:  # only the forms in which the plural ends the noun
         forms = tuple(form for form in forms if form.endswith("{shape}")) or forms[:1]
-        shape = _plural(shape)
+        shape = plural(shape)
     noun = rng.choice(forms).format(
         size=rng.choice(SIZE_WORDS[item.size]) if item.size else "",
         colour=rng.choice(COLOUR_WORDS[item.colour]) if item.colour else "",
@@ -142,7 +133,7 @@ def _noun_forms(item: Item) -> Sequence[str]:
     return [f for f in forms if item.size or not f.startswith("something {size}")]
 
 
-def _plural(shape: str) -> str:
+def plural(shape: str) -> str:
     return f"{shape}es" if shape.endswith(("s", "x")) else f"{shape}s"
 
 
@@ -195,86 +186,3 @@ def _with_typos(sentence: str, rng: random.Random) -> str:
 
 def _invented_word(rng: random.Random) -> str:
     return "".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 9)))
-
-
-# A rule is a list of forms; a form is words and slots in turn: (words, slot, words, ..., words).
-_Rules = dict[str, list[tuple[str, ...]]]
-
-
-class _Reader:
-    """Read one sentence by rules, which must not begin with themselves."""
-
-    def __init__(self, rules: _Rules, sentence: str) -> None:
-        self._rules = rules
-        self._sentence = sentence
-        self._known: dict[tuple[str, int], frozenset[int]] = {}
-
-    def ends(self, rule: str, start: int) -> frozenset[int]:
-        """Say where something that the rule makes can end that starts here."""
-        if (rule, start) not in self._known:
-            forms = self._rules[rule]
-            self._known[rule, start] = frozenset(
-                end for form in forms for end in self._form_ends(form, start)
-            )
-        return self._known[rule, start]
-
-    def _form_ends(self, form: tuple[str, ...], start: int) -> set[int]:
-        ends = {start}
-        for i, part in enumerate(form):
-            if i % 2 == 1:
-                ends = {end for at in ends for end in self.ends(part, at)}
-            else:
-                ends = {at + len(part) for at in ends if self._sentence.startswith(part, at)}
-            if not ends:
-                break
-        return ends
-
-
-@cache
-def _rules() -> _Rules:
-    """Rules for all that `caption` can make, and a little more; "a" stands for "an" as well."""
-    shapes = _all(SHAPE_WORDS)
-    forms = (*NOUNS, *PLAIN_NOUNS, *NO_COLOUR_NOUNS, *NO_SHAPE_NOUNS, *NOTHING_NOUNS,
-             "{shape}", "nice {shape}", "simple {shape}")  # fmt: skip
-    without_size = [form.replace("{size}", "").replace("  ", " ").strip(" ,") for form in forms]
-    corners = [form.format(corner=c) for form in CORNER_FORMS for c in _all(CORNER_WORDS)]
-    pairs = (*ROW_FORMS, *COLUMN_FORMS, *PAIR_FORMS)
-    counted = [f"{count} {{noun}}{end}" for count in _all(COUNTS) for end in COUNT_ENDS]
-    patterns = {
-        "sentence": [f"{words}{{body}}{{ending}}" for words in OPENINGS],
-        "ending": ENDINGS,
-        "body": ["{lead}{noun}{rest}", "{lead}{pair}{rest}", "{lead}{counted}{rest}",
-                 "{phrase}{separator before noun}{noun}{rest}"],
-        "pair": [re.sub(r"\{\w+\}", "{noun}", form) for form in pairs],
-        "counted": counted,
-        "rest": ["", "{separator}{phrase}{rest}"],
-        "phrase": ["{place}", *BACKGROUNDS],
-        "separator": SEPARATORS,
-        "separator before noun": LEADING_SEPARATORS,
-        "lead": ["", *LEADING_BACKGROUNDS],
-        "place": [f"{words}{{where}}{{after place}}" for words in BEFORE_PLACE],
-        "where": [*_all(SIDE_WORDS), *corners],
-        "after place": AFTER_PLACE,
-        "noun": ["{article}{plain noun}", "a {article}{plain noun}"],
-        "article": ARTICLES,
-        "plain noun": [*forms, *without_size],
-        "shape": [*shapes, *(_plural(word) for word in shapes)],
-        "size": _all(SIZE_WORDS),
-        "colour": _all(COLOUR_WORDS),
-        "background": _all(COLOUR_WORDS),
-        "very": VERY,
-        "a": ["the"],
-    }  # fmt: skip
-    return {
-        name: [tuple(re.split(r"\{([\w ]+)\}", form)) for form in dict.fromkeys(map(_a, forms))]
-        for name, forms in patterns.items()
-    }
-
-
-def _a(words: str) -> str:
-    """Write "a" for "an"."""
-    return re.sub(r"(?<![a-z])an ", "a ", words)
-
-
-def _all(words: dict[str, tuple[str, ...]] | dict[int, tuple[str, ...]]) -> list[str]:
-    return [word for alternatives in words.values() for word in alternatives]

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from training.caption_reader import can_be_drawn
 from training.captions import (
     as_typed,
-    can_be_drawn,
     caption,
     filler_sentence,
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from training.captions import can_be_drawn
+from training.caption_reader import can_be_drawn
 from training.free_prompts import load_free_prompts, load_outside_prompts
 from training.shapes_world import COLOURS, PLACES, SHAPES, Item, Layout, Scene
 
