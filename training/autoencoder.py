@@ -50,19 +50,6 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def take_up_autoencoder(directory: Path) -> AutoencoderKL:
-    """Load an autoencoder that was trained before, with latents around 0 of unit spread again."""
-    model = AutoencoderKL.from_pretrained(directory, low_cpu_mem_usage=False)
-    out, into = model.encoder.conv_out, model.decoder.conv_in
-    channels = into.in_channels
-    with torch.no_grad():
-        out.weight[:channels] *= SCALING_FACTOR
-        out.bias[:channels] = (out.bias[:channels] - SHIFT_FACTOR) * SCALING_FACTOR
-        into.bias += SHIFT_FACTOR * into.weight.sum(dim=(1, 2, 3))
-        into.weight /= SCALING_FACTOR
-    return model
-
-
 def train_autoencoder(model: AutoencoderKL, run: Run, side: int, directory: Path) -> None:
     """Train `model` and save it to `directory` in diffusers' format."""
     rng = random.Random(1)

@@ -39,8 +39,12 @@ from training.sentence_parts import (
 )
 from training.shapes_world import Item, Layout, Scene
 
-TYPO_SHARE, FILLER_SHARE = 0.10, 0.15
+TYPO_SHARE, FILLER_SHARE, TELEGRAM_SHARE = 0.10, 0.15, 0.2
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# Nothing that is said hangs on these alone.
+SMALL_WORDS = frozenset(
+    {"a", "an", "the", "is", "it", "that", "which", "and", "me", "my", "in", "at", "with", "some"}
+)
 
 
 def caption(said: Scene, rng: random.Random) -> str:
@@ -52,6 +56,8 @@ def caption(said: Scene, rng: random.Random) -> str:
 
 def as_typed(sentence: str, rng: random.Random) -> str:
     """Add what hurried people add: capitals, full stops, typos, words that say nothing."""
+    if rng.random() < TELEGRAM_SHARE:
+        sentence = _without_small_words(sentence, rng)
     if rng.random() < FILLER_SHARE:
         sentence = _with_filler(sentence, rng)
     if rng.random() < TYPO_SHARE:
@@ -165,6 +171,18 @@ def _with_filler(sentence: str, rng: random.Random) -> str:
     words = sentence.split()
     words.insert(rng.randint(0, len(words)), rng.choice(FILLER))
     return " ".join(words)
+
+
+def _without_small_words(sentence: str, rng: random.Random) -> str:
+    """Leave small words out, or put others in their place, as in telegrams and broken English."""
+    kept = []
+    for word in sentence.split(" "):
+        chance = rng.random() if word in SMALL_WORDS else 1.0
+        if chance >= 0.5:
+            kept.append(word)
+        elif chance >= 0.4:
+            kept.append(rng.choice(FILLER))
+    return " ".join(kept)
 
 
 def _with_typos(sentence: str, rng: random.Random) -> str:

@@ -127,12 +127,12 @@ def _changed(said: Scene, rng: random.Random) -> Scene:
     if len(set(said.items)) > 1 and kind < 0.5:
         return _turned(said, rng)
     first = said.items[0]
-    if said.background and first.colour and kind < 0.2:
+    if said.background and first.colour and kind < 0.35:
         swapped = _with_item(said, 0, replace(first, colour=said.background))
         return replace(swapped, background=first.colour)
-    if said.background and kind < 0.35:
+    if said.background and kind < 0.45:
         return replace(said, background=rng.choice(tuple(COLOURS)))
-    if (said.place or first == Item()) and kind < 0.55:  # of "anything" only a place can change
+    if (said.place or first == Item()) and kind < 0.6:  # of "anything" only a place can change
         return replace(said, place=rng.choice(PLACES))
     if len(set(said.items)) == 1 and said.layout is not Layout.ONE and kind < 0.7:
         count = 5 - len(said.items)

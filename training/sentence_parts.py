@@ -27,7 +27,10 @@ SHAPE_WORDS: dict[str, tuple[str, ...]] = {
     "cross": ("cross", "cross", "cross", "plus", "plus sign"),
     "heart": ("heart", "heart", "heart", "love heart"),
     "moon": ("moon", "moon", "crescent", "crescent moon", "half moon"),
-    "hexagon": ("hexagon",),
+    "hexagon": (
+        "hexagon", "hexagon", "hexagon", "hexagon", "six-sided shape", "six sided shape",
+        "six-sided figure", "six-sided polygon",
+    ),
     "arrow": ("arrow",),
 }  # fmt: skip
 
@@ -43,6 +46,7 @@ SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "large": (
         "large", "large", "big", "huge", "giant", "enormous", "gigantic", "massive", "oversized",
         "very large", "very big", "extra large", "great big", "large-sized", "jumbo", "vast",
+        "colossal", "humongous",
     ),
 }  # fmt: skip
 
@@ -127,7 +131,7 @@ BEFORE_PLACE = (
     "", "", "", "", "", "", "placed ", "located ", "sitting ", "put it ", "positioned ",
     "and put it ", "place it ", "floating ", "which sits ", "that is ", "standing ", "it is ",
     "should be ", "somewhere ", "hanging ", "and it's ", "make it ", "drawn ", "set ", "just ",
-    "right ",
+    "right ", "position: ", "place: ", "pos=", "position=", "where: ", "location: ",
 )  # fmt: skip
 
 OPENINGS = (
@@ -179,6 +183,9 @@ NOUNS = (
     "{shape} in {colour}, {size}", "{size} {shape} which is {colour}",
     "{size} {shape} in the colour {colour}", "{colour} {shape}, {very} {size}",
     "{size} {size} {colour} {shape}", "{shape}, {colour}, {size}",
+    "shape: {shape}, colour: {colour}, size: {size}", "shape={shape} color={colour} size={size}",
+    "size: {size}; color: {colour}; shape: {shape}", "{shape}. it is {colour} and {size}",
+    "{shape}. make it {size} and {colour}", "{shape}; colour {colour}, size {size}",
 )  # fmt: skip
 
 PLAIN_NOUNS = (
@@ -196,6 +203,8 @@ PLAIN_NOUNS = (
     "{shape} done in {colour}", "{shape} with {colour} fill", "{colour}, {shape}",
     "{shape} as {colour} as can be", "perfect {colour} {shape}", "{colour} colour {shape}",
     "{colour} {shape} symbol", "{colour} {shape} icon", "{shape} drawn in {colour}",
+    "shape: {shape}, colour: {colour}", "color={colour} shape={shape}", "{shape}. make it {colour}",
+    "{shape}. it is {colour}", "{colour}: {shape}",
 )  # fmt: skip
 
 NO_COLOUR_NOUNS = (
@@ -231,6 +240,9 @@ BACKGROUNDS = (
     "with {background} behind it", "with {background} background",
     "where the background is {background}", "{background} bg", "on a {background} surface",
     "with {background} as the background", "on a background of {background}",
+    "the background being {background}", "background={background}", "bg={background}",
+    "bg {background}", "bg: {background}", "with the rest in {background}",
+    "make the rest {background}", "make everything else {background}",
     "the background should be {background}", "everything else {background}",
     "{background} behind it", "on a {background} sheet of paper", "surrounded by {background}",
     "in a {background} picture", "and the background {background}",
@@ -306,6 +318,13 @@ ROW_FORMS = (
     "{right} on the right side and {left} on the left side", "{left} just to the left of {right}",
     "{right} just to the right of {left}", "{left}. to its right, {right}",
     "{right}. to its left, {left}",
+    "left: {left}. right: {right}", "right: {right}; left: {left}",
+    "right: {right}, left: {left}", "left is {left} and right is {right}",
+    "on the right there is {right}, on the left there is {left}",
+    "on the left there is {left}, on the right there is {right}",
+    "{left} on the left-hand side, {right} on the right-hand side",
+    "{right} on the right-hand side and {left} on the left-hand side",
+    "left side {left}, right side {right}", "left half: {left}, right half: {right}",
 )  # fmt: skip
 
 COLUMN_FORMS = (
@@ -335,6 +354,14 @@ COLUMN_FORMS = (
     "{upper} higher up and {lower} lower down", "{lower} right under {upper}",
     "{upper} right above {lower}", "{upper}, {lower} below", "{lower}, {upper} above",
     "{upper} hanging over {lower}", "{upper}. beneath it, {lower}", "{lower}. above it, {upper}",
+    "above: {upper}, below: {lower}", "above {upper}, below {lower}",
+    "above is {upper} and below is {lower}", "below is {lower} and above is {upper}",
+    "above there is {upper}, below there is {lower}", "up top {upper}, down below {lower}",
+    "up top is {upper}, down below is {lower}", "top: {upper}. bottom: {lower}",
+    "above: {upper}. below: {lower}", "below: {lower}. above: {upper}",
+    "bottom: {lower}; top: {upper}", "at the bottom is {lower} and at the top is {upper}",
+    "{upper} above, {lower} below", "{lower} below, {upper} above",
+    "{upper} up there and {lower} down there",
 )  # fmt: skip
 
 PAIR_FORMS = (

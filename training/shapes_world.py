@@ -71,7 +71,7 @@ class Layout(StrEnum):
 
 
 RADII: dict[Layout, dict[str, tuple[float, float]]] = {
-    Layout.ONE: {"small": (0.13, 0.15), "medium": (0.165, 0.185), "large": (0.205, 0.235)},
+    Layout.ONE: {"small": (0.11, 0.125), "medium": (0.16, 0.175), "large": (0.21, 0.235)},
     Layout.ROW: {"small": (0.1, 0.11), "medium": (0.135, 0.15), "large": (0.17, 0.18)},
     Layout.COLUMN: {"small": (0.1, 0.11), "medium": (0.135, 0.15), "large": (0.17, 0.18)},
     Layout.THREE: {"small": (0.08, 0.085), "medium": (0.1, 0.11), "large": (0.12, 0.125)},
@@ -183,9 +183,9 @@ def draw_said(rng: random.Random, held_out: bool = False) -> Scene:
     while True:
         kind = rng.random()
         layout = (
-            Layout.ONE if kind < 0.70
-            else rng.choice((Layout.ROW, Layout.COLUMN)) if kind < 0.85
-            else Layout.TWO if kind < 0.93
+            Layout.ONE if kind < 0.62
+            else rng.choice((Layout.ROW, Layout.COLUMN)) if kind < 0.81
+            else Layout.TWO if kind < 0.91
             else Layout.THREE
         )  # fmt: skip
         said = _draw_single(rng) if layout is Layout.ONE else _draw_several(layout, rng)

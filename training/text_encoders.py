@@ -164,7 +164,7 @@ def build_encoders(
             d_kv=16,
             num_heads=8,
             d_ff=256,
-            num_layers=3,
+            num_layers=5,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
         )

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from training import captions
 from training.caption_reader import can_be_drawn
 from training.captions import (
     as_typed,
@@ -92,6 +93,21 @@ def test_typing_adds_typos_and_capitals_to_some_sentences() -> None:
     assert 100 < sum(sentence == "a large green star" for sentence in typed) < 300
     assert any(sentence.isupper() for sentence in typed)
     assert any(sentence.endswith("!") for sentence in typed)
+
+
+def test_a_telegram_still_says_every_colour_and_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captions, "TELEGRAM_SHARE", 1.0)
+    monkeypatch.setattr(captions, "FILLER_SHARE", 0.0)
+    monkeypatch.setattr(captions, "TYPO_SHARE", 0.0)
+    rng = random.Random(7)
+    typed = [
+        as_typed("a red circle to the left of a blue ring on the black background", rng).lower()
+        for _ in range(50)
+    ]
+
+    for word in ("red", "circle", "to", "left", "of", "blue", "ring", "on", "black", "background"):
+        assert all(re.search(rf"\b{word}\b", sentence) for sentence in typed), word
+    assert any(" a " not in f" {sentence} " for sentence in typed)
 
 
 def test_filler_is_never_empty() -> None:

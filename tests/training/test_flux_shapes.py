@@ -10,7 +10,14 @@ from models.flux.text_to_image import TextToImage
 from models.presets import get_preset
 from training import flux_shapes
 from training.autoencoder import build_autoencoder
-from training.flux_shapes import Pool, load_pool, make_pool, sample, start_backbone
+from training.flux_shapes import (
+    Pool,
+    load_pool,
+    make_autoencoder,
+    make_pool,
+    sample,
+    start_backbone,
+)
 from training.text_encoders import MAX_TOKENS, WIDTH, draw_sentence, encode_said
 
 BUNDLED = Path(get_preset("flux_shapes").handle)
@@ -55,6 +62,12 @@ def test_an_earlier_preset_gives_the_weights_to_begin_with() -> None:
         assert torch.equal(taken_up[name], weight), name
         assert not torch.equal(fresh[name], weight), name
     assert earlier.text_encoders.max_tokens == MAX_TOKENS
+
+
+def test_an_earlier_preset_gives_its_autoencoder_as_it_is(tmp_path: Path) -> None:
+    make_autoencoder(BUNDLED, tmp_path)
+    (weights,) = (tmp_path / "vae").glob("*.safetensors")
+    assert weights.read_bytes() == (BUNDLED / "vae" / weights.name).read_bytes()
 
 
 def test_a_pool_that_was_kept_is_taken_up_whole(pool: Pool, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_each_shape_fits_itself_nearly_exactly(shape: str, size: str) -> None:
 
     (placed,) = place_items(scene, random.Random(0))
     assert seen.shape == shape
-    assert seen.overlap > 0.95
+    assert seen.overlap > (0.94 if size == "small" else 0.95)  # more of it is edge
     assert (seen.x, seen.y) == pytest.approx((placed.x, placed.y), abs=0.5 / 128)
     assert seen.radius == pytest.approx(placed.radius, abs=0.6 / 128)
 
