@@ -131,8 +131,15 @@ def build_t5_tokenizer() -> T5Tokenizer:
 
 def build_clip_tokenizer() -> CLIPTokenizer:
     """Byte-level BPE, blind to case, whose merges make one token of every known word."""
+    # Named first, the last letters have fixed ids; met in the trainer's own random order, which
+    # decides ties, they would make another vocabulary each time.
+    last_letters = sorted({f"{word[-1]}</w>" for word in _words()})
     trainer = trainers.BpeTrainer(
-        vocab_size=5000, end_of_word_suffix="</w>", min_frequency=1, show_progress=False
+        vocab_size=5000,
+        end_of_word_suffix="</w>",
+        min_frequency=1,
+        show_progress=False,
+        special_tokens=last_letters,
     )
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

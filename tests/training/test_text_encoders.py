@@ -55,6 +55,10 @@ def test_case_does_not_matter_to_t5(t5_tokenizer: T5Tokenizer) -> None:
     assert lower[ids[0]].tolist() == lower[ids[1]].tolist() == ids[0]
 
 
+def test_a_run_that_goes_on_reads_with_the_same_clip_tokenizer() -> None:
+    assert build_clip_tokenizer().get_vocab() == build_clip_tokenizer().get_vocab()
+
+
 def test_known_words_are_one_token_and_any_text_can_be_read(t5_tokenizer: T5Tokenizer) -> None:
     assert t5_tokenizer.tokenize("a red circle, top-left") == [
         "▁a", "▁red", "▁circle", ",", "▁top", "-", "left",
