@@ -3,7 +3,7 @@
 Stages, each of which is skipped where its result lies in the work directory already: autoencoder,
 text encoders, a pool of sentences and pictures, transformer (flow matching), guidance
 distillation, a sharper decoder, bundle (the directory in diffusers' layout). `--start-from PRESET`
-takes an earlier preset's autoencoder and transformer up again instead of starting from noise.
+takes all parts of an earlier preset up again instead of starting from noise.
 """
 
 import argparse
@@ -52,13 +52,13 @@ EMPTY_SHARE = 0.06  # codes dropped: an unconditional velocity to guide away fro
 CODE_NOISE = 0.1  # encoders are never quite right
 T5_WRONG_SHARE = 0.1  # T5 says what is said of another picture: CLIP reads better and is believed
 SHORT_TEXT, SHORT_TEXT_SHARE = 8, 0.85  # text tokens in the first steps: all say the same
-SIGMA_SHIFT = 2.0  # more training at high noise, where the scene is decided
+SIGMA_SHIFT = 3.0  # more training at high noise, where the scene is decided
 GUIDANCE_RANGE = (1.0, 4.0)
 BATCH_SIZE = 64
-AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 1500, 4000
-FLOW_STEPS, DISTILLATION_STEPS = 6000, 800
+AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 1000, 4000
+FLOW_STEPS, DISTILLATION_STEPS = 5500, 500
 NUM_PICTURES = 20_000
-SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration, matching the training distribution
+SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration
 MODEL_INDEX = {
     "_class_name": "FluxPipeline",
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
@@ -324,7 +324,7 @@ def main() -> None:
     if not (work_dir / "vae" / "config.json").exists():
         make_autoencoder(earlier, work_dir)
     if not (work_dir / "tokenizer").exists():
-        train_text_encoders(TEXT_STEPS, work_dir)
+        train_text_encoders(TEXT_STEPS, work_dir, earlier)
     backbone = start_backbone(earlier)
     pool = load_pool(work_dir)
     train_flow(backbone, pool, work_dir)

@@ -21,12 +21,15 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "circle", "circle", "disc", "disk", "ball", "dot"),
     "square": ("square", "square", "square", "box"),
-    "triangle": ("triangle",),
-    "star": ("star", "star", "star", "five-pointed star"),
+    "triangle": (
+        "triangle", "triangle", "triangle", "triangle", "triangle", "three-sided shape",
+        "3-sided shape",
+    ),
+    "star": ("star", "star", "star", "five-pointed star", "five-point star"),
     "ring": ("ring", "ring", "ring", "donut", "doughnut", "hoop"),
-    "cross": ("cross", "cross", "cross", "plus", "plus sign"),
+    "cross": ("cross", "cross", "cross", "plus", "plus sign", "cross sign"),
     "heart": ("heart", "heart", "heart", "love heart"),
-    "moon": ("moon", "moon", "crescent", "crescent moon", "half moon"),
+    "moon": ("moon", "moon", "moon", "crescent", "crescent moon", "half moon"),
     "hexagon": (
         "hexagon", "hexagon", "hexagon", "hexagon", "six-sided shape", "six sided shape",
         "six-sided figure", "six-sided polygon",
@@ -38,15 +41,23 @@ SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "small": (
         "small", "small", "little", "tiny", "mini", "minuscule", "wee", "teeny", "miniature",
         "very small", "smallish", "itty-bitty", "teeny tiny", "small-sized", "petite",
+        "teensy", "dinky", "minute", "itsy", "itsy-bitsy", "compact", "pocket-sized", "pint-sized",
+        "baby-sized", "bite-sized", "small-scale", "microscopic", "tiniest", "xs",
     ),
     "medium": (
         "medium", "medium-sized", "medium sized", "mid-sized", "midsize", "medium-size",
         "average sized", "normal-sized", "regular-sized", "middling", "mid-size", "average",
+        "moderate", "moderately sized", "moderate-sized", "middle-sized", "standard", "ordinary",
+        "regular", "standard-sized", "modest", "modestly sized", "so-so sized", "intermediate",
+        "neither big nor small", "not too big and not too small", "ordinary-sized",
     ),
     "large": (
         "large", "large", "big", "huge", "giant", "enormous", "gigantic", "massive", "oversized",
         "very large", "very big", "extra large", "great big", "large-sized", "jumbo", "vast",
-        "colossal", "humongous",
+        "colossal", "humongous", "whopping", "whopping great", "mammoth", "ginormous", "hefty",
+        "bulky", "monstrous", "outsized", "outsize", "oversize", "whacking great", "mega",
+        "gargantuan", "sizeable", "almighty", "supersized", "super-sized", "king-sized", "xl",
+        "xxl", "grand", "extra-large", "monumental", "immense", "tremendous", "biggest",
     ),
 }  # fmt: skip
 
@@ -60,6 +71,9 @@ SIDE_WORDS: dict[str, tuple[str, ...]] = {
         "near the left side", "against the left edge", "at the left-hand side", "in the left part",
         "left hand side", "to the left side", "near the left", "toward the left",
         "along the left edge", "at left", "on left", "at the far left", "left-hand side",
+        "leftmost", "at the left border", "by the left margin", "hugging the left border",
+        "at the left margin", "left-hand border", "on the left hand", "clinging to the left edge",
+        "on the left wall", "left edge", "left border", "in the left-hand area", "leftward",
     ),
     "top": (
         "at the top", "on top", "top", "near the top", "at the top edge", "up at the top",
@@ -69,6 +83,9 @@ SIDE_WORDS: dict[str, tuple[str, ...]] = {
         "at the top in the middle", "along the top", "up high", "close to the top",
         "at the very top", "near the upper edge", "at top", "toward the top",
         "centered at the top", "by the top edge", "in the upper area",
+        "uppermost", "topmost", "in the top portion", "at the top border", "at the upper border",
+        "hugging the top edge", "top edge", "at the top margin", "in the topmost part", "top part",
+        "at the northern edge", "up in the air",
     ),
     "bottom": (
         "at the bottom", "bottom", "near the bottom", "at the bottom edge", "low down",
@@ -79,6 +96,9 @@ SIDE_WORDS: dict[str, tuple[str, ...]] = {
         "at the bottom in the middle", "down low", "close to the bottom", "at bottom",
         "near the lower edge", "toward the bottom", "centered at the bottom", "by the bottom edge",
         "on the bottom", "in the lower area",
+        "lowermost", "bottommost", "in the bottom portion", "at the bottom border", "bottom edge",
+        "at the lower border", "hugging the bottom edge", "at the bottom margin", "at the foot",
+        "resting at the bottom", "bottom part", "in the lowest part", "at the southern edge",
     ),
     "center": (
         "in the center", "in the middle", "in the centre", "at the center", "center", "middle",
@@ -87,9 +107,14 @@ SIDE_WORDS: dict[str, tuple[str, ...]] = {
         "placed centrally", "bang in the middle", "exactly in the middle", "at the very center",
         "in the dead centre", "at center", "in the central part", "centrally", "at the middle",
         "slap bang in the middle", "in center", "mid-picture", "in the middle part",
+        "dead-centre", "dead-center", "as the centrepiece", "as the centerpiece", "central",
+        "at the midpoint", "in the dead middle", "smack dab in the middle",
+        "midway", "in the central area", "plumb in the middle",
     ),
 }  # fmt: skip
 SIDE_WORDS["right"] = tuple(words.replace("left", "right") for words in SIDE_WORDS["left"])
+SIDE_WORDS["left"] += ("at the western edge", "on the west side")
+SIDE_WORDS["right"] += ("at the eastern edge", "on the east side")
 
 CORNER_FORMS = (
     "in the {corner} corner", "at the {corner}", "on the {corner}", "{corner}", "{corner} corner",
@@ -106,19 +131,23 @@ CORNER_FORMS = (
 CORNER_WORDS: dict[str, tuple[str, ...]] = {
     "top left": (
         "top left", "top left", "upper left", "top-left", "upper-left", "left top",
-        "upper left hand", "top left-hand", "left upper", "upper left-hand",
+        "upper left hand", "top left-hand", "northwest", "left-hand top", "topleft", "left upper",
+        "upper left-hand",
     ),
     "top right": (
         "top right", "top right", "upper right", "top-right", "upper-right", "right top",
-        "upper right hand", "top right-hand", "right upper", "upper right-hand",
+        "upper right hand", "top right-hand", "northeast", "right-hand top", "topright",
+        "right upper", "upper right-hand",
     ),
     "bottom left": (
         "bottom left", "bottom left", "lower left", "bottom-left", "lower-left", "left bottom",
-        "lower left hand", "bottom left-hand", "left lower", "lower left-hand",
+        "lower left hand", "bottom left-hand", "southwest", "left-hand bottom", "bottomleft",
+        "left lower", "lower left-hand",
     ),
     "bottom right": (
         "bottom right", "bottom right", "lower right", "bottom-right", "lower-right",
-        "right bottom", "lower right hand", "bottom right-hand", "right lower", "lower right-hand",
+        "right bottom", "lower right hand", "bottom right-hand", "southeast", "right-hand bottom",
+        "bottomright", "right lower", "lower right-hand",
     ),
 }  # fmt: skip
 
@@ -151,7 +180,11 @@ OPENINGS = (
     "could you show me ", "could i get ", "may i have ", "i'm after ", "looking for ", "draw us ",
     "want ", "need ", "display ", "depict ", "a graphic of ", "clip art of ", "a poster with ",
     "we need ", "the picture should show ", "picture: ", "image: ", "ok so ", "a sketch of ",
-    "would love ", "a logo with ", "an emblem: ", "try ", "the image shows ",
+    "would love ", "a logo with ", "an emblem: ", "try ", "the image shows ", "plonk down ",
+    "whip up ", "knock up ", "slap down ", "stick in ", "let there be ", "throw in ", "place ",
+    "i'd kill for ", "is it possible to have ", "would you be so good as to sketch ", "mock up ",
+    "alright so ", "uhh ", "hmm, ", "surprise me with ", "my kid wants ", "my daughter wants ",
+    "for my homework: ", "for a card: ", "the boss wants ", "let me have ",
 )  # fmt: skip
 
 ENDINGS = (
@@ -159,7 +192,9 @@ ENDINGS = (
     " thanks", ", thank you", " for me", ", nothing else", ", flat design", ", simple",
     ", minimal", ", high quality", " now", ", vector art", ", clean edges", ", solid", " pls",
     " plz", " if you can", ", that is all", ", that's it", " on its own", " thank you", ", cheers",
-    " would be nice", ", no text", " alone",
+    " would be nice", ", no text", " alone", ", ultra sharp", ", 8k", ", masterpiece",
+    ", minimalist", " --ar 1:1", " --v 6", ", vector", ", flat", " asap", " thx", " ty", ", ok",
+    ", nothing fancy", " and that's all", ", flat illustration", ", icon style",
 )  # fmt: skip
 
 ARTICLES = (
@@ -186,6 +221,12 @@ NOUNS = (
     "shape: {shape}, colour: {colour}, size: {size}", "shape={shape} color={colour} size={size}",
     "size: {size}; color: {colour}; shape: {shape}", "{shape}. it is {colour} and {size}",
     "{shape}. make it {size} and {colour}", "{shape}; colour {colour}, size {size}",
+    "{colour} {shape}, {size} in size", "{colour} {shape} on the {size} side",
+    "{shape} ({colour}, {size})",
+    "{size} {shape} ({colour})", "{colour} {shape}, {size} size",
+    "{colour} {shape} of {size} dimensions",
+    "{size} {shape} of {colour} colour", "{shape}, {colour}, and {size} please",
+    "{colour} {shape} and {size} at that", "{colour} {shape}, size {size}",
 )  # fmt: skip
 
 PLAIN_NOUNS = (
@@ -204,7 +245,12 @@ PLAIN_NOUNS = (
     "{shape} as {colour} as can be", "perfect {colour} {shape}", "{colour} colour {shape}",
     "{colour} {shape} symbol", "{colour} {shape} icon", "{shape} drawn in {colour}",
     "shape: {shape}, colour: {colour}", "color={colour} shape={shape}", "{shape}. make it {colour}",
-    "{shape}. it is {colour}", "{colour}: {shape}",
+    "{shape}. it is {colour}", "{colour}: {shape}", "{colour}-hued {shape}",
+    "{shape}, {colour}-hued",
+    "{shape} ({colour})", "{shape} of {colour} colour", "{shape} {colour} in colour",
+    "{colour} one: {shape}",
+    "{shape}, let it be {colour}", "{shape} and it must be {colour}", "{colour} kind of {shape}",
+    "{shape} where the colour is {colour}", "{shape} colour: {colour}", "{shape} shape in {colour}",
 )  # fmt: skip
 
 NO_COLOUR_NOUNS = (
@@ -243,6 +289,20 @@ BACKGROUNDS = (
     "the background being {background}", "background={background}", "bg={background}",
     "bg {background}", "bg: {background}", "with the rest in {background}",
     "make the rest {background}", "make everything else {background}",
+    "on a {background} ground", "{background} ground", "on {background} ground",
+    "ground colour {background}", "{background} setting", "in a {background} setting",
+    "{background} wallpaper", "on {background} wallpaper", "{background} surroundings",
+    "with {background} surroundings", "{background} base", "{background} as the base colour",
+    "base colour {background}", "page colour {background}", "page color: {background}",
+    "{background} page", "{background} canvas", "{background} fill", "{background} wall behind",
+    "{background} behind", "behind: {background}", "behind it {background}",
+    "what is behind is {background}", "with {background} filling the rest", "{background} field",
+    "colour the back {background}", "the setting is {background}", "the canvas is {background}",
+    "the page is {background}", "{background} all over", "everything behind is {background}",
+    "keep it {background} behind", "the surroundings {background}", "canvas {background}",
+    "fill the background with {background}", "paint the background {background}",
+    "the ground is {background}", "wallpaper {background}", "set in {background}",
+    "in front of something {background}",
     "the background should be {background}", "everything else {background}",
     "{background} behind it", "on a {background} sheet of paper", "surrounded by {background}",
     "in a {background} picture", "and the background {background}",
@@ -273,6 +333,16 @@ LEADING_BACKGROUNDS = (
     "on a plain {background} background put ", "take a {background} background and add ",
     "against {background}, ", "{background} backdrop, ", "have a {background} background with ",
     "on pure {background} ", "{background} canvas, ", "over {background}, ",
+    "{background} ground, ", "{background} wallpaper, ", "{background} setting: ",
+    "base colour {background}, then ", "page colour: {background}, ", "{background} page. ",
+    "the wallpaper is {background} and there is ", "setting {background}, ",
+    "{background} all over, then ", "plain {background}, then ",
+    "make the page {background}. then ",
+    "fill it with {background} and add ", "{background} filled image, ", "canvas in {background}, ",
+    "{background} surroundings and ", "behind is {background}, in front ",
+    "{background} backdrop + ",
+    "the canvas is {background}. on it ", "the page is {background}; on it ",
+    "{background} surface with ", "paint everything {background}, then ", "{background} with ",
 )  # fmt: skip
 
 SEPARATORS = (
@@ -325,6 +395,15 @@ ROW_FORMS = (
     "{left} on the left-hand side, {right} on the right-hand side",
     "{right} on the right-hand side and {left} on the left-hand side",
     "left side {left}, right side {right}", "left half: {left}, right half: {right}",
+    "from left to right: {left}, {right}", "left to right: {left}, {right}",
+    "left to right, {left} then {right}", "first {left}, then to its right {right}",
+    "{left}. to the right of it {right}", "{right}. to the left of it {left}",
+    "{right}. to the left of it draw {left}", "{left}. to the right of it draw {right}",
+    "{right} with {left} beside it on the left", "{left} with {right} beside it on the right",
+    "next to {right}, on the left of it, {left}", "next to {left}, on the right of it, {right}",
+    "{left} on the left hand, {right} on the right hand", "{left} leftmost and then {right}",
+    "beside {left} on the right {right}", "beside {right} on the left {left}",
+    "{left} (left), {right} (right)", "{right} (right), {left} (left)",
 )  # fmt: skip
 
 COLUMN_FORMS = (
@@ -362,6 +441,13 @@ COLUMN_FORMS = (
     "bottom: {lower}; top: {upper}", "at the bottom is {lower} and at the top is {upper}",
     "{upper} above, {lower} below", "{lower} below, {upper} above",
     "{upper} up there and {lower} down there",
+    "{upper} atop {lower}", "{upper} perched atop {lower}", "{lower} with {upper} atop it",
+    "{lower}. over it, {upper}", "{lower}, and over it {upper}", "{lower} with {upper} over it",
+    "{lower} with {upper} perched on top", "from top to bottom: {upper}, {lower}",
+    "top to bottom: {upper}, {lower}", "top to bottom, {upper} then {lower}",
+    "{upper} uppermost, {lower} lowermost", "first {upper} on top, then {lower} below it",
+    "{upper} upon {lower}", "{upper} resting on {lower}", "{upper}, and underneath it {lower}",
+    "{lower}. on top of it {upper}", "{upper}. under it {lower}", "{upper}, and below that {lower}",
 )  # fmt: skip
 
 PAIR_FORMS = (
@@ -378,12 +464,13 @@ PAIR_FORMS = (
 COUNTS: dict[int, tuple[str, ...]] = {
     2: (
         "two", "two", "2", "a pair of", "a couple of", "exactly two", "a set of two", "both",
-        "twin", "a duo of", "2x", "two identical", "two matching", "two equal", "just two",
+        "twin", "a duo of", "2x", "double", "a twosome of", "two identical", "two matching",
+        "two equal", "just two",
     ),
     3: (
         "three", "three", "3", "a trio of", "a row of three", "exactly three", "a set of three",
         "3x", "three identical", "three matching", "three equal", "a line of three", "just three",
-        "a group of three", "triple",
+        "a group of three", "triple", "a triplet of", "three of", "not one, not two, but three",
     ),
 }  # fmt: skip
 

@@ -57,8 +57,9 @@ CENTRES = {
     )
     for place in PLACES
 }
-CENTRE_JITTER = 0.02
-ANGLE_JITTER_DEGREES = 5.0
+# So little that a small model need not guess where and how large a shape will be.
+CENTRE_JITTER = 0.01
+ANGLE_JITTER_DEGREES = 2.5
 SUPERSAMPLING = 4  # edges are drawn at 4 times the size and averaged: smooth, still exact in colour
 
 
@@ -71,10 +72,10 @@ class Layout(StrEnum):
 
 
 RADII: dict[Layout, dict[str, tuple[float, float]]] = {
-    Layout.ONE: {"small": (0.11, 0.125), "medium": (0.16, 0.175), "large": (0.21, 0.235)},
-    Layout.ROW: {"small": (0.1, 0.11), "medium": (0.135, 0.15), "large": (0.17, 0.18)},
-    Layout.COLUMN: {"small": (0.1, 0.11), "medium": (0.135, 0.15), "large": (0.17, 0.18)},
-    Layout.THREE: {"small": (0.08, 0.085), "medium": (0.1, 0.11), "large": (0.12, 0.125)},
+    Layout.ONE: {"small": (0.114, 0.121), "medium": (0.164, 0.171), "large": (0.217, 0.228)},
+    Layout.ROW: {"small": (0.103, 0.107), "medium": (0.139, 0.146), "large": (0.172, 0.178)},
+    Layout.COLUMN: {"small": (0.103, 0.107), "medium": (0.139, 0.146), "large": (0.172, 0.178)},
+    Layout.THREE: {"small": (0.081, 0.084), "medium": (0.1, 0.104), "large": (0.121, 0.125)},
 }
 SPOTS: dict[Layout, tuple[tuple[float, float], ...]] = {
     Layout.ROW: ((0.27, 0.5), (0.73, 0.5)),

@@ -207,11 +207,35 @@ def _teach_order(t5: T5EncoderModel) -> None:
     biases[1:AFTER, 3:5] = biases[AFTER + 1 :, 5:7] = NEIGHBOUR_BIAS
 
 
-def train_text_encoders(num_steps: int, work_dir: Path) -> None:
-    """Train both and save `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2`."""
+def take_up(
+    model: T5EncoderModel | CLIPTextModel,
+    tokenizer: T5Tokenizer | CLIPTokenizer,
+    earlier: Path,
+    earlier_tokenizer: Path,
+) -> None:
+    """Copy the weights of an earlier encoder; of the embeddings, those of words that it knew."""
+    weights = type(model).from_pretrained(earlier).state_dict()
+    known = type(tokenizer).from_pretrained(earlier_tokenizer).get_vocab()
+    fresh = model.get_input_embeddings().weight.detach()
+    rows = [(i, known[token]) for token, i in tokenizer.get_vocab().items() if token in known]
+    new, old = torch.tensor(rows).unbind(dim=1)
+    for name, weight in weights.items():
+        if weight.shape == (len(known), WIDTH):
+            weights[name] = fresh.index_copy(0, new, weight[old])
+    model.load_state_dict(weights)
+
+
+def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) -> None:
+    """Train both and save `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2`.
+
+    `earlier` is a directory that has these four already, to begin with.
+    """
     torch.manual_seed(2)
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
     t5, clip = build_encoders(t5_tokenizer, clip_tokenizer)
+    if earlier is not None:
+        take_up(t5, t5_tokenizer, earlier / "text_encoder_2", earlier / "tokenizer_2")
+        take_up(clip, clip_tokenizer, earlier / "text_encoder", earlier / "tokenizer")
     modules = nn.ModuleList([t5, clip])
     matrices = [
         parameter

@@ -42,7 +42,7 @@ SUPERSAMPLING = 3
 HALF_RANGE = 127.5  # grey levels: pixels become [-1, 1]
 
 NO_SHAPE_SHARE, SEVERAL_SHARE = 0.05, 0.2
-ANYWHERE_SHARE = 0.25  # of the single shapes; the others lie where the world puts them
+ANYWHERE_SHARE = 0.4  # of the single shapes; the others lie where the world puts them
 OFF_COLOUR_SHARE = 0.3
 MAX_OFFSET = 25  # sRGB levels
 PALE_OR_DULL = frozenset({"white", "black", "gray", "brown"})  # half the offset
