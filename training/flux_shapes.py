@@ -38,7 +38,6 @@ from training.pictures import render_pool
 from training.run import Run, native_autocast, train
 from training.shapes_world import complete
 from training.text_encoders import (
-    MAX_TOKENS,
     WIDTH,
     draw_sentence,
     encode_said,
@@ -51,12 +50,12 @@ SIDE = 128
 EMPTY_SHARE = 0.06  # codes dropped: an unconditional velocity to guide away from
 CODE_NOISE = 0.1  # encoders are never quite right
 T5_WRONG_SHARE = 0.1  # T5 says what is said of another picture: CLIP reads better and is believed
-SHORT_TEXT, SHORT_TEXT_SHARE = 8, 0.85  # text tokens in the first steps: all say the same
+NUM_CODES = 8  # text tokens that hold the code; a sentence has more, which all say the same
 SIGMA_SHIFT = 3.0  # more training at high noise, where the scene is decided
 GUIDANCE_RANGE = (1.0, 4.0)
 BATCH_SIZE = 64
 AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 1000, 4000
-FLOW_STEPS, DISTILLATION_STEPS = 5500, 500
+FLOW_STEPS, DISTILLATION_STEPS = 4200, 700
 NUM_PICTURES = 20_000
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration
 MODEL_INDEX = {
@@ -203,12 +202,10 @@ def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
     size = len(batch.codes)
     is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
     codes = batch.codes.masked_fill(is_dropped, 0.0)
-    num_tokens = SHORT_TEXT if step < SHORT_TEXT_SHARE * FLOW_STEPS else MAX_TOKENS
     is_wrong = torch.rand(size, 1, generator=generator) < T5_WRONG_SHARE
     read_by_t5 = torch.where(is_wrong, codes.roll(1, dims=0), codes)
-    text = read_by_t5[:, None] + CODE_NOISE * torch.randn(
-        size, num_tokens, WIDTH, generator=generator
-    )
+    noise = torch.randn(size, NUM_CODES, WIDTH, generator=generator)
+    text = read_by_t5[:, None] + CODE_NOISE * noise
     pooled = codes + CODE_NOISE * torch.randn(size, WIDTH, generator=generator)
     predicted = predict(backbone, batch, torch.ones(size), text, pooled)
     return (predicted - batch.velocity).square().mean()
@@ -217,12 +214,15 @@ def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
 def distillation_loss(
     student: nn.Module, teacher: nn.Module, batch: Sample, encoders: TextEncoders
 ) -> Tensor:
-    """Teach in one pass, from sentences, what two passes of the teacher give, from codes."""
+    """Teach in one pass, from sentences, what two passes of the teacher give, from codes.
+
+    The student learns longer texts too: with four times as many tokens they weigh more.
+    """
     ones, codes = torch.ones(len(batch.codes)), batch.codes
     with torch.no_grad():
-        given = predict(teacher, batch, ones, codes[:, None].expand(-1, MAX_TOKENS, -1), codes)
+        given = predict(teacher, batch, ones, codes[:, None].expand(-1, NUM_CODES, -1), codes)
         empty = torch.zeros_like(codes)
-        free = predict(teacher, batch, ones, empty[:, None].expand(-1, MAX_TOKENS, -1), empty)
+        free = predict(teacher, batch, ones, empty[:, None].expand(-1, NUM_CODES, -1), empty)
         target = free + batch.guidance[:, None, None] * (given - free)
     features = encoders.encode(batch.sentences)
     text, pooled = features.text.clone(), features.pooled.clone()  # out of inference mode
