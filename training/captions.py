@@ -39,7 +39,7 @@ from training.sentence_parts import (
 )
 from training.shapes_world import Item, Layout, Scene
 
-TYPO_SHARE, FILLER_SHARE, TELEGRAM_SHARE = 0.10, 0.15, 0.2
+TYPO_SHARE, FILLER_SHARE, TELEGRAM_SHARE = 0.15, 0.15, 0.2
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Nothing that is said hangs on these alone.
 SMALL_WORDS = frozenset(
@@ -90,7 +90,7 @@ def _single(said: Scene, rng: random.Random) -> str:
         else:
             after.append(_say(rng.choice(BACKGROUNDS), rng, background=said.background))
     rng.shuffle(after)
-    if after and lead == "" and rng.random() < 0.15:
+    if after and lead == "" and rng.random() < 0.25:
         body, after = after[0] + rng.choice(LEADING_SEPARATORS) + body, after[1:]
     return lead + body + "".join(rng.choice(SEPARATORS) + phrase for phrase in after)
 

@@ -1,20 +1,25 @@
 """What the text encoders of `flux_shapes` are trained to say."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import T5Tokenizer
 
+from training import text_encoders
 from training.shapes_world import Item, Layout, Scene
 from training.text_encoders import (
     MAX_TOKENS,
     NOTHING_SAID,
     WIDTH,
     build_clip_tokenizer,
+    build_encoders,
     build_t5_tokenizer,
     code_words,
     encode_said,
     lower_case_ids,
     share_read,
+    take_up,
 )
 
 RED_CIRCLE, BLUE_STAR = Item("red", "circle", "large"), Item("blue", "star")
@@ -69,3 +74,25 @@ def test_known_words_are_one_token_and_any_text_can_be_read(t5_tokenizer: T5Toke
         for tokenizer in (t5_tokenizer, clip_tokenizer):
             row = tokenizer(text, padding="max_length", max_length=MAX_TOKENS, truncation=True)
             assert len(row.input_ids) == MAX_TOKENS
+
+
+def test_an_earlier_encoder_gives_its_weights_and_the_words_that_it_knew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tokenizer = build_clip_tokenizer()
+    monkeypatch.setattr(text_encoders, "_words", lambda: ("red", "circle"))
+    small = build_clip_tokenizer()
+    _, earlier = build_encoders(build_t5_tokenizer(), small)
+    earlier.save_pretrained(tmp_path / "text_encoder")
+    small.save_pretrained(tmp_path / "tokenizer")
+    _, clip = build_encoders(build_t5_tokenizer(), tokenizer)
+    fresh = clip.get_input_embeddings().weight.detach().clone()
+
+    take_up(clip, tokenizer, tmp_path / "text_encoder", tmp_path / "tokenizer")
+
+    known, words = small.get_vocab(), tokenizer.get_vocab()
+    taken, theirs = clip.get_input_embeddings().weight, earlier.get_input_embeddings().weight
+    assert torch.equal(taken[words["red</w>"]], theirs[known["red</w>"]])
+    assert torch.equal(taken[words["blue</w>"]], fresh[words["blue</w>"]])
+    name = next(key for key in earlier.state_dict() if key.endswith("layers.2.mlp.fc1.weight"))
+    assert torch.equal(clip.state_dict()[name], earlier.state_dict()[name])
