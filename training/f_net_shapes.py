@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True, help="for the checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="the directory of the preset")
-    parser.add_argument("--num-steps", type=int, default=2200)
+    parser.add_argument("--num-steps", type=int, default=3000)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(1)
@@ -284,7 +284,7 @@ def main() -> None:
     backbone = build_backbone(tokenizer.vocabulary_size)
     run = Run("f_net_shapes", arguments.num_steps, 1.5e-3, 0.01, arguments.work_dir)
     seconds = train_embedder(backbone, tokenizer, run)
-    save_to_preset(backbone, vocabulary, arguments.output)
+    save_to_preset(backbone, vocabulary, arguments.output, weights_format="safetensors")
     logger.info("f_net_shapes saved=%s seconds=%.0f", arguments.output, seconds)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import preset_files
+from models.backbone import WeightsFormat
 from models.dtypes import dtype_policy
 from models.fnet.backbone import FNetBackbone
 from models.fnet.tokenizer import TokenizedText, Tokenizer
@@ -85,10 +86,18 @@ def embed(backbone: FNetBackbone, batch: Sequence[TokenizedText]) -> Tensor:
     return F.normalize(total / num_tokens[:, None], dim=-1)
 
 
-def save_to_preset(backbone: FNetBackbone, vocabulary: Path, preset_dir: str | Path) -> None:
-    """Write everything that `TextEmbedder.from_preset` reads, in KerasHub's form."""
+def save_to_preset(
+    backbone: FNetBackbone,
+    vocabulary: Path,
+    preset_dir: str | Path,
+    weights_format: WeightsFormat = "h5",
+) -> None:
+    """Write everything that `TextEmbedder.from_preset` reads, in KerasHub's form.
+
+    `weights_format` is that of `Backbone.save_to_preset`.
+    """
     directory = Path(preset_dir)
-    backbone.save_to_preset(directory)
+    backbone.save_to_preset(directory, weights_format=weights_format)
     target = directory / preset_files.VOCABULARY_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(vocabulary, target)
