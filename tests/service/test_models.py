@@ -36,7 +36,7 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
     assert model["defaults"] == {
         "size": "128x128",
         "num_inference_steps": 20,
-        "guidance_scale": 3.0,
+        "guidance_scale": 2.0,
     }
 
 
