@@ -109,7 +109,7 @@ def test_presets_of_imagenet21k_have_no_head_to_classify_with(row: Preset) -> No
 
 
 def test_only_a_preset_that_embeds_guidance_has_a_guidance_scale() -> None:
-    for name, default in (("flux_shapes", 3.0), ("flux_schnell", None), ("flux_dev", 3.5)):
+    for name, default in (("flux_shapes", 2.0), ("flux_schnell", None), ("flux_dev", 3.5)):
         limits = get_preset(name).image_limits
         assert limits is not None
         assert limits.default_guidance_scale == default
