@@ -11,17 +11,26 @@ from models import Backbone
 from models.preset_files import CONFIG_FILE
 from tests.models.keras.recorded import Run, presets, runs
 
-# Two float32 libraries that add in another order; the mildest real mistake (another GELU) is 3e-4.
-# Flux's recordings lie up to 1.0e-4 from what float64 gives, ours up to 1.0e-5: how near the two
-# come depends on the processor's order of sums.
-TOLERANCE, FLUX_TOLERANCE = 2e-5, 1.5e-4
+# Two float32 libraries that add in another order; the mildest real mistake (another GELU) is 3e-4
+TOLERANCE = 2e-5
+# How far KerasHub's float32 lies from float64 (ours: 1.0e-5 at most). Whether the two roundings
+# meet within TOLERANCE would depend on the processor's order of sums.
+ROUNDING = {
+    "flux_guidance_bias-outputs": 1.6e-5,
+    "flux_lora-outputs": 1.6e-5,
+    "flux_lora-outputs_lora": 2.0e-5,
+    "flux_lora_modulation_sharded-outputs_lora": 1.5e-5,
+    "flux_odd_heads_bfloat16-outputs": 1.0e-4,
+    "flux_single_only-outputs": 3.1e-5,
+    "flux_single_only_plain-outputs": 1.9e-5,
+}
 
 
 @pytest.mark.parametrize("run", runs(), ids=str)
 def test_a_recorded_case_gives_the_numbers_of_keras_hub(run: Run) -> None:
     got = run.outputs_of(run.load())
     assert got.keys() == run.outputs.keys()
-    tolerance = FLUX_TOLERANCE if str(run).startswith("flux") else TOLERANCE
+    tolerance = TOLERANCE + ROUNDING.get(str(run), 0.0)
     for name, expected in run.outputs.items():
         torch.testing.assert_close(got[name], expected, rtol=0, atol=tolerance)
 
