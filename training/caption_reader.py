@@ -8,18 +8,15 @@ import re
 from functools import cache
 
 from training.captions import plural
-from training.sentence_parts import (
+from training.sentence_forms import (
     AFTER_PLACE,
     ARTICLES,
     BACKGROUNDS,
     BEFORE_PLACE,
-    COLOUR_WORDS,
     COLUMN_FORMS,
-    CORNER_FORMS,
-    CORNER_WORDS,
-    COUNT_ENDS,
-    COUNTS,
     ENDINGS,
+    LATE_PLURAL_SIZES,
+    LATE_SIZES,
     LEADING_BACKGROUNDS,
     LEADING_SEPARATORS,
     NO_COLOUR_NOUNS,
@@ -29,8 +26,19 @@ from training.sentence_parts import (
     OPENINGS,
     PAIR_FORMS,
     PLAIN_NOUNS,
+    REFERRING_COLUMN_FORMS,
+    REFERRING_ROW_FORMS,
     ROW_FORMS,
     SEPARATORS,
+)
+from training.sentence_words import (
+    AFTER_COUNTS,
+    COLOUR_WORDS,
+    CORNER_FORMS,
+    CORNER_PHRASES,
+    CORNER_WORDS,
+    COUNT_ENDS,
+    COUNTS,
     SHAPE_WORDS,
     SIDE_WORDS,
     SIZE_WORDS,
@@ -86,22 +94,25 @@ def _rules() -> _Rules:
              "{shape}", "nice {shape}", "simple {shape}")  # fmt: skip
     without_size = [form.replace("{size}", "").replace("  ", " ").strip(" ,") for form in forms]
     corners = [form.format(corner=c) for form in CORNER_FORMS for c in _all(CORNER_WORDS)]
-    pairs = (*ROW_FORMS, *COLUMN_FORMS, *PAIR_FORMS)
+    pairs = (*ROW_FORMS, *COLUMN_FORMS, *PAIR_FORMS, *REFERRING_ROW_FORMS, *REFERRING_COLUMN_FORMS)
     counted = [f"{count} {{noun}}{end}" for count in _all(COUNTS) for end in COUNT_ENDS]
+    counted += [f"{{noun}}{after}" for after in _all(AFTER_COUNTS)]
     patterns = {
         "sentence": [f"{words}{{body}}{{ending}}" for words in OPENINGS],
         "ending": ENDINGS,
         "body": ["{lead}{noun}{rest}", "{lead}{pair}{rest}", "{lead}{counted}{rest}",
                  "{phrase}{separator before noun}{noun}{rest}"],
-        "pair": [re.sub(r"\{\w+\}", "{noun}", form) for form in pairs],
+        "pair": [re.sub(r"\{\w+\}", "{noun}", re.sub(r"\{the_\w+\}", "{short name}", form))
+                 for form in pairs],
+        "short name": ["the {shape}", "the {colour} one"],
         "counted": counted,
         "rest": ["", "{separator}{phrase}{rest}"],
-        "phrase": ["{place}", *BACKGROUNDS],
+        "phrase": ["{place}", *BACKGROUNDS, *LATE_SIZES, *LATE_PLURAL_SIZES],
         "separator": SEPARATORS,
         "separator before noun": LEADING_SEPARATORS,
         "lead": ["", *LEADING_BACKGROUNDS],
         "place": [f"{words}{{where}}{{after place}}" for words in BEFORE_PLACE],
-        "where": [*_all(SIDE_WORDS), *corners],
+        "where": [*_all(SIDE_WORDS), *corners, *_all(CORNER_PHRASES)],
         "after place": AFTER_PLACE,
         "noun": ["{article}{plain noun}", "a {article}{plain noun}"],
         "article": ARTICLES,

@@ -1,26 +1,25 @@
 """Sentences for scenes of the shapes world, as people type them.
 
 A sentence is an opening, phrases for what is said (in any order) and an ending, all of them from
-the lists of `sentence_parts`. `as_typed` adds capitals, full stops and typos.
+the lists of `sentence_words` and `sentence_forms`. `as_typed` adds capitals, full stops and typos.
 """
 
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from training.sentence_parts import (
+from training.sentence_forms import (
     AFTER_PLACE,
     ARTICLES,
     BACKGROUNDS,
     BEFORE_PLACE,
-    COLOUR_WORDS,
     COLUMN_FORMS,
-    CORNER_FORMS,
-    CORNER_WORDS,
-    COUNT_ENDS,
-    COUNTS,
+    DISTRACTIONS_AFTER,
+    DISTRACTIONS_BEFORE,
     ENDINGS,
-    FILLER,
+    LATE_PLURAL_SIZES,
+    LATE_SIZES,
     LEADING_BACKGROUNDS,
     LEADING_SEPARATORS,
     NO_COLOUR_NOUNS,
@@ -30,16 +29,31 @@ from training.sentence_parts import (
     OPENINGS,
     PAIR_FORMS,
     PLAIN_NOUNS,
+    REFERRING_COLUMN_FORMS,
+    REFERRING_ROW_FORMS,
     ROW_FORMS,
     SEPARATORS,
+)
+from training.sentence_words import (
+    AFTER_COUNTS,
+    COLOUR_WORDS,
+    CORNER_FORMS,
+    CORNER_PHRASES,
+    CORNER_WORDS,
+    COUNT_ENDS,
+    COUNTS,
+    FILLER,
     SHAPE_WORDS,
     SIDE_WORDS,
     SIZE_WORDS,
     VERY,
 )
-from training.shapes_world import Item, Layout, Scene
+from training.shapes_world import SHAPES, Item, Layout, Scene
 
-TYPO_SHARE, FILLER_SHARE, TELEGRAM_SHARE = 0.15, 0.15, 0.2
+TYPO_SHARE, FILLER_SHARE, TELEGRAM_SHARE, DISTRACTION_SHARE = 0.22, 0.15, 0.2, 0.06
+LATE_SIZE_SHARE = 0.15  # of those that are said
+COLOUR_LIKE = tuple(word for words in COLOUR_WORDS.values() for word in words)
+SIZE_LIKE = tuple(word for words in SIZE_WORDS.values() for word in words)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Nothing that is said hangs on these alone.
 SMALL_WORDS = frozenset(
@@ -60,6 +74,8 @@ def as_typed(sentence: str, rng: random.Random) -> str:
         sentence = _without_small_words(sentence, rng)
     if rng.random() < FILLER_SHARE:
         sentence = _with_filler(sentence, rng)
+    if rng.random() < DISTRACTION_SHARE:
+        sentence = _with_distraction(sentence, rng)
     if rng.random() < TYPO_SHARE:
         sentence = _with_typos(sentence, rng)
     case = rng.random()
@@ -81,8 +97,11 @@ def filler_sentence(rng: random.Random) -> str:
 
 
 def _single(said: Scene, rng: random.Random) -> str:
-    body = _noun(said.items[0], rng, with_article=True)
-    after = [] if said.place is None else [_place(said.place, rng)]
+    item, after = said.items[0], [] if said.place is None else [_place(said.place, rng)]
+    if item.size is not None and rng.random() < LATE_SIZE_SHARE:
+        after.append(_late_size(LATE_SIZES, item.size, rng))
+        item = replace(item, size=None)
+    body = _noun(item, rng, with_article=True)
     lead = ""
     if said.background is not None:
         if rng.random() < 0.2:
@@ -96,20 +115,62 @@ def _single(said: Scene, rng: random.Random) -> str:
 
 
 def _several(said: Scene, rng: random.Random) -> str:
-    if said.items.count(said.items[0]) == len(said.items):
-        count = rng.choice(COUNTS[len(said.items)])
-        body = f"{count} {_noun(said.items[0], rng, is_plural=True)}{rng.choice(COUNT_ENDS)}"
+    items, size = said.items, said.items[0].size
+    is_late = (
+        size is not None
+        and all(item.size == size for item in items)
+        and rng.random() < 2 * LATE_SIZE_SHARE
+    )
+    if is_late:
+        items = tuple(replace(item, size=None) for item in items)
+    if items.count(items[0]) == len(items):
+        body = _counted(items[0], len(items), rng)
     else:
-        first, second = (_noun(item, rng, with_article=True) for item in said.items)
-        forms = {Layout.ROW: ROW_FORMS, Layout.COLUMN: COLUMN_FORMS, Layout.TWO: PAIR_FORMS}
-        form = rng.choice(forms[said.layout])
-        body = form.format(left=first, right=second, upper=first, lower=second)
+        body = _pair(said.layout, items, rng)
+    if is_late and size is not None:
+        body += rng.choice(SEPARATORS) + _late_size(LATE_PLURAL_SIZES, size, rng)
     if said.background is None:
         return body
     if rng.random() < 0.2:
         return _say(rng.choice(LEADING_BACKGROUNDS), rng, background=said.background) + body
     behind = _say(rng.choice(BACKGROUNDS), rng, background=said.background)
     return body + rng.choice(SEPARATORS) + behind
+
+
+def _counted(item: Item, count: int, rng: random.Random) -> str:
+    if rng.random() < 0.15:
+        noun = _noun(item, rng, is_plural=rng.random() < 0.6)
+        return noun + rng.choice(AFTER_COUNTS[count])
+    noun = _noun(item, rng, is_plural=True)
+    return f"{rng.choice(COUNTS[count])} {noun}{rng.choice(COUNT_ENDS)}"
+
+
+def _late_size(forms: Sequence[str], size: str, rng: random.Random) -> str:
+    return rng.choice(forms).format(size=rng.choice(SIZE_WORDS[size]), very=rng.choice(VERY))
+
+
+def _pair(layout: Layout, items: Sequence[Item], rng: random.Random) -> str:
+    forms = {Layout.ROW: ROW_FORMS, Layout.COLUMN: COLUMN_FORMS, Layout.TWO: PAIR_FORMS}
+    referring = {Layout.ROW: REFERRING_ROW_FORMS, Layout.COLUMN: REFERRING_COLUMN_FORMS}
+    first, second = (_noun(item, rng, with_article=True) for item in items)
+    short = _short_names(items)
+    is_referring = layout in referring and short is not None and rng.random() < 0.15
+    form = rng.choice(referring[layout] if is_referring else forms[layout])
+    the_first, the_second = short or ("", "")
+    return form.format(
+        left=first, right=second, upper=first, lower=second,
+        the_left=the_first, the_right=the_second, the_upper=the_first, the_lower=the_second,
+    )  # fmt: skip
+
+
+def _short_names(items: Sequence[Item]) -> tuple[str, str] | None:
+    """Name two shapes by what tells them apart; None where nothing does."""
+    first, second = items
+    if first.shape and second.shape and first.shape != second.shape:
+        return f"the {first.shape}", f"the {second.shape}"
+    if first.colour and second.colour and first.colour != second.colour:
+        return f"the {first.colour} one", f"the {second.colour} one"
+    return None
 
 
 def _noun(
@@ -146,6 +207,8 @@ def plural(shape: str) -> str:
 def _place(place: str, rng: random.Random) -> str:
     if place in SIDE_WORDS:
         words = rng.choice(SIDE_WORDS[place])
+    elif rng.random() < 0.25:
+        words = rng.choice(CORNER_PHRASES[place])
     else:
         words = rng.choice(CORNER_FORMS).format(corner=rng.choice(CORNER_WORDS[place]))
     return rng.choice(BEFORE_PLACE) + words + rng.choice(AFTER_PLACE)
@@ -171,6 +234,15 @@ def _with_filler(sentence: str, rng: random.Random) -> str:
     words = sentence.split()
     words.insert(rng.randint(0, len(words)), rng.choice(FILLER))
     return " ".join(words)
+
+
+def _with_distraction(sentence: str, rng: random.Random) -> str:
+    """Say something besides in words that elsewhere would say something about the scene."""
+    size, colour, shape = (rng.choice(w) for w in (SIZE_LIKE, COLOUR_LIKE, SHAPES))
+    is_before = rng.random() < 0.6
+    form = rng.choice(DISTRACTIONS_BEFORE if is_before else DISTRACTIONS_AFTER)
+    extra = form.format(size=size, colour=colour, shape=shape)
+    return extra + sentence if is_before else sentence + extra
 
 
 def _without_small_words(sentence: str, rng: random.Random) -> str:

@@ -24,7 +24,7 @@ from models.fnet.tokenizer import TokenizedText, Tokenizer
 from models.fnet.vocabulary import SentencePieceVocabulary
 from training.captions import as_typed, caption
 from training.run import Run, train
-from training.sentence_parts import FILLER
+from training.sentence_words import FILLER
 from training.shapes_world import (
     COLOURS,
     PLACES,

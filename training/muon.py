@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from training.acceleration import native_autocast
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NUM_ITERATIONS = 5
 ADAM_RMS = 0.2  # the usual root mean square of AdamW's steps
@@ -49,10 +51,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Move the singular values of [M, N] near 1, by a fixed number of Newton-Schulz iterations."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    is_wide = matrix.shape[0] <= matrix.shape[1]
+    wide: Tensor = matrix if is_wide else matrix.T
     wide = wide / wide.norm().clamp(min=1e-7)
-    for _ in range(NUM_ITERATIONS):
-        gram = wide @ wide.T
-        update = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        wide = torch.addmm(wide, update, wide, beta=a)
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    with native_autocast():  # what it computes need not be exact
+        for _ in range(NUM_ITERATIONS):
+            gram = wide @ wide.T
+            update = b * gram + c * gram @ gram
+            wide = a * wide + update @ wide
+    return wide if is_wide else wide.T

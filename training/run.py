@@ -73,14 +73,6 @@ def train(run: Run, module: nn.Module, loss_at: Callable[[int], Tensor]) -> floa
     return time.process_time() - started
 
 
-def native_autocast() -> torch.autocast:
-    """Autocast to bfloat16 where the processor has it; elsewhere that is far slower."""
-    can = torch.cpu.get_capabilities()
-    return torch.autocast(
-        "cpu", dtype=torch.bfloat16, enabled=bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    )
-
-
 def _optimizers(run: Run, module: nn.Module) -> list[torch.optim.Optimizer]:
     by_muon = {id(matrix) for matrix in run.matrices}
     others = [parameter for parameter in module.parameters() if id(parameter) not in by_muon]

@@ -84,7 +84,9 @@ SPOTS: dict[Layout, tuple[tuple[float, float], ...]] = {
 }
 
 # What is chosen for what is not said.
-USUAL_SHAPES = ("circle", "square", "star", "heart")
+USUAL_SHAPE = (
+    "heart"  # one, so that a small model need not choose; no combination of it is held out
+)
 USUAL_COLOURS = ("red", "blue", "green", "orange")
 PALE = frozenset({"white", "yellow", "pink"})  # these do not stand out on white
 ODD_BACKGROUND_SHARE = 0.1
@@ -159,8 +161,7 @@ def complete(said: Scene, rng: random.Random) -> Scene:
 def _complete_item(item: Item, background: str | None, size: str, rng: random.Random) -> Item:
     colours = [c for c in USUAL_COLOURS if c != background and (c, item.shape) not in HELD_OUT]
     colour = item.colour or rng.choice(colours)
-    shapes = [shape for shape in USUAL_SHAPES if (colour, shape) not in HELD_OUT]
-    return Item(colour, item.shape or rng.choice(shapes), item.size or size)
+    return Item(colour, item.shape or USUAL_SHAPE, item.size or size)
 
 
 def _background(taken: set[str], rng: random.Random) -> str:
@@ -196,9 +197,9 @@ def draw_said(rng: random.Random, held_out: bool = False) -> Scene:
 
 def _draw_single(rng: random.Random) -> Scene:
     item = _draw_item(rng, size_share=0.5)
-    if rng.random() < 0.03:
+    if rng.random() < 0.05:
         item = replace(item, colour=None)
-    if rng.random() < 0.03:
+    if rng.random() < 0.05:
         item = replace(item, shape=None)
     is_full = rng.random() < 0.25
     if is_full:
@@ -211,6 +212,9 @@ def _draw_several(layout: Layout, rng: random.Random) -> Scene:
     first = second = _draw_item(rng, size_share=0.25)
     while second == first:
         second = _draw_item(rng, size_share=0.25)
+    first, second = (
+        replace(item, colour=None) if rng.random() < 0.06 else item for item in (first, second)
+    )
     if layout is Layout.THREE:
         items: tuple[Item, ...] = (first,) * 3
     elif layout is Layout.TWO and rng.random() < 0.6:

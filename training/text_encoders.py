@@ -26,9 +26,10 @@ from transformers import (
     T5Tokenizer,
 )
 
+from training.acceleration import compiled, native_autocast
 from training.captions import as_typed, caption, filler_sentence
 from training.run import Run, train
-from training.sentence_parts import FILLER
+from training.sentence_words import FILLER
 from training.shapes_world import COLOURS, PLACES, SHAPES, SIZES, Item, Layout, Scene, draw_said
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,12 @@ _ITEM_WORDS = ((*COLOURS, UNSAID), (*SHAPES, UNSAID), (*SIZES, UNSAID))
 CODE: tuple[tuple[str, ...], ...] = (
     LAYOUTS, *_ITEM_WORDS, *_ITEM_WORDS, (*PLACES, UNSAID), (*COLOURS, UNSAID),
 )  # fmt: skip
+PART_OF_FEATURE = [part for part, words in enumerate(CODE) for _ in words]
 NEIGHBOUR_BIAS = 4.0  # of attention scores
 AFTER = 16  # T5's buckets: those up to here are distances to words before, from here to words after
 CODE_SCALE = 4.0  # makes the mean square of the features about 1
+# The last layers of the branches that a T5 and a CLIP block add to what goes in.
+LAST_OF_BRANCH = ("SelfAttention.o", "DenseReluDense.wo", "self_attn.out_proj", "mlp.fc2")
 NOTHING_SAID = Scene(Layout.ONE, (Item(),))
 
 
@@ -171,7 +175,7 @@ def build_encoders(
             d_kv=16,
             num_heads=8,
             d_ff=256,
-            num_layers=5,
+            num_layers=6,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
         )
@@ -181,7 +185,7 @@ def build_encoders(
             vocab_size=len(clip_tokenizer),
             hidden_size=WIDTH,
             intermediate_size=384,
-            num_hidden_layers=3,
+            num_hidden_layers=4,
             num_attention_heads=4,
             projection_dim=WIDTH,
             max_position_embeddings=MAX_TOKENS,
@@ -213,7 +217,10 @@ def take_up(
     earlier: Path,
     earlier_tokenizer: Path,
 ) -> None:
-    """Copy the weights of an earlier encoder; of the embeddings, those of words that it knew."""
+    """Copy the weights of an earlier encoder; of the embeddings, those of words that it knew.
+
+    Layers beyond the earlier one's begin without effect: what they add is scaled by 0.
+    """
     weights = type(model).from_pretrained(earlier).state_dict()
     known = type(tokenizer).from_pretrained(earlier_tokenizer).get_vocab()
     fresh = model.get_input_embeddings().weight.detach()
@@ -222,7 +229,9 @@ def take_up(
     for name, weight in weights.items():
         if weight.shape == (len(known), WIDTH):
             weights[name] = fresh.index_copy(0, new, weight[old])
-    model.load_state_dict(weights)
+    for name in model.load_state_dict(weights, strict=False).missing_keys:
+        if name.removesuffix(".weight").removesuffix(".bias").endswith(LAST_OF_BRANCH):
+            nn.init.zeros_(model.get_parameter(name))
 
 
 def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) -> None:
@@ -245,6 +254,7 @@ def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) ->
     ]  # fmt: skip
     run = Run("text_encoders", num_steps, 1.5e-3, 0.01, work_dir, matrices)
     lower_ids = lower_case_ids(t5_tokenizer)
+    fast_t5, fast_clip = compiled(t5), compiled(clip)
 
     def loss_at(step: int) -> Tensor:
         rng = random.Random(step)
@@ -252,8 +262,10 @@ def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) ->
         scenes, sentences = [said for said, _ in drawn], [sentence for _, sentence in drawn]
         codes = encode_said(scenes)
         sentences[:NUM_EMPTY], codes[:NUM_EMPTY] = [""] * NUM_EMPTY, 0.0
-        text = t5(input_ids=lower_ids[_ids(t5_tokenizer, sentences)]).last_hidden_state
-        pooled = clip(input_ids=_ids(clip_tokenizer, sentences)).pooler_output
+        with native_autocast():
+            text = fast_t5(input_ids=lower_ids[_ids(t5_tokenizer, sentences)]).last_hidden_state
+            pooled = fast_clip(input_ids=_ids(clip_tokenizer, sentences)).pooler_output
+        text, pooled = text.float(), pooled.float()
         if step % 100 == 99:
             logger.info("text_encoders step=%d all_read_by_t5=%.4f by_clip=%.4f", step + 1,
                         share_read(text.mean(dim=1)[NUM_EMPTY:], scenes[NUM_EMPTY:]),

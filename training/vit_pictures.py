@@ -1,8 +1,8 @@
 """Pictures for `vit_shapes`: drawn afresh, then worn as pictures are when they come back.
 
-A picture shows one shape, several or none. It is drawn with colours a little off, maybe shown in a
-screenshot, resampled or sent through JPEG; then, as tensors, bent, moved, blurred, blotched and
-tinted. Knows nothing about models.
+A picture shows one shape, several or none, half of them as the shapes world lays them. It is drawn
+with colours a little off, maybe shown in a screenshot, resampled or sent through JPEG; then, as
+tensors, most are bent, moved, blurred, blotched and tinted. Knows nothing about models.
 """
 
 import io
@@ -19,17 +19,14 @@ from torch.nn import functional as F
 
 from training.shapes_world import (
     COLOURS,
-    PLACES,
     SHAPES,
-    SIZES,
     Item,
-    Layout,
     Placed,
-    Scene,
+    complete,
     draw_mask,
+    draw_said,
     labels,
     place_items,
-    single,
 )
 
 Rgb = tuple[int, int, int]
@@ -41,8 +38,8 @@ SIDE = 80  # pixels; drawn as the backbone sees it
 SUPERSAMPLING = 3
 HALF_RANGE = 127.5  # grey levels: pixels become [-1, 1]
 
-NO_SHAPE_SHARE, SEVERAL_SHARE = 0.05, 0.2
-ANYWHERE_SHARE = 0.4  # of the single shapes; the others lie where the world puts them
+NO_SHAPE_SHARE, SCENE_SHARE, SCATTERED_SHARE = 0.05, 0.55, 0.1  # the rest: one shape anywhere
+WORN_SHARE = 0.7
 OFF_COLOUR_SHARE = 0.3
 MAX_OFFSET = 25  # sRGB levels
 PALE_OR_DULL = frozenset({"white", "black", "gray", "brown"})  # half the offset
@@ -90,22 +87,20 @@ def draw_picture(rng: random.Random) -> Picture:
     kind = rng.random()
     if kind < NO_SHAPE_SHARE:
         return Picture(draw_backdrop([], rng), NO_SHAPE, 0.5)
-    if kind < NO_SHAPE_SHARE + SEVERAL_SHARE:
-        placed = _place_several(rng)
-        names = [rng.choice(tuple(COLOURS)) for _ in placed]
-        names = names[:1] * len(names) if rng.random() < 0.4 else names
-        image, label = _painted(placed, names, rng), SEVERAL
+    names = list(COLOURS)
+    if kind < NO_SHAPE_SHARE + SCENE_SHARE:
+        scene = complete(draw_said(rng, held_out=True), rng)
+        placed = place_items(scene, rng)
+        chosen = [item.colour or "red" for item in scene.items]
+    elif kind < NO_SHAPE_SHARE + SCENE_SHARE + SCATTERED_SHARE:
+        placed = _scatter(rng.randint(2, 4), rng)
+        chosen = rng.choices(names, k=len(placed))
+        chosen = chosen[:1] * len(chosen) if rng.random() < 0.4 else chosen
     else:
-        colour, shape = rng.choice(tuple(COLOURS)), rng.choice(SHAPES)
-        is_anywhere = rng.random() < ANYWHERE_SHARE
-        placed = [_place_anywhere(shape, rng) if is_anywhere else _place_usually(shape, rng)]
-        image, label = _painted(placed, [colour], rng), Item(colour, shape).label
+        placed, chosen = [_place_anywhere(rng.choice(SHAPES), rng)], [rng.choice(names)]
+    label = SEVERAL if len(placed) > 1 else Item(chosen[0], placed[0].shape).label
+    image = _painted(placed, chosen, rng)
     return Picture(image, label, min(shape.radius for shape in placed))
-
-
-def _place_usually(shape: str, rng: random.Random) -> Placed:
-    scene = single("red", shape, rng.choice(SIZES), rng.choice(PLACES), "white")
-    return place_items(scene, rng)[0]
 
 
 def _place_anywhere(shape: str, rng: random.Random) -> Placed:
@@ -116,19 +111,9 @@ def _place_anywhere(shape: str, rng: random.Random) -> Placed:
     return Placed(shape, x, y, radius, rng.uniform(-turn, turn))
 
 
-def _place_several(rng: random.Random) -> list[Placed]:
-    """Place two or three in a row or a column, or two to four at random."""
-    layout = rng.choice((Layout.ROW, Layout.COLUMN, Layout.THREE, None))
+def _scatter(count: int, rng: random.Random) -> list[Placed]:
+    """Place shapes, often equal ones, at random."""
     same = rng.choice(SHAPES) if rng.random() < 0.4 else None
-    if layout is None:
-        return _scatter(rng.randint(2, 4), same, rng)
-    size = rng.choice(SIZES)
-    count = 3 if layout is Layout.THREE else 2
-    items = tuple(Item("red", same or rng.choice(SHAPES), size) for _ in range(count))
-    return place_items(Scene(layout, items, None, "white"), rng)
-
-
-def _scatter(count: int, same: str | None, rng: random.Random) -> list[Placed]:
     placed: list[Placed] = []
     while len(placed) < count:
         radius = rng.uniform(LEAST_RADIUS, 0.2)
@@ -263,7 +248,7 @@ def _level(value: float) -> int:
 
 
 def wear(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Bend, move, blur, tint, blotch and noise pictures [B, 3, H, W] in [-1, 1]."""
+    """Bend, move, blur, tint, blotch and noise most of the pictures [B, 3, H, W] in [-1, 1]."""
 
     def even(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
@@ -281,7 +266,8 @@ def wear(images: Tensor, generator: torch.Generator) -> Tensor:
     blurred = F.avg_pool2d(F.pad(moved, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     softened = torch.lerp(moved, blurred, even(0.0, 1.0, size, 1, 1, 1))
     noise = torch.randn(images.shape, generator=generator) * even(0.0, 0.07, size, 1, 1, 1)
-    return (_recoloured(softened, even) + rough(3, 8, 0.06) + noise).clamp(-1.0, 1.0)
+    worn = (_recoloured(softened, even) + rough(3, 8, 0.06) + noise).clamp(-1.0, 1.0)
+    return torch.where(even(0.0, 1.0, size, 1, 1, 1) < WORN_SHARE, worn, images)
 
 
 def _motions(images: Tensor, even: Callable[..., Tensor]) -> Tensor:

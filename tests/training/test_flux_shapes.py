@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.flux.backbone import FluxBackbone
+from models.flux.latents import image_ids
 from models.flux.text_to_image import TextToImage
 from models.presets import get_preset
 from training import flux_shapes
@@ -15,10 +17,19 @@ from training.flux_shapes import (
     load_pool,
     make_autoencoder,
     make_pool,
+    misread,
     sample,
     start_backbone,
 )
-from training.text_encoders import MAX_TOKENS, WIDTH, draw_sentence, encode_said
+from training.text_encoders import (
+    CODE,
+    MAX_TOKENS,
+    PART_OF_FEATURE,
+    WIDTH,
+    code_words,
+    draw_sentence,
+    encode_said,
+)
 
 BUNDLED = Path(get_preset("flux_shapes").handle)
 
@@ -50,6 +61,30 @@ def test_noisy_pictures_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
     )
 
 
+def test_clip_misreads_whole_parts_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(5)
+    scenes = [draw_sentence(rng)[0] for _ in range(400)]
+    said = {i: code_words(scene) for i, scene in enumerate(scenes)}
+    monkeypatch.setattr(flux_shapes, "CLIP_WRONG_SHARE", 0.5)
+
+    codes = misread(encode_said(scenes), torch.Generator().manual_seed(1))
+
+    num_changed = 0
+    for i in range(1, len(scenes)):
+        words = read_words(codes[i])
+        assert all(word in (said[i][k], said[i - 1][k]) for k, word in enumerate(words))
+        num_changed += words != said[i]
+    assert 300 < num_changed < 399
+    assert torch.equal(
+        codes[:, len(PART_OF_FEATURE) :], torch.zeros(400, WIDTH - len(PART_OF_FEATURE))
+    )
+
+
+def read_words(code: torch.Tensor) -> tuple[str, ...]:
+    parts = torch.split(code[: len(PART_OF_FEATURE)], [len(words) for words in CODE])
+    return tuple(words[part.argmax()] for words, part in zip(CODE, parts, strict=True))
+
+
 def test_training_never_draws_a_held_out_combination() -> None:
     rng = random.Random(7)
     assert not any(draw_sentence(rng)[0].is_held_out for _ in range(3000))
@@ -62,6 +97,30 @@ def test_an_earlier_preset_gives_the_weights_to_begin_with() -> None:
         assert torch.equal(taken_up[name], weight), name
         assert not torch.equal(fresh[name], weight), name
     assert earlier.text_encoders.max_tokens == MAX_TOKENS
+
+
+def test_blocks_that_an_earlier_preset_lacks_begin_without_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier = TextToImage.from_preset(BUNDLED).backbone
+    config = earlier.get_config()
+    config["depth_single_blocks"] = earlier.depth_single_blocks + 2
+    monkeypatch.setattr(flux_shapes, "build_backbone", lambda: FluxBackbone.from_config(config))
+    generator = torch.Generator().manual_seed(1)
+    batch = {
+        "image": torch.randn(2, 16, 64, generator=generator),
+        "image_ids": image_ids(64, 64).expand(2, -1, -1),
+        "text": torch.randn(2, 5, WIDTH, generator=generator),
+        "text_ids": torch.zeros(2, 5, 3),
+        "y": torch.randn(2, WIDTH, generator=generator),
+        "timesteps": torch.tensor([0.3, 0.9]),
+        "guidance": torch.tensor([1.0, 2.0]),
+    }
+
+    deeper = start_backbone(BUNDLED)
+
+    assert len(deeper.single_blocks) == len(earlier.single_blocks) + 2
+    torch.testing.assert_close(deeper(**batch), earlier(**batch))
 
 
 def test_an_earlier_preset_gives_its_autoencoder_as_it_is(tmp_path: Path) -> None:

@@ -76,6 +76,30 @@ def test_known_words_are_one_token_and_any_text_can_be_read(t5_tokenizer: T5Toke
             assert len(row.input_ids) == MAX_TOKENS
 
 
+def test_layers_that_an_earlier_encoder_lacks_begin_without_effect(tmp_path: Path) -> None:
+    t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
+    earlier_t5, earlier_clip = build_encoders(t5_tokenizer, clip_tokenizer)
+    t5, clip = build_encoders(t5_tokenizer, clip_tokenizer)
+    del earlier_t5.encoder.block[3:]
+    del earlier_clip.encoder.layers[2:]
+    earlier_t5.config.num_layers, earlier_clip.config.num_hidden_layers = 3, 2
+    for model, tokenizer, part in (
+        (earlier_t5, t5_tokenizer, "2"),
+        (earlier_clip, clip_tokenizer, ""),
+    ):
+        model.save_pretrained(tmp_path / f"text_encoder{part}")
+        tokenizer.save_pretrained(tmp_path / f"tokenizer{part}")
+
+    take_up(t5, t5_tokenizer, tmp_path / "text_encoder2", tmp_path / "tokenizer2")
+    take_up(clip, clip_tokenizer, tmp_path / "text_encoder", tmp_path / "tokenizer")
+
+    ids = torch.tensor([t5_tokenizer("a red circle left of a star").input_ids])
+    texts = (t5(ids).last_hidden_state, earlier_t5(ids).last_hidden_state)
+    torch.testing.assert_close(*texts)
+    ids = torch.tensor([clip_tokenizer("a red circle left of a star").input_ids])
+    torch.testing.assert_close(clip(ids).pooler_output, earlier_clip(ids).pooler_output)
+
+
 def test_an_earlier_encoder_gives_its_weights_and_the_words_that_it_knew(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,155 +1,8 @@
-"""The parts that sentences for the shapes world are made of: words, phrases and how they join.
+"""The forms that sentences for the shapes world have: how words and phrases join.
 
 Patterns have {slots}. What stands twice in a list is drawn twice as often. `captions` puts the
 parts together.
 """
-
-COLOUR_WORDS: dict[str, tuple[str, ...]] = {
-    "red": ("red",),
-    "green": ("green",),
-    "blue": ("blue",),
-    "yellow": ("yellow",),
-    "purple": ("purple", "purple", "violet"),
-    "orange": ("orange",),
-    "white": ("white",),
-    "black": ("black",),
-    "pink": ("pink",),
-    "brown": ("brown",),
-    "gray": ("gray", "grey"),
-}  # fmt: skip
-
-SHAPE_WORDS: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "circle", "circle", "disc", "disk", "ball", "dot"),
-    "square": ("square", "square", "square", "box"),
-    "triangle": (
-        "triangle", "triangle", "triangle", "triangle", "triangle", "three-sided shape",
-        "3-sided shape",
-    ),
-    "star": ("star", "star", "star", "five-pointed star", "five-point star"),
-    "ring": ("ring", "ring", "ring", "donut", "doughnut", "hoop"),
-    "cross": ("cross", "cross", "cross", "plus", "plus sign", "cross sign"),
-    "heart": ("heart", "heart", "heart", "love heart"),
-    "moon": ("moon", "moon", "moon", "crescent", "crescent moon", "half moon"),
-    "hexagon": (
-        "hexagon", "hexagon", "hexagon", "hexagon", "six-sided shape", "six sided shape",
-        "six-sided figure", "six-sided polygon",
-    ),
-    "arrow": ("arrow",),
-}  # fmt: skip
-
-SIZE_WORDS: dict[str, tuple[str, ...]] = {
-    "small": (
-        "small", "small", "little", "tiny", "mini", "minuscule", "wee", "teeny", "miniature",
-        "very small", "smallish", "itty-bitty", "teeny tiny", "small-sized", "petite",
-        "teensy", "dinky", "minute", "itsy", "itsy-bitsy", "compact", "pocket-sized", "pint-sized",
-        "baby-sized", "bite-sized", "small-scale", "microscopic", "tiniest", "xs",
-    ),
-    "medium": (
-        "medium", "medium-sized", "medium sized", "mid-sized", "midsize", "medium-size",
-        "average sized", "normal-sized", "regular-sized", "middling", "mid-size", "average",
-        "moderate", "moderately sized", "moderate-sized", "middle-sized", "standard", "ordinary",
-        "regular", "standard-sized", "modest", "modestly sized", "so-so sized", "intermediate",
-        "neither big nor small", "not too big and not too small", "ordinary-sized",
-    ),
-    "large": (
-        "large", "large", "big", "huge", "giant", "enormous", "gigantic", "massive", "oversized",
-        "very large", "very big", "extra large", "great big", "large-sized", "jumbo", "vast",
-        "colossal", "humongous", "whopping", "whopping great", "mammoth", "ginormous", "hefty",
-        "bulky", "monstrous", "outsized", "outsize", "oversize", "whacking great", "mega",
-        "gargantuan", "sizeable", "almighty", "supersized", "super-sized", "king-sized", "xl",
-        "xxl", "grand", "extra-large", "monumental", "immense", "tremendous", "biggest",
-    ),
-}  # fmt: skip
-
-SIDE_WORDS: dict[str, tuple[str, ...]] = {
-    "left": (
-        "on the left", "at the left", "to the left", "left", "on the left side",
-        "on the left-hand side", "at the left edge", "in the left half", "on the left hand side",
-        "off to the left", "over on the left", "left side", "left of center", "near the left edge",
-        "by the left edge", "left aligned", "middle left", "center left", "on the far left",
-        "far left", "way over on the left", "towards the left", "close to the left edge",
-        "near the left side", "against the left edge", "at the left-hand side", "in the left part",
-        "left hand side", "to the left side", "near the left", "toward the left",
-        "along the left edge", "at left", "on left", "at the far left", "left-hand side",
-        "leftmost", "at the left border", "by the left margin", "hugging the left border",
-        "at the left margin", "left-hand border", "on the left hand", "clinging to the left edge",
-        "on the left wall", "left edge", "left border", "in the left-hand area", "leftward",
-    ),
-    "top": (
-        "at the top", "on top", "top", "near the top", "at the top edge", "up at the top",
-        "in the upper half", "in the top half", "towards the top", "in the upper part",
-        "at the upper edge", "top side", "on the top side", "up top", "upper", "high up",
-        "top center", "top middle", "top centre", "in the middle at the top",
-        "at the top in the middle", "along the top", "up high", "close to the top",
-        "at the very top", "near the upper edge", "at top", "toward the top",
-        "centered at the top", "by the top edge", "in the upper area",
-        "uppermost", "topmost", "in the top portion", "at the top border", "at the upper border",
-        "hugging the top edge", "top edge", "at the top margin", "in the topmost part", "top part",
-        "at the northern edge", "up in the air",
-    ),
-    "bottom": (
-        "at the bottom", "bottom", "near the bottom", "at the bottom edge", "low down",
-        "down at the bottom", "in the lower half", "in the bottom half", "lower",
-        "towards the bottom", "in the lower part", "at the lower edge", "bottom side",
-        "on the bottom side", "down below", "at the very bottom", "bottom center", "bottom middle",
-        "bottom centre", "in the middle at the bottom", "along the bottom",
-        "at the bottom in the middle", "down low", "close to the bottom", "at bottom",
-        "near the lower edge", "toward the bottom", "centered at the bottom", "by the bottom edge",
-        "on the bottom", "in the lower area",
-        "lowermost", "bottommost", "in the bottom portion", "at the bottom border", "bottom edge",
-        "at the lower border", "hugging the bottom edge", "at the bottom margin", "at the foot",
-        "resting at the bottom", "bottom part", "in the lowest part", "at the southern edge",
-    ),
-    "center": (
-        "in the center", "in the middle", "in the centre", "at the center", "center", "middle",
-        "centre", "centered", "centred", "right in the middle", "dead center",
-        "in the very middle", "in the exact center", "smack in the middle", "mid",
-        "placed centrally", "bang in the middle", "exactly in the middle", "at the very center",
-        "in the dead centre", "at center", "in the central part", "centrally", "at the middle",
-        "slap bang in the middle", "in center", "mid-picture", "in the middle part",
-        "dead-centre", "dead-center", "as the centrepiece", "as the centerpiece", "central",
-        "at the midpoint", "in the dead middle", "smack dab in the middle",
-        "midway", "in the central area", "plumb in the middle",
-    ),
-}  # fmt: skip
-SIDE_WORDS["right"] = tuple(words.replace("left", "right") for words in SIDE_WORDS["left"])
-SIDE_WORDS["left"] += ("at the western edge", "on the west side")
-SIDE_WORDS["right"] += ("at the eastern edge", "on the east side")
-
-CORNER_FORMS = (
-    "in the {corner} corner", "at the {corner}", "on the {corner}", "{corner}", "{corner} corner",
-    "in the {corner}", "in the corner at the {corner}", "near the {corner} corner",
-    "tucked into the {corner} corner", "over in the {corner}", "up in the {corner} corner",
-    "way up in the {corner}", "down in the {corner}", "down in the {corner} corner",
-    "into the {corner} corner", "close to the {corner} corner", "in {corner}", "at {corner}",
-    "by the {corner} corner", "in the far {corner}", "hiding in the {corner} corner",
-    "towards the {corner}", "toward the {corner} corner", "in the corner, {corner}",
-    "on the {corner} side", "in the {corner} part", "in the {corner} area",
-    "at the {corner} corner", "over in the {corner} corner",
-)  # fmt: skip
-
-CORNER_WORDS: dict[str, tuple[str, ...]] = {
-    "top left": (
-        "top left", "top left", "upper left", "top-left", "upper-left", "left top",
-        "upper left hand", "top left-hand", "northwest", "left-hand top", "topleft", "left upper",
-        "upper left-hand",
-    ),
-    "top right": (
-        "top right", "top right", "upper right", "top-right", "upper-right", "right top",
-        "upper right hand", "top right-hand", "northeast", "right-hand top", "topright",
-        "right upper", "upper right-hand",
-    ),
-    "bottom left": (
-        "bottom left", "bottom left", "lower left", "bottom-left", "lower-left", "left bottom",
-        "lower left hand", "bottom left-hand", "southwest", "left-hand bottom", "bottomleft",
-        "left lower", "lower left-hand",
-    ),
-    "bottom right": (
-        "bottom right", "bottom right", "lower right", "bottom-right", "lower-right",
-        "right bottom", "lower right hand", "bottom right-hand", "southeast", "right-hand bottom",
-        "bottomright", "right lower", "lower right-hand",
-    ),
-}  # fmt: skip
 
 AFTER_PLACE = (
     "", "", "", "", "", " of the picture", " of the image", " of the canvas", " of it",
@@ -227,6 +80,13 @@ NOUNS = (
     "{colour} {shape} of {size} dimensions",
     "{size} {shape} of {colour} colour", "{shape}, {colour}, and {size} please",
     "{colour} {shape} and {size} at that", "{colour} {shape}, size {size}",
+    "{colour} {shape}, a {very} {size} one", "{colour} {shape}, a {size} one",
+    "{shape}, a {size} {colour} one", "{shape} who is {colour} and {size}",
+    "{colour} {shape} who is {size}", "{colour} {shape} and it is {size}",
+    "{colour} {shape}, kind of {size}", "{size} one, {colour} {shape}",
+    "{colour} {shape}, {size} version", "{shape} - {size} - {colour}",
+    "{shape} / {size} / {colour}",
+    "{shape}, it is {colour} and it is {size}", "{colour} {shape}, {size} one",
 )  # fmt: skip
 
 PLAIN_NOUNS = (
@@ -251,24 +111,31 @@ PLAIN_NOUNS = (
     "{colour} one: {shape}",
     "{shape}, let it be {colour}", "{shape} and it must be {colour}", "{colour} kind of {shape}",
     "{shape} where the colour is {colour}", "{shape} colour: {colour}", "{shape} shape in {colour}",
+    "{shape}, a {colour} one", "{shape} who is {colour}", "{shape}, {colour} one",
+    "{colour} + {shape}",
+    "{shape}. a {colour} one", "{shape} and it is {colour}", "{shape} - {colour}",
+    "{shape} / {colour}", "shape of a {shape} in {colour}", "{colour} {shape}-shaped thing",
+    "{colour} shape of a {shape}",
 )  # fmt: skip
 
 NO_COLOUR_NOUNS = (
     "{size} {shape}", "{shape} that is {size}", "{shape}, {size}", "nice {size} {shape}",
+    "{shape}, make it {size}", "{shape} of any colour, {size}", "{shape}, a {size} one",
 )  # fmt: skip
 
 NO_SHAPE_NOUNS = (
     "{size} {colour} shape", "{size} {colour} thing", "something {colour}",
     "{size} {colour} object", "anything {colour}", "{size} {colour} figure",
-    "something {size} and {colour}",
+    "something {size} and {colour}", "{size} shape in {colour}", "whatever shape in {colour}",
+    "whatever shape, in {colour}", "shape as long as it's {colour}", "any shape in {colour}",
+    "any {colour} shape", "shape, any shape, in {colour}", "{colour} shape, i don't care which",
+    "{colour} shape, whichever", "something that is {colour}", "some kind of {colour} figure",
+    "something in {colour}", "{colour} thing of any kind", "anything in {colour}",
+    "{colour} anything", "something {colour}, whatever",
 )  # fmt: skip
 
 NOTHING_NOUNS = (
     "{size} shape", "something {size}", "{size} thing", "{size} figure", "anything",
-)  # fmt: skip
-
-VERY = (
-    "very", "really", "quite", "super", "rather", "fairly", "pretty", "extra", "so",
 )  # fmt: skip
 
 BACKGROUNDS = (
@@ -320,6 +187,41 @@ BACKGROUNDS = (
     "the backdrop is {background}", "on top of {background}",
     "against a plain {background} background", "with {background} for a background",
     "background in {background}",
+    "in {background} surroundings", "with {background} around", "with {background} around it",
+    "{background} all around", "on {background} card", "on a {background} poster",
+    "on a {background} table", "on a {background} table top", "on a {background} lawn",
+    "on a {background} floor", "on {background} cloth", "on a {background} carpet",
+    "on a {background} sheet", "on a {background} wall", "at a {background} wall",
+    "against a {background} sky", "in a {background} sky", "w/ a {background} bg",
+    "w/ {background} background", "with {background} colour in behind", "in behind {background}",
+    "behind it all is {background}", "behind of it is {background}", "behind it is {background}",
+    "behind it everything is {background}", "back: {background}", "back {background}",
+    "{background} in the back", "{background} at the back", "and {background} behind",
+    "and {background} everywhere else", "{background} everywhere else", "rest: {background}",
+    "the rest of it {background}", "all else {background}", "all the rest is {background}",
+    "and everything else in {background}", "{background} from edge to edge",
+    "{background} edge to edge", "the paper is {background}", "paper: {background}",
+    "{background} paper", "backdrop: {background}", "backdrop {background}",
+    "backdrop in {background}", "make the backdrop {background}", "background = {background}",
+    "background - {background}", "color of background {background}",
+    "colour of the background: {background}", "background is {background}",
+    "background shall be {background}", "i want the background {background}",
+    "with background {background}", "with background in {background}", "with bg {background}",
+    "but on {background}", "only the background is {background}", "over plain {background}",
+    "the whole rest {background}", "set on {background}", "set on a {background} background",
+    "laid on {background}", "painted on {background}", "drawn on {background} paper",
+    "floating on {background}", "sitting on {background}", "in the middle of all {background}",
+    "in a sea of {background}", "in front of all {background}", "in {background} space",
+    "{background} behind everything", "{background} for the background",
+    "{background} as background", "use {background} for the background",
+    "use a {background} background", "choose {background} as background",
+    "have {background} behind it", "put {background} behind it", "put it on {background}",
+    "on something {background}", "on a {background} rectangle", "the {background} background",
+    "on {background} please", "background must be {background}", "background colored {background}",
+    "on {background} colour", "on {background} color", "on the {background}",
+    "{background} colour behind", "and {background} for the rest", "(background: {background})",
+    "({background} background)", "(on {background})", "/ {background} background",
+    "/ background {background}", "it must be on {background}", "it should be on {background}",
 )  # fmt: skip
 
 LEADING_BACKGROUNDS = (
@@ -343,14 +245,49 @@ LEADING_BACKGROUNDS = (
     "{background} backdrop + ",
     "the canvas is {background}. on it ", "the page is {background}; on it ",
     "{background} surface with ", "paint everything {background}, then ", "{background} with ",
+    "so the background is {background}, and there is ", "{background} all over the canvas and ",
+    "{background} from edge to edge with ", "{background} everywhere and on it ",
+    "{background} backdrop, dead simple, ", "need {background}. need ", "on the {background} ",
+    "on a {background} wall is hanging ", "{background} poster with ", "{background} card with ",
+    "a {background} card with ", "{background} paper with ", "a sheet of {background} paper and ",
+    "a sheet of {background} paper with ", "{background} wall, ", "a {background} wall with ",
+    "{background} sky and ", "a {background} sky with ", "bg {background}, ", "bg: {background}, ",
+    "bg={background}, ", "background={background}, ", "background: {background}. ",
+    "background: {background}; ", "background {background}. ", "the background is {background}. ",
+    "make the background {background}. ", "make the backdrop {background} and put ",
+    "colour the background {background} and put ", "make it all {background} and put ",
+    "make everything {background} except ", "all {background} except for ", "all {background} but ",
+    "all is {background} and there is ", "behind everything {background}, and ",
+    "start with a {background} background, then add ", "first a {background} background, then ",
+    "it's {background} everywhere, just ", "fill the frame with {background}, add ",
+    "the colour {background} filling the frame, and ", "{background} page, on it ",
+    "on {background} i want ", "on {background} paper, ", "on {background} paper ",
+    "on a {background} canvas, ", "with {background} behind, ", "with {background} as background, ",
+    "{background}. on it ", "{background}, and on it ", "{background}; on top ", "{background}: ",
+    "a plain {background} page with ", "{background} screen, ", "a {background} screen with ",
+    "{background} square picture with ", "a {background} image with ",
+    "an all {background} image, ",
+    "on something {background}, ", "in front of a {background} wall, ",
+    "the wall is {background}; ",
+)  # fmt: skip
+
+LATE_SIZES = (
+    "{size}", "{size} please", "make it {size}", "it should be {size}", "size {size}",
+    "{size} size", "a {size} one", "size: {size}", "size={size}", "it is {size}", "it's {size}",
+    "{size} one", "it must be {size}", "{very} {size}", "i want it {size}", "the size is {size}",
+)  # fmt: skip
+LATE_PLURAL_SIZES = (
+    "{size}", "both {size}", "all {size}", "make them {size}", "make both {size}", "{size} ones",
+    "they are {size}", "both are {size}", "they should be {size}", "size {size}", "{size} each",
 )  # fmt: skip
 
 SEPARATORS = (
-    " ", " ", " ", " ", ", ", ", ", ". ", " and ", "; ", " - ",
+    " ", " ", " ", " ", ", ", ", ", ". ", " and ", "; ", " - ", " / ", ", and ", ". also ", " + ",
 )  # fmt: skip
 
 LEADING_SEPARATORS = (
-    " ", ", ", ", ", ": ", " there is ", " is ", " put ",
+    " ", ", ", ", ", ": ", " there is ", " is ", " put ", " goes ", " i want ", ", please, ",
+    " please put ", " draw ", " should be ", "; ", " - ",
 )  # fmt: skip
 
 ROW_FORMS = (
@@ -404,6 +341,35 @@ ROW_FORMS = (
     "{left} on the left hand, {right} on the right hand", "{left} leftmost and then {right}",
     "beside {left} on the right {right}", "beside {right} on the left {left}",
     "{left} (left), {right} (right)", "{right} (right), {left} (left)",
+    "{left} (left) + {right} (right)", "{left} l, {right} r", "{right} r, {left} l",
+    "from right to left: {right}, {left}", "right to left: {right}, {left}",
+    "from right to left, {right} and {left}", "horizontal pair, {left} first, {right} second",
+    "first {left}, right after it on the right {right}", "{left}, then to its right {right}",
+    "{left} and at the right of it {right}", "{right} and at the left of it {left}",
+    "{left}, and then on the right of that {right}", "{right}, and then on the left of that {left}",
+    "{right}, and at its left {left}", "{left}, and at its right {right}",
+    "{right} and on left of it {left}", "{left} and on right of it {right}",
+    "{right} with {left} on the left", "{left} with {right} on the right",
+    "{left} right beside it on the right {right}", "{left}. right of that, {right}",
+    "{right}. left of that, {left}", "{left}. just right of that, {right}",
+    "{right}. just left of that, {left}", "{right} right beside (to the right of) {left}",
+    "at the right side {right} and at the left side {left}",
+    "at the left side {left} and at the right side {right}",
+    "{right} is rightmost, {left} leftmost",
+    "{left} is leftmost, {right} is rightmost", "{right} is rightmost, {left} is leftmost",
+    "{left} on the lefthand side and {right} on the righthand side",
+    "{right} comes after {left}, on its right", "{left} comes before {right}, on its left",
+    "{left} to the west of {right}", "{right} to the east of {left}", "west: {left}, east: {right}",
+    "to the right of {left} put {right}", "to the left of {right} put {left}",
+    "to the right of {left} goes {right}", "to the left of {right} goes {left}",
+    "{left} stage left, {right} stage right", "{left} beside {right}, on its left",
+    "{right} beside {left}, on its right", "{left} looking at {right} on its right",
+    "{left} -> {right}, left to right", "left, {left}; right, {right}",
+    "left there is {left}. right there is {right}",
+    "on the left put {left} and on the right {right}",
+    "on the right put {right} and on the left {left}", "left goes {left}, right goes {right}",
+    "right goes {right}, left goes {left}", "{left} goes left, {right} goes right",
+    "{right} goes right, {left} goes left",
 )  # fmt: skip
 
 COLUMN_FORMS = (
@@ -448,6 +414,42 @@ COLUMN_FORMS = (
     "{upper} uppermost, {lower} lowermost", "first {upper} on top, then {lower} below it",
     "{upper} upon {lower}", "{upper} resting on {lower}", "{upper}, and underneath it {lower}",
     "{lower}. on top of it {upper}", "{upper}. under it {lower}", "{upper}, and below that {lower}",
+    "{upper}. under it goes {lower}", "{lower}. over it goes {upper}", "{upper} on {lower}",
+    "{upper} sitting on {lower}", "{upper} standing on {lower}", "{upper} balanced on {lower}",
+    "{upper} balanced on top of {lower}", "{lower} with {upper} balanced on top of it",
+    "{upper} / {lower} below", "{lower} / {upper} above", "upper: {upper}, lower: {lower}",
+    "lower: {lower}, upper: {upper}", "upper half: {upper}, lower half: {lower}",
+    "lower half: {lower}. upper half: {upper}", "upper half: {upper}. lower half: {lower}",
+    "in the top half {upper} and in the bottom half {lower}",
+    "in the bottom half {lower} and in the top half {upper}", "in the upper half {upper}, in the "
+    "lower half {lower}", "in the lower half {lower}, in the upper half {upper}",
+    "north: {upper}, south: {lower}", "south: {lower}, north: {upper}",
+    "{upper} to the north of {lower}", "{lower} to the south of {upper}",
+    "1st line: {upper}. 2nd line: {lower}", "first line: {upper}, second line: {lower}",
+    "first row {upper}, second row {lower}", "{lower} topped by {upper}",
+    "{lower} topped with {upper}", "{lower} supports {upper}", "{lower} supporting {upper}",
+    "{lower} carries {upper} on top", "{lower} as the base with {upper} resting upon it",
+    "on top of {lower} goes {upper}", "on top of {lower} there is {upper}",
+    "on top of {lower} put {upper}", "under {upper} goes {lower}", "under {upper} put {lower}",
+    "below {upper} put {lower}", "above {lower} put {upper}", "above {lower} goes {upper}",
+    "{lower} down and {upper} up", "{lower} down, {upper} up", "{upper} up, {lower} down",
+    "up: {upper}, down: {lower}", "down: {lower}. up: {upper}", "up: {upper}. down: {lower}",
+    "put {lower} down and {upper} up", "{upper} higher, {lower} lower",
+    "{upper} is higher than {lower}", "{lower} is lower than {upper}",
+    "{lower} dangling below {upper}", "{lower} hanging from {upper}",
+    "{lower} hanging under {upper}",
+    "{upper} sky high and {lower} below it", "{lower} and {upper} over it",
+    "{upper} and {lower} under it", "{upper} and {lower} below it", "{lower} and {upper} above it",
+    "above: {upper}. underneath: {lower}", "above: {upper}, underneath: {lower}",
+    "{upper} with {lower} underneath", "{upper} with {lower} beneath",
+    "{lower} with {upper} on top",
+    "{lower} and on top {upper}", "{lower}, on top of that {upper}", "{upper}, {lower} underneath",
+    "bottom: {lower}, top: {upper}", "{lower} on the ground and {upper} in the air above it",
+    "vertical pair, {upper} first, {lower} second", "stacked: {upper}, then {lower}",
+    "a stack: {upper} on {lower}", "{upper} stacked on {lower}",
+    "{upper} stacked on top of {lower}",
+    "first {upper} and beneath it {lower}", "{upper} above and {lower} below",
+    "{lower} below and {upper} above", "{lower} at the bottom, with {upper} over it",
 )  # fmt: skip
 
 PAIR_FORMS = (
@@ -458,68 +460,68 @@ PAIR_FORMS = (
     "{left} as well as {right}", "{left} + {right}", "{left} along with {right}",
     "{left} accompanied by {right}", "one {left}, one {right}", "{left} near {right}",
     "{left} close to {right}", "a pair: {left} and {right}", "{left}, plus {right}",
-    "{left} side by side with {right}",
+    "{left} side by side with {right}", "{left} / {right}", "{left} and {right} too",
+    "{left}, also {right}", "{left}. and {right}", "{left} and then {right}",
+    "two things: {left} and {right}", "{left} paired with {right}", "{left} together {right}",
+    "{left} and {right} together", "{left} and {right} side by side", "{left} w/ {right}",
+    "{left} and {right} next to each other", "{left} meets {right}", "{left} n {right}",
+    "a pair of shapes, {left} and {right}", "one is {left}, the other is {right}",
 )  # fmt: skip
 
-COUNTS: dict[int, tuple[str, ...]] = {
-    2: (
-        "two", "two", "2", "a pair of", "a couple of", "exactly two", "a set of two", "both",
-        "twin", "a duo of", "2x", "double", "a twosome of", "two identical", "two matching",
-        "two equal", "just two",
-    ),
-    3: (
-        "three", "three", "3", "a trio of", "a row of three", "exactly three", "a set of three",
-        "3x", "three identical", "three matching", "three equal", "a line of three", "just three",
-        "a group of three", "triple", "a triplet of", "three of", "not one, not two, but three",
-    ),
-}  # fmt: skip
-
-COUNT_ENDS = (
-    "", "", "", "", " side by side", " next to each other", " in a row", " in a line",
-    " beside each other", " together", " lined up", " next to one another", " all in a row",
-    " horizontally", " aligned",
+# Two shapes that are named first and then placed; a short name is "the circle" or "the red one".
+REFERRING_ROW_FORMS = (
+    "{left} and {right}, {the_left} on the left", "{right} and {left}, {the_left} on the left",
+    "{left} and {right}, {the_right} on the right", "{right} and {left}, {the_right} on the right",
+    "{left} and {right}, {the_left} is on the left and {the_right} on the right",
+    "{right} and {left}, {the_right} is on the right and {the_left} on the left",
+    "{right} and {left}. {the_left} is left of {the_right}",
+    "{left} and {right}. {the_right} is to the right of {the_left}",
+    "{left} beside {right} with {the_left} at the left", "{left} beside {right}, {the_left} left",
+    "{right} beside {left} with {the_right} at the right", "{right} beside {left}, {the_left} left",
+    "{left} next to {right}, {the_left} on the left",
+    "{left} next to {right}, {the_left} goes left",
+    "{right} next to {left}, {the_right} on the right", "{right} next to {left}, {the_right} right",
+    "{right} next to {left}, {the_left} being left", "{left} and {right}, {the_left} comes first",
+)  # fmt: skip
+REFERRING_COLUMN_FORMS = (
+    "{upper} and {lower}, {the_upper} on top", "{lower} and {upper}, {the_upper} on top",
+    "{upper} and {lower}, {the_lower} at the bottom", "{lower} and {upper}, {the_upper} above",
+    "{lower} and {upper}. {the_upper} is above {the_lower}",
+    "{upper} and {lower}, {the_lower} below",
+    "{upper} and {lower}. {the_lower} is below {the_upper}",
+    "{lower} and {upper}, {the_lower} goes under {the_upper}",
+    "{upper} and {lower}, {the_upper} is higher", "{lower} and {upper}, {the_lower} is lower",
+    "on the top {upper}, on the bottom {lower}", "on the bottom {lower}, on the top {upper}",
 )  # fmt: skip
 
-# Words that say nothing about a scene; they teach the encoders what to pass over.
-FILLER = (
-    "the", "a", "an", "it", "of", "for", "with", "to", "in", "is", "are", "was", "be", "and", "or",
-    "but", "not", "you", "me", "my", "we", "he", "she", "they", "him", "her", "this", "that",
-    "these", "those", "here", "there", "what", "when", "why", "how", "who", "which", "very",
-    "really", "so", "too", "also", "just", "like", "as", "than", "some", "any", "all", "every",
-    "each", "other", "another", "same", "new", "old", "good", "great", "nice", "cool", "pretty",
-    "lovely", "beautiful", "cute", "fun", "funny", "simple", "plain", "clean", "sharp", "crisp",
-    "flat", "smooth", "shiny", "glossy", "bright", "dark", "soft", "clear", "solid", "bold",
-    "modern", "classic", "elegant", "minimalist", "abstract", "realistic", "detailed", "digital",
-    "vector", "graphic", "geometric", "logo", "icon", "symbol", "sign", "emoji", "sticker",
-    "poster", "card", "badge", "banner", "button", "art", "artwork", "style", "design", "shape",
-    "figure", "object", "thing", "something", "anything", "picture", "image", "photo",
-    "photograph", "drawing", "painting", "sketch", "illustration", "render", "scene", "view",
-    "screen", "page", "paper", "canvas", "sheet", "board", "wall", "floor", "sky", "sea", "night",
-    "day", "light", "shadow", "please", "kindly", "thanks", "thank", "hello", "hi", "hey", "okay",
-    "ok", "yes", "no", "maybe", "sure", "welcome", "sorry", "want", "need", "wish", "love", "hate",
-    "hope", "think", "know", "see", "look", "watch", "show", "tell", "say", "ask", "give", "take",
-    "make", "made", "create", "build", "do", "does", "did", "done", "draw", "drawn", "paint",
-    "painted", "sketch", "generate", "render", "put", "place", "placed", "add", "set", "let",
-    "get", "got", "have", "has", "had", "can", "could", "would", "should", "will", "shall", "may",
-    "might", "must", "try", "use", "using", "help", "work", "play", "run", "go", "come", "sit",
-    "stand", "lie", "stay", "keep", "turn", "move", "fill", "filled", "colour", "color",
-    "coloured", "colored", "size", "sized", "shaped", "background", "picture", "cat", "dog",
-    "house", "tree", "car", "boat", "bird", "fish", "horse", "man", "woman", "boy", "girl",
-    "child", "baby", "king", "queen", "face", "hand", "eye", "flower", "grass", "mountain",
-    "river", "lake", "beach", "sun", "cloud", "rain", "snow", "fire", "water", "earth", "world",
-    "city", "street", "road", "bridge", "tower", "castle", "garden", "forest", "desert", "island",
-    "food", "apple", "banana", "bread", "cake", "coffee", "tea", "milk", "pizza", "table", "chair",
-    "bed", "door", "window", "lamp", "book", "pen", "phone", "computer", "robot", "machine",
-    "music", "song", "dance", "game", "toy", "gift", "party", "summer", "winter", "spring",
-    "autumn", "morning", "evening", "time", "year", "month", "week", "today", "now", "later",
-    "soon", "always", "never", "often", "sometimes", "once", "again", "first", "last", "next",
-    "best", "worst", "more", "most", "less", "least", "much", "many", "few", "lot", "bit", "piece",
-    "part", "whole", "five", "six", "seven", "ten", "hundred", "number", "name", "word",
-    "sentence", "text", "letter", "story", "idea", "test", "example", "question", "answer",
-    "problem", "reason", "way", "kind", "type", "sort", "thing", "stuff", "quality", "resolution",
-    "hd", "4k", "ultra", "high", "low", "perfect", "exactly", "only", "nothing", "else",
-    "everything", "anyone", "someone", "nobody", "friend", "daughter", "son", "mother", "father",
-    "brother", "sister", "kid", "kids", "school", "class", "teacher", "children", "presentation",
-    "slide", "website", "app", "wallpaper", "print", "tshirt", "shirt", "mug", "product",
-    "company", "brand",
+# What people say besides, with words that would say something about a scene elsewhere.
+DISTRACTIONS_BEFORE = (
+    "in a {size} hurry, ", "i have a {size} question: ", "{size} fan of your work! ",
+    "a {size} hello! ",
+    "i have a {size} request: ", "my {size} brother wants ", "my {size} sister wants ",
+    "for my {size} family: ", "for our {size} business: ", "for a {size} party: ",
+    "a {size} favour: ",
+    "the {size} boss wants ", "one {size} wish: ", "mr. {colour} wants ", "ms. {colour} asked for ",
+    "professor {colour} needs ", "mrs {colour} said: ", "for {colour} street school: ",
+    "for our {colour} friday flyer: ", "we got the {colour} light! ",
+    "i am feeling {colour} today. ",
+    "i like {colour} but today i want ", "my dog {colour} wants ", "for the {colour} house tour: ",
+    "for mr {colour}'s office: ", "the {colour} party needs ", "my cat is {colour}. ",
+    "for the {colour} cross: ", "for the {shape} hotel: ", "for the {shape} cafe: ",
+    "for my {shape} collection, ", "my school is called {shape}. ", "for the {size} print: ",
+    "it's the {size} day! ", "no {size} deal but ", "for a {size} company: ",
+    "a {size} thing first: ",
+    "on a {size} budget, ", "for {size} kids: ", "the {size} ones in my class want ",
+)  # fmt: skip
+DISTRACTIONS_AFTER = (
+    ", {size} thanks", ", thanks, {size} fan", ", if it's no {size} deal", ", no {size} rush",
+    ", for my {size} brother", ", for my {size} sister", " for our {size} family",
+    ", a {size} thank you",
+    " for the {size} boss", " for mr. {colour}", " for mrs {colour}", " for the {colour} family",
+    ", size doesn't matter", ", the size is up to you", ", sizes i leave to you", ", any size",
+    ", colour of the rest is up to you", ", whatever background you like", ", any background",
+    ", background is up to you", ", you choose the background", ", i don't mind the background",
+    " for {colour} street school", ", says ms. {colour}", ", it's a {size} surprise",
+    " for the {shape} hotel", " for the {shape} cafe", ", my {size} boy turns five",
+    ", for a {size} card",
 )  # fmt: skip
