@@ -1,4 +1,4 @@
-"""What makes training faster on this machine, where it has what that takes."""
+"""bfloat16 autocast and torch.compile, where the processor and a compiler allow them."""
 
 import shutil
 from typing import cast
@@ -16,7 +16,7 @@ def native_autocast() -> torch.autocast:
 
 
 def compiled(module: nn.Module) -> nn.Module:
-    """Compile, where there is a compiler; a step is a fifth shorter. The weights are shared."""
+    """Compile where there is a compiler, a fifth off a step of the Flux; weights are shared."""
     if shutil.which("g++") is not None:
         module = cast("nn.Module", torch.compile(module, dynamic=False))
     return module

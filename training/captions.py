@@ -1,7 +1,8 @@
 """Sentences for scenes of the shapes world, as people type them.
 
 A sentence is an opening, phrases for what is said (in any order) and an ending, all of them from
-the lists of `sentence_words` and `sentence_forms`. `as_typed` adds capitals, full stops and typos.
+the lists of `sentence_words` and `sentence_forms`. `as_typed` adds capitals, full stops, typos,
+telegram style, and words that say nothing.
 """
 
 import random
@@ -18,8 +19,9 @@ from training.sentence_forms import (
     DISTRACTIONS_AFTER,
     DISTRACTIONS_BEFORE,
     ENDINGS,
-    LATE_PLURAL_SIZES,
     LATE_SIZES,
+    LATE_SIZES_OF_ALL,
+    LATE_SIZES_OF_BOTH,
     LEADING_BACKGROUNDS,
     LEADING_SEPARATORS,
     NO_COLOUR_NOUNS,
@@ -115,20 +117,17 @@ def _single(said: Scene, rng: random.Random) -> str:
 
 
 def _several(said: Scene, rng: random.Random) -> str:
-    items, size = said.items, said.items[0].size
-    is_late = (
-        size is not None
-        and all(item.size == size for item in items)
-        and rng.random() < 2 * LATE_SIZE_SHARE
-    )
-    if is_late:
+    items, late_size = said.items, None
+    if len({item.size for item in items}) == 1 and rng.random() < 2 * LATE_SIZE_SHARE:
+        late_size = items[0].size
         items = tuple(replace(item, size=None) for item in items)
     if items.count(items[0]) == len(items):
         body = _counted(items[0], len(items), rng)
     else:
         body = _pair(said.layout, items, rng)
-    if is_late and size is not None:
-        body += rng.choice(SEPARATORS) + _late_size(LATE_PLURAL_SIZES, size, rng)
+    if late_size is not None:
+        forms = LATE_SIZES_OF_ALL + (LATE_SIZES_OF_BOTH if len(items) == 2 else ())
+        body += rng.choice(SEPARATORS) + _late_size(forms, late_size, rng)
     if said.background is None:
         return body
     if rng.random() < 0.2:
@@ -166,7 +165,8 @@ def _pair(layout: Layout, items: Sequence[Item], rng: random.Random) -> str:
 def _short_names(items: Sequence[Item]) -> tuple[str, str] | None:
     """Name two shapes by what tells them apart; None where nothing does."""
     first, second = items
-    if first.shape and second.shape and first.shape != second.shape:
+    is_unclear = {first.shape, second.shape} == {"circle", "ring"}  # "the hollow circle"
+    if first.shape and second.shape and first.shape != second.shape and not is_unclear:
         return f"the {first.shape}", f"the {second.shape}"
     if first.colour and second.colour and first.colour != second.colour:
         return f"the {first.colour} one", f"the {second.colour} one"
@@ -197,7 +197,9 @@ def _noun_forms(item: Item) -> Sequence[str]:
     if item.shape:
         return NO_COLOUR_NOUNS if item.size else ("{shape}", "nice {shape}", "simple {shape}")
     forms = NO_SHAPE_NOUNS if item.colour else NOTHING_NOUNS
-    return [f for f in forms if item.size or not f.startswith("something {size}")]
+    if item.size:
+        return [form for form in forms if "{size}" in form]
+    return [form for form in forms if not form.startswith("something {size}")]
 
 
 def plural(shape: str) -> str:
@@ -258,9 +260,9 @@ def _without_small_words(sentence: str, rng: random.Random) -> str:
 
 
 def _with_typos(sentence: str, rng: random.Random) -> str:
-    """Swap, drop, double or replace one letter in one or two words of four letters or more."""
+    """Swap, drop, double or replace one letter in one or two words of three letters or more."""
     words = sentence.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) >= 4]
+    long = [i for i, word in enumerate(words) if len(word) >= 3]
     for i in rng.sample(long, min(len(long), rng.choice((1, 1, 2)))):
         word, at = words[i], rng.randrange(1, len(words[i]) - 1)
         words[i] = rng.choice(

@@ -37,6 +37,7 @@ from training.autoencoder import (
 from training.pictures import render_pool
 from training.run import Run, train
 from training.shapes_world import complete
+from training.take_up import take_up
 from training.text_encoders import (
     CODE,
     MAX_TOKENS,
@@ -56,8 +57,9 @@ CLIP_WRONG_SHARE = 0.03  # of the parts of a code, for CLIP alone: T5 reads bett
 SIGMA_SHIFT = 3.0  # more training at high noise, where the scene is decided
 GUIDANCE_RANGE = (1.0, 4.0)
 BATCH_SIZE = 64
+FLOW_SEED = 1_000_000  # beyond any step
 AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 600, 4000
-FLOW_STEPS, DISTILLATION_STEPS = 2200, 1200
+FLOW_STEPS, DISTILLATION_STEPS = 2200, 700
 NUM_PICTURES = 20_000
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration
 MODEL_INDEX = {
@@ -209,7 +211,8 @@ def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
 
     The text features are the codes that the encoders are trained to give, a little off.
     """
-    generator = torch.Generator().manual_seed(step)
+    # another stream than `sample`'s: the text must not hold the noise of the picture
+    generator = torch.Generator().manual_seed(step + FLOW_SEED)
     size = len(batch.codes)
     is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
     read_by_t5 = batch.codes.masked_fill(is_dropped, 0.0)
@@ -294,17 +297,12 @@ def save_pipeline(backbone: FluxBackbone, work_dir: Path, directory: Path) -> No
 
 
 def start_backbone(earlier: Path | None) -> FluxBackbone:
-    """Build the transformer, or take up an earlier preset's, which reads the same codes.
-
-    Blocks beyond the earlier one's begin without effect: what they add is scaled by 0.
-    """
+    """Build the transformer, or take up an earlier preset's, which reads the same codes."""
     torch.manual_seed(4)
     backbone = build_backbone()
     if earlier is not None:
         weights = TextToImage.from_preset(earlier).backbone.state_dict()
-        for name in backbone.load_state_dict(weights, strict=False).missing_keys:
-            if ".modulation." in name:
-                nn.init.zeros_(backbone.get_parameter(name))
+        take_up(backbone, weights, gates=("modulation.lin",))
     return backbone
 
 

@@ -13,7 +13,7 @@ BEFORE_PLACE = (
     "", "", "", "", "", "", "placed ", "located ", "sitting ", "put it ", "positioned ",
     "and put it ", "place it ", "floating ", "which sits ", "that is ", "standing ", "it is ",
     "should be ", "somewhere ", "hanging ", "and it's ", "make it ", "drawn ", "set ", "just ",
-    "right ", "position: ", "place: ", "pos=", "position=", "where: ", "location: ",
+    "position: ", "place: ", "pos=", "position=", "where: ", "location: ",
 )  # fmt: skip
 
 OPENINGS = (
@@ -191,7 +191,7 @@ BACKGROUNDS = (
     "{background} all around", "on {background} card", "on a {background} poster",
     "on a {background} table", "on a {background} table top", "on a {background} lawn",
     "on a {background} floor", "on {background} cloth", "on a {background} carpet",
-    "on a {background} sheet", "on a {background} wall", "at a {background} wall",
+    "on a {background} sheet", "at a {background} wall",
     "against a {background} sky", "in a {background} sky", "w/ a {background} bg",
     "w/ {background} background", "with {background} colour in behind", "in behind {background}",
     "behind it all is {background}", "behind of it is {background}", "behind it is {background}",
@@ -276,9 +276,12 @@ LATE_SIZES = (
     "{size} size", "a {size} one", "size: {size}", "size={size}", "it is {size}", "it's {size}",
     "{size} one", "it must be {size}", "{very} {size}", "i want it {size}", "the size is {size}",
 )  # fmt: skip
-LATE_PLURAL_SIZES = (
-    "{size}", "both {size}", "all {size}", "make them {size}", "make both {size}", "{size} ones",
-    "they are {size}", "both are {size}", "they should be {size}", "size {size}", "{size} each",
+LATE_SIZES_OF_ALL = (
+    "make them {size}", "all {size}", "{size} ones", "they are {size}", "they should be {size}",
+    "{size} each", "all of them {size}", "every one {size}", "make all of them {size}",
+)  # fmt: skip
+LATE_SIZES_OF_BOTH = (
+    "both {size}", "both {size}", "make both {size}", "both are {size}", "both of them {size}",
 )  # fmt: skip
 
 SEPARATORS = (
@@ -362,7 +365,7 @@ ROW_FORMS = (
     "{left} to the west of {right}", "{right} to the east of {left}", "west: {left}, east: {right}",
     "to the right of {left} put {right}", "to the left of {right} put {left}",
     "to the right of {left} goes {right}", "to the left of {right} goes {left}",
-    "{left} stage left, {right} stage right", "{left} beside {right}, on its left",
+    "{left} beside {right}, on its left",
     "{right} beside {left}, on its right", "{left} looking at {right} on its right",
     "{left} -> {right}, left to right", "left, {left}; right, {right}",
     "left there is {left}. right there is {right}",
@@ -450,6 +453,7 @@ COLUMN_FORMS = (
     "{upper} stacked on top of {lower}",
     "first {upper} and beneath it {lower}", "{upper} above and {lower} below",
     "{lower} below and {upper} above", "{lower} at the bottom, with {upper} over it",
+    "on the top {upper}, on the bottom {lower}", "on the bottom {lower}, on the top {upper}",
 )  # fmt: skip
 
 PAIR_FORMS = (
@@ -491,7 +495,6 @@ REFERRING_COLUMN_FORMS = (
     "{upper} and {lower}. {the_lower} is below {the_upper}",
     "{lower} and {upper}, {the_lower} goes under {the_upper}",
     "{upper} and {lower}, {the_upper} is higher", "{lower} and {upper}, {the_lower} is lower",
-    "on the top {upper}, on the bottom {lower}", "on the bottom {lower}, on the top {upper}",
 )  # fmt: skip
 
 # What people say besides, with words that would say something about a scene elsewhere.
@@ -518,9 +521,6 @@ DISTRACTIONS_AFTER = (
     ", for my {size} brother", ", for my {size} sister", " for our {size} family",
     ", a {size} thank you",
     " for the {size} boss", " for mr. {colour}", " for mrs {colour}", " for the {colour} family",
-    ", size doesn't matter", ", the size is up to you", ", sizes i leave to you", ", any size",
-    ", colour of the rest is up to you", ", whatever background you like", ", any background",
-    ", background is up to you", ", you choose the background", ", i don't mind the background",
     " for {colour} street school", ", says ms. {colour}", ", it's a {size} surprise",
     " for the {shape} hotel", " for the {shape} cafe", ", my {size} boy turns five",
     ", for a {size} card",

@@ -164,7 +164,7 @@ CORNER_WORDS: dict[str, tuple[str, ...]] = {
 
 _LEVELS = {
     "top": ("up", "high up", "way up", "up high"),
-    "bottom": ("down", "low down", "way down"),
+    "bottom": ("down", "low down", "way down", "down low"),
 }
 _UP_AND_SIDE_FORMS = (
     "{up} in the {side} corner", "{up} {side}", "in {up} {side}", "{up} on the {side}",
@@ -172,13 +172,15 @@ _UP_AND_SIDE_FORMS = (
     "at the {level}, on the {side}", "in the {level} corner on the {side}", "{level} and {side}",
     "in the {side} corner at the {level}", "at the {level} {side} hand side",
     "{level} {side} hand corner", "in the {level} {side}-hand corner", "at the {side}, {up}",
-    "{level} {side} of the picture", "in the {side} corner, {up}", "on the {side}, {up}",
+    "in the {side} corner, {up}", "on the {side}, {up}",
 )  # fmt: skip
 CORNER_PHRASES: dict[str, tuple[str, ...]] = {
     corner: tuple(
-        form.format(up=up, level=corner.split()[0], side=corner.split()[1])
-        for form in _UP_AND_SIDE_FORMS
-        for up in _LEVELS[corner.split()[0]]
+        dict.fromkeys(
+            form.format(up=up, level=corner.split()[0], side=corner.split()[1])
+            for form in _UP_AND_SIDE_FORMS
+            for up in _LEVELS[corner.split()[0]]
+        )
     )
     for corner in CORNER_WORDS
 }
@@ -253,5 +255,72 @@ FILLER = (
     "everything", "anyone", "someone", "nobody", "friend", "daughter", "son", "mother", "father",
     "brother", "sister", "kid", "kids", "school", "class", "teacher", "children", "presentation",
     "slide", "website", "app", "wallpaper", "print", "tshirt", "shirt", "mug", "product",
-    "company", "brand",
+    "company", "brand", "about", "after", "ago", "already", "although", "among", "amount", "area",
+    "arm", "arrive", "asleep", "aunt", "awake", "away", "bag", "bake", "band", "bank", "bar",
+    "basket", "bath", "bear", "beat", "because", "become", "bee", "before", "began", "begin",
+    "behave", "bell", "belong", "bike", "birthday", "birth", "bite", "blank", "blow", "body",
+    "boil", "bone", "born", "boss", "bottle", "bowl", "brain", "brave", "break", "breakfast",
+    "bring", "broken", "brush", "bug", "bus", "busy", "butter", "buy", "cafe", "call", "calm",
+    "camera", "camp", "candle", "cap", "care", "careful", "carry", "cash", "catch", "cause",
+    "ceiling", "cent", "century", "chance", "change", "cheap", "check", "cheese", "chef",
+    "chicken", "choice", "choose", "church", "cinema", "clever", "click", "climb", "clock",
+    "close", "cloth", "club", "coat", "cold", "collect", "comfort", "common", "concert", "cook",
+    "copy", "corn", "cost", "cotton", "count", "country", "course", "cousin", "cow", "crazy",
+    "cream", "creative", "cry", "cup", "curtain", "custom", "cut", "dad", "daily", "dear",
+    "decide", "deep", "deliver", "depend", "detail", "diary", "die", "dinner", "dirty", "doctor",
+    "dollar", "dream", "dress", "drink", "drive", "drop", "dry", "duck", "dust", "early", "easy",
+    "eat", "edit", "either", "electric", "elephant", "email", "empty", "engine", "enjoy", "enough",
+    "enter", "event", "ever", "exam", "exciting", "expect", "explain", "extra", "fall", "family",
+    "famous", "fan", "fancy", "farm", "fast", "favour", "favourite", "feel", "festival", "fight",
+    "film", "final", "find", "fine", "finger", "finish", "fit", "fix", "flag", "flight", "flyer",
+    "follow", "foot", "football", "forget", "fork", "form", "found", "fox", "free", "fresh",
+    "friday", "frog", "fruit", "full", "future", "garage", "gas", "general", "gentle", "ghost",
+    "glad", "glass", "goal", "goat", "grade", "grandma", "grandpa", "grateful", "grow", "guess",
+    "guest", "guitar", "gym", "hair", "happen", "happy", "hard", "hat", "head", "health", "hear",
+    "heat", "heavy", "hen", "here's", "hide", "hill", "history", "hobby", "hold", "holiday",
+    "honest", "honey", "hospital", "hot", "hotel", "hour", "hungry", "hurry", "husband", "ice",
+    "important", "include", "instead", "interest", "internet", "invite", "iron", "jacket", "jam",
+    "january", "job", "join", "joke", "juice", "june", "junk", "key", "kick", "kitchen", "knee",
+    "knife", "label", "lady", "lamb", "land", "language", "late", "laugh", "law", "lawyer", "lazy",
+    "lead", "learn", "leather", "leave", "leg", "lesson", "level", "library", "life", "lion",
+    "lips", "list", "listen", "local", "lost", "loud", "luck", "lunch", "magazine", "magic",
+    "mail", "manager", "map", "march", "market", "marry", "mask", "master", "match", "math",
+    "meal", "mean", "meat", "meet", "member", "memory", "menu", "message", "metal", "mind",
+    "mirror", "miss", "mix", "model", "moment", "monday", "money", "monkey", "mood", "mouse",
+    "mouth", "movie", "museum", "mum", "nature", "neck", "neighbour", "nephew", "nest",
+    "newspaper", "niece", "noise", "nose", "note", "notebook", "nurse", "ocean", "offer", "office",
+    "oil", "onion", "online", "open", "option", "order", "our", "out", "outdoor", "own", "owner",
+    "pack", "paid", "pain", "pan", "pants", "parent", "park", "partner", "pass", "past", "path",
+    "pay", "peace", "pencil", "people", "pepper", "perhaps", "person", "pet", "piano", "picnic",
+    "pig", "pillow", "pilot", "plan", "plane", "plant", "plate", "player", "pocket", "poem",
+    "police", "polite", "pool", "poor", "post", "potato", "power", "practice", "present", "price",
+    "prince", "princess", "prize", "profile", "project", "promise", "proof", "proud", "public",
+    "pull", "purpose", "push", "puzzle", "quick", "quiet", "rabbit", "race", "radio", "rat", "raw",
+    "reach", "read", "ready", "real", "recipe", "record", "relax", "remember", "remind", "rent",
+    "repeat", "report", "request", "rice", "rich", "ride", "rise", "rock", "roof", "room", "rule",
+    "rush", "sad", "safe", "salad", "sale", "salt", "sandwich", "saturday", "save", "saying",
+    "science", "seat", "secret", "seem", "sell", "send", "share", "sheep", "shelf", "ship", "shoe",
+    "shop", "shoulder", "shout", "shower", "sick", "sing", "sink", "sir", "skin", "skirt", "sleep",
+    "slow", "smart", "smell", "smile", "smoke", "snake", "soap", "sock", "sofa", "soldier",
+    "somehow", "soup", "space", "speak", "special", "speed", "spell", "spend", "spoon", "sport",
+    "stage", "stairs", "stamp", "start", "station", "steak", "step", "stone", "stop", "store",
+    "storm", "strange", "strong", "student", "study", "sugar", "suit", "sunday", "sunny",
+    "support", "surprise", "sweet", "swim", "system", "tail", "task", "taste", "taxi", "team",
+    "teach", "tennis", "terrible", "theme", "theatre", "thirsty", "thought", "thousand", "throw",
+    "thursday", "ticket", "tidy", "tie", "tiger", "tired", "title", "toast", "tomato", "tomorrow",
+    "tonight", "tool", "tooth", "touch", "tour", "town", "trade", "train", "travel", "treat",
+    "trial", "trip", "trouble", "truck", "true", "trust", "truth", "tuesday", "turtle", "twenty",
+    "ugly", "umbrella", "uncle", "understand", "uniform", "unit", "until", "upset", "user",
+    "vacation", "valley", "van", "vegetable", "video", "village", "violin", "visit", "voice",
+    "vote", "wait", "wake", "walk", "wallet", "war", "warm", "wash", "waste", "wave", "wear",
+    "weather", "wedding", "wednesday", "weekend", "well", "wet", "whatever", "wheel", "while",
+    "whisper", "whose", "wife", "wild", "win", "wind", "wine", "wing", "wise", "without", "wolf",
+    "wonder", "wonderful", "wood", "wool", "worry", "worth", "wow", "write", "wrong", "yard",
+    "yay", "yeah", "yesterday", "yet", "yoga", "young", "yours", "zebra", "zero", "zoo",
+    "artstation", "trending", "bauhaus", "swiss", "retro", "vintage", "boho", "pastel", "cartoon",
+    "anime", "pixel", "watercolour", "studio", "lighting", "unreal", "midjourney", "dalle",
+    "prompt", "seed", "ratio", "svg", "png", "favicon", "thumbnail", "avatar", "pictogram",
+    "worksheet", "flashcard", "classroom", "kindergarten", "newsletter", "brochure", "leaflet",
+    "invitation", "homework", "valentine", "christmas", "easter", "halloween", "anniversary",
+    "bakery", "pharmacy", "tournament",
 )  # fmt: skip

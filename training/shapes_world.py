@@ -209,12 +209,9 @@ def _draw_single(rng: random.Random) -> Scene:
 
 
 def _draw_several(layout: Layout, rng: random.Random) -> Scene:
-    first = second = _draw_item(rng, size_share=0.25)
+    first = second = _draw_item_of_several(rng)
     while second == first:
-        second = _draw_item(rng, size_share=0.25)
-    first, second = (
-        replace(item, colour=None) if rng.random() < 0.06 else item for item in (first, second)
-    )
+        second = _draw_item_of_several(rng)
     if layout is Layout.THREE:
         items: tuple[Item, ...] = (first,) * 3
     elif layout is Layout.TWO and rng.random() < 0.6:
@@ -227,6 +224,11 @@ def _draw_several(layout: Layout, rng: random.Random) -> Scene:
 def _draw_item(rng: random.Random, size_share: float) -> Item:
     size = rng.choice(SIZES) if rng.random() < size_share else None
     return Item(rng.choice(tuple(COLOURS)), rng.choice(SHAPES), size)
+
+
+def _draw_item_of_several(rng: random.Random) -> Item:
+    item = _draw_item(rng, size_share=0.25)
+    return replace(item, colour=None) if rng.random() < 0.06 else item
 
 
 def _with_background(scene: Scene, rng: random.Random, share: float) -> Scene:

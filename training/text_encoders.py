@@ -29,12 +29,14 @@ from transformers import (
 from training.acceleration import compiled, native_autocast
 from training.captions import as_typed, caption, filler_sentence
 from training.run import Run, train
+from training.sentence_forms import DISTRACTIONS_AFTER, DISTRACTIONS_BEFORE
 from training.sentence_words import FILLER
 from training.shapes_world import COLOURS, PLACES, SHAPES, SIZES, Item, Layout, Scene, draw_said
+from training.take_up import take_up
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 32  # a chatty sentence has 25 words
+MAX_TOKENS = 32  # few sentences are longer
 WIDTH = 128
 BATCH_SIZE = 128
 NUM_EMPTY = 2  # of a batch: the empty sentence, from which guidance leads away, has the code zero
@@ -101,6 +103,7 @@ def _words() -> tuple[str, ...]:
     """The words that sentences are made of."""
     rng = random.Random(0)
     sentences = [caption(draw_said(rng), rng) for _ in range(20_000)]
+    sentences += (*DISTRACTIONS_BEFORE, *DISTRACTIONS_AFTER)
     counts = Counter(word for line in sentences for word in re.findall(r"[a-z0-9']+", line))
     return tuple(sorted(set(counts) | set(FILLER)))
 
@@ -211,16 +214,13 @@ def _teach_order(t5: T5EncoderModel) -> None:
     biases[1:AFTER, 3:5] = biases[AFTER + 1 :, 5:7] = NEIGHBOUR_BIAS
 
 
-def take_up(
+def take_up_encoder(
     model: T5EncoderModel | CLIPTextModel,
     tokenizer: T5Tokenizer | CLIPTokenizer,
     earlier: Path,
     earlier_tokenizer: Path,
 ) -> None:
-    """Copy the weights of an earlier encoder; of the embeddings, those of words that it knew.
-
-    Layers beyond the earlier one's begin without effect: what they add is scaled by 0.
-    """
+    """Copy the weights of an earlier encoder; of the embeddings, those of words that it knew."""
     weights = type(model).from_pretrained(earlier).state_dict()
     known = type(tokenizer).from_pretrained(earlier_tokenizer).get_vocab()
     fresh = model.get_input_embeddings().weight.detach()
@@ -229,9 +229,7 @@ def take_up(
     for name, weight in weights.items():
         if weight.shape == (len(known), WIDTH):
             weights[name] = fresh.index_copy(0, new, weight[old])
-    for name in model.load_state_dict(weights, strict=False).missing_keys:
-        if name.removesuffix(".weight").removesuffix(".bias").endswith(LAST_OF_BRANCH):
-            nn.init.zeros_(model.get_parameter(name))
+    take_up(model, weights, gates=LAST_OF_BRANCH)
 
 
 def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) -> None:
@@ -243,8 +241,8 @@ def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) ->
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
     t5, clip = build_encoders(t5_tokenizer, clip_tokenizer)
     if earlier is not None:
-        take_up(t5, t5_tokenizer, earlier / "text_encoder_2", earlier / "tokenizer_2")
-        take_up(clip, clip_tokenizer, earlier / "text_encoder", earlier / "tokenizer")
+        take_up_encoder(t5, t5_tokenizer, earlier / "text_encoder_2", earlier / "tokenizer_2")
+        take_up_encoder(clip, clip_tokenizer, earlier / "text_encoder", earlier / "tokenizer")
     modules = nn.ModuleList([t5, clip])
     matrices = [
         parameter

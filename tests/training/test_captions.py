@@ -12,7 +12,8 @@ from training.captions import (
     caption,
     filler_sentence,
 )
-from training.sentence_words import COLOUR_WORDS, SHAPE_WORDS
+from training.sentence_forms import REFERRING_COLUMN_FORMS, REFERRING_ROW_FORMS
+from training.sentence_words import COLOUR_WORDS, CORNER_PHRASES, SHAPE_WORDS, SIZE_WORDS
 from training.shapes_world import Item, Layout, Scene, draw_said, single
 
 STAR = single("green", "star", "large", "bottom right", "gray")
@@ -39,6 +40,44 @@ def test_a_sentence_names_every_colour_and_shape_that_is_said() -> None:
         assert all(has_word(sentence, COLOUR_WORDS[colour]) for colour in colours if colour)
         shapes = [item.shape for item in said.items]
         assert all(has_word(sentence, SHAPE_WORDS[shape]) for shape in shapes if shape)
+
+
+def test_a_sentence_names_every_size_that_is_said() -> None:
+    rng = random.Random(8)
+    for _ in range(600):
+        said = draw_said(rng)
+        sentence = caption(said, rng)
+
+        sizes = [item.size for item in said.items if item.size]
+        assert all(has_word(sentence, SIZE_WORDS[size]) for size in sizes), (said, sentence)
+
+
+def test_shapes_that_are_named_again_lie_where_the_scene_has_them() -> None:
+    sides = {"left": {"left"}, "right": {"right"}, "upper": {"top", "above", "higher", "upper"},
+             "lower": {"bottom", "below", "under", "lower"}}  # fmt: skip
+    words = "|".join(word for each in sides.values() for word in each)
+    num_checked = 0
+    for form in (*REFERRING_ROW_FORMS, *REFERRING_COLUMN_FORMS):
+        for name, word in re.findall(rf"{{the_(\w+)}}[^,.{{]*?\b({words})\b", form):
+            assert word in sides[name], form
+            num_checked += 1
+    assert num_checked > 20
+
+
+@pytest.mark.parametrize("corner", CORNER_PHRASES)
+def test_the_phrases_for_a_corner_name_it(corner: str) -> None:
+    level, side = corner.split()
+    levels = {"top": ("top", "up"), "bottom": ("bottom", "down")}[level]
+    for phrase in CORNER_PHRASES[corner]:
+        assert has_word(phrase, (side,)), phrase
+        assert has_word(phrase, levels), phrase
+
+
+def test_both_is_said_of_two() -> None:
+    rng = random.Random(9)
+    three = Scene(Layout.THREE, (Item("red", "star", "large"),) * 3)
+
+    assert not any("both" in caption(three, rng) for _ in range(300))
 
 
 def test_a_sentence_names_no_other_colour() -> None:
@@ -99,6 +138,7 @@ def test_a_telegram_still_says_every_colour_and_shape(monkeypatch: pytest.Monkey
     monkeypatch.setattr(captions, "TELEGRAM_SHARE", 1.0)
     monkeypatch.setattr(captions, "FILLER_SHARE", 0.0)
     monkeypatch.setattr(captions, "TYPO_SHARE", 0.0)
+    monkeypatch.setattr(captions, "DISTRACTION_SHARE", 0.0)
     rng = random.Random(7)
     typed = [
         as_typed("a red circle to the left of a blue ring on the black background", rng).lower()

@@ -1,7 +1,9 @@
 """How the batches of the image model are drawn, and how it takes up an earlier preset."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +15,9 @@ from models.presets import get_preset
 from training import flux_shapes
 from training.autoencoder import build_autoencoder
 from training.flux_shapes import (
+    CODE_NOISE,
     Pool,
+    flow_loss,
     load_pool,
     make_autoencoder,
     make_pool,
@@ -61,10 +65,22 @@ def test_noisy_pictures_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
     )
 
 
+def test_the_text_does_not_hold_the_noise_of_the_picture(pool: Pool) -> None:
+    backbone = Mock(side_effect=lambda **inputs: torch.zeros_like(inputs["image"]))
+    batch = replace(sample(pool, 5), codes=torch.zeros(64, WIDTH))
+
+    flow_loss(backbone, batch, 5)
+
+    clean = batch.noisy - batch.sigma[:, None, None] * batch.velocity
+    of_picture = (batch.velocity + clean).round(decimals=5)
+    of_text = (backbone.call_args.kwargs["text"] / CODE_NOISE).round(decimals=5)
+    assert torch.isin(of_text.flatten()[:10_000], of_picture).float().mean() < 0.5
+
+
 def test_clip_misreads_whole_parts_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(5)
     scenes = [draw_sentence(rng)[0] for _ in range(400)]
-    said = {i: code_words(scene) for i, scene in enumerate(scenes)}
+    said = [code_words(scene) for scene in scenes]
     monkeypatch.setattr(flux_shapes, "CLIP_WRONG_SHARE", 0.5)
 
     codes = misread(encode_said(scenes), torch.Generator().manual_seed(1))
