@@ -125,9 +125,7 @@ def test_the_stock_client_lists_the_models(stock: openai.OpenAI) -> None:
 
 
 def test_the_service_sees_what_it_painted(client: httpx.Client) -> None:
-    picture = client.post(
-        "/v1/images/generations", json={"prompt": "a red circle", "seed": 3}
-    )
+    picture = client.post("/v1/images/generations", json={"prompt": "a red circle", "seed": 3})
     encoded = picture.raise_for_status().json()["data"][0]["b64_json"]
 
     answer = client.post("/v1/classify", json={"input": encoded, "top_k": 3}).raise_for_status()
