@@ -200,7 +200,7 @@ def _diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
     """Build diffusers' transformer around the same tensors."""
     from diffusers import FluxTransformer2DModel
 
-    from models.flux.diffusers_weights import to_diffusers
+    from models.flux.formats.diffusers_weights import to_diffusers
 
     with torch.device("meta"):
         transformer: nn.Module = FluxTransformer2DModel(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import processor
 from models import Backbone, FluxBackbone, ViTBackbone
-from models.flux.diffusers_weights import to_diffusers
+from models.flux.formats.diffusers_weights import to_diffusers
 
 STATUS = Path("/proc/self/status")
 

@@ -6,25 +6,28 @@ which `preset_files` reads and writes. KerasHub's form: keras_hub/src/models/bac
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import nn
 
-import models
-from models import lora, preset_files
-from models.adapters import merged_state
-from models.dtypes import DtypeLike, as_torch_dtype, dtype_policy
+from models.checkpoints import preset_files
+from models.checkpoints.safetensors_files import save_shards
+from models.checkpoints.weights import fill, on_meta_device
 from models.errors import PresetError
-from models.formats import read_stored
-from models.handles import Part, fetch
+from models.keras import lora
 from models.keras import weights as keras_weights
-from models.keras.layers import KerasLayer, snake_case
+from models.keras.layers import snake_case
+from models.keras.model import KerasModel
 from models.keras.writing import shard_bytes
+from models.layers.adapters import merged_state
+from models.layers.dtypes import DtypeLike, as_torch_dtype, dtype_policy
 from models.presets import PRESETS, Preset
-from models.safetensors_files import save_shards
-from models.weights import fill, on_meta_device
+from models.presets.families import FAMILIES
+from models.presets.formats import read_stored
+from models.presets.handles import Part, fetch
 
 WeightsFormat = Literal["h5", "safetensors"]
 
@@ -38,15 +41,13 @@ class _Presets:
         return {name: row for name, row in PRESETS.items() if row.backbone_class in classes}
 
 
-class Backbone(nn.Module):
+class Backbone(KerasModel):
     """Inputs to features.
 
     A subclass says what its constructor was called with (`get_config`) and how KerasHub knows it
     (`keras_layers` and what begins with `keras_`). Its constructor ends with `_finish`.
     """
 
-    keras_module: ClassVar[str]  # where KerasHub defines the class of this name
-    keras_tasks: ClassVar[tuple[str, ...]]  # KerasHub's tasks for it, sorted
     presets = _Presets()
 
     def __init__(self, name: str | None = None) -> None:
@@ -65,10 +66,6 @@ class Backbone(nn.Module):
             "trainable": any(each.requires_grad for each in self.parameters()),
             "dtype": dtype_policy(dtype_name),
         }
-
-    def keras_layers(self) -> tuple[KerasLayer, ...]:
-        """List KerasHub's layers with weights, in order of position."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what KerasHub calls it")
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> Self:
@@ -216,27 +213,17 @@ class Backbone(nn.Module):
         """
         lora.load(self, filepath)
 
-    def to_keras_object(self) -> preset_files.KerasObject:
-        """Serialise the configuration in KerasHub's form."""
-        class_name = type(self).__name__
-        return preset_files.KerasObject(
-            module=self.keras_module,
-            class_name=class_name,
-            config=self.get_config(),
-            registered_name=f"keras_hub>{class_name}",
-        )
-
 
 def _families() -> list[type[Backbone]]:
-    return [getattr(models, name) for name in models.__all__ if name != Backbone.__name__]
+    return [getattr(import_module(module), name) for name, module in FAMILIES.items()]
 
 
 def _family(class_name: str, preset: str | Path) -> type[Backbone]:
-    families = {family.__name__: family for family in _families()}
-    if class_name not in families:
-        allowed = ", ".join(sorted(families))
+    if class_name not in FAMILIES:
+        allowed = ", ".join(sorted(FAMILIES))
         raise PresetError(f"preset {str(preset)!r} holds a {class_name}, not one of {allowed}")
-    return families[class_name]
+    family: type[Backbone] = getattr(import_module(FAMILIES[class_name]), class_name)
+    return family
 
 
 def _read_config(preset: str | Path) -> tuple[str, dict[str, object]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models import preset_files
+from models.checkpoints import preset_files
 from models.errors import PresetError
-from models.formats import read_stored
-from models.handles import Part, fetch
+from models.presets.formats import read_stored
+from models.presets.handles import Part, fetch
 
 if TYPE_CHECKING:
     from models.flux.text_to_image import TextToImage

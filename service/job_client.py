@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from service.errors import QueueFullError, SyncWaitError, lost_error
-from service.queue_truth import read_queue
+from service.queue_stats import read_queue
 from worker.contract.jobs import JobState, Task
 from worker.contract.records import (
     FINISHED_CHANNEL,
@@ -74,7 +74,7 @@ class JobClient:
     def _submit(self, job: AnyJob) -> None:
         depth = self._blocking_redis.llen(queue_key(job.task))
         if depth >= self._max_queue_depth:
-            # one place gets free in about the age of the oldest by the number that wait
+            # Little's law: a place frees up every oldest_age / depth seconds
             age_s = read_queue(self._blocking_redis, job.task).oldest_age_s
             retry_after_s = min(max(1, math.ceil(age_s / depth)), _MAX_RETRY_AFTER_S)
             raise QueueFullError(job.task.value, depth, retry_after_s)

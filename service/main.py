@@ -21,13 +21,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from service import envelope
+from service import error_handlers
 from service.catalog import Catalog
 from service.dependencies import Parts
 from service.job_client import JobClient
 from service.metrics import Metrics
-from service.queue_truth import QueueCollector
-from service.request_frame import RequestFrame
+from service.middleware import RequestMiddleware
+from service.queue_stats import QueueCollector
 from service.routes import classify, embeddings, files, health, images, jobs, models
 from service.settings import ServiceSettings
 from worker.contract.image_files import ImageFiles
@@ -60,8 +60,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.add_middleware(RequestFrame, metrics=metrics, max_body_bytes=settings.max_body_bytes)
-    envelope.install(app)
+    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    error_handlers.install(app)
     for module in (images, files, classify, embeddings, jobs, models, health):
         app.include_router(module.router)
     return app
@@ -115,7 +115,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                access_log=False,  # RequestFrame writes it, with route, time and id
+                access_log=False,  # RequestMiddleware writes it, with route, time and id
                 server_header=False,
             )
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.flux.backbone import FluxBackbone
-from models.flux.diffusers_weights import to_diffusers
+from models.flux.formats.diffusers_weights import to_diffusers
 from models.flux.latents import image_ids, patchify
 from models.flux.text_encoders import TextEncoders
 from models.flux.text_to_image import TextToImage

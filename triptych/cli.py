@@ -121,11 +121,11 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
     """Paint one picture in this process, without a server."""
-    from triptych.wish import Wish, WishError, to_job
+    from triptych.generate_request import GenerateRequest, GenerateRequestError, to_job
 
     try:
-        job = to_job(Wish(prompt, model, size, steps, seed))
-    except WishError as error:
+        job = to_job(GenerateRequest(prompt, model, size, steps, seed))
+    except GenerateRequestError as error:
         raise typer.BadParameter(str(error)) from None
     if not output.parent.is_dir():
         raise typer.BadParameter(f"output: the directory {output.parent} does not exist")

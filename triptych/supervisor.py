@@ -144,7 +144,6 @@ def worker_child(
     settings: ServeSettings, redis_url: str, task: Task, metrics_port: int, module: str
 ) -> Child:
     environment = {
-        "TRIPTYCH_QUEUE": task.value,
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
         "TRIPTYCH_MODELS": ",".join(settings.models),
@@ -153,7 +152,9 @@ def worker_child(
         "TRIPTYCH_METRICS_PORT": str(metrics_port),
         "TRIPTYCH_NUM_THREADS": str(num_threads(task)),
     }
-    return Child(f"worker-{task}", [sys.executable, "-m", module], environment)
+    # the queue as an argument, so that `ps` shows it
+    command = [sys.executable, "-m", module, "--queue", task.value]
+    return Child(f"worker-{task}", command, environment)
 
 
 def num_threads(task: Task) -> int:

@@ -82,7 +82,7 @@ class Heartbeat:
             self._leases.update((record.id, record.attempt) for record in records)
         return records
 
-    def let_go(self, job_id: str) -> None:
+    def release(self, job_id: str) -> None:
         with self._lock:
             self._leases.pop(job_id, None)
 

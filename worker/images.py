@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' wor
 logger = logging.getLogger(__name__)
 
 
-class Painter(Protocol):
+class ImagePipeline(Protocol):
     """The part of `TextToImage` that jobs need."""
 
     @property
@@ -59,7 +59,7 @@ class Painter(Protocol):
 class ImageWork:
     def __init__(
         self,
-        residency: Residency[Painter],
+        residency: Residency[ImagePipeline],
         records: Records,
         files: ImageFiles,
         metrics: WorkerMetrics,
@@ -81,24 +81,24 @@ class ImageWork:
             settle(record, outcome)
 
     def warm_up(self, model: str) -> None:
-        painter = self._residency.get(model)
+        pipeline = self._residency.get(model)
         limits = _limits(model)
         width, height = limits.default_width, limits.default_height
-        guidance_scale = limits.default_guidance_scale if painter.has_guidance else None
-        text = painter.encode(["warm up"], limits.max_sequence_length)
-        for step in painter.denoise(text, [0], width, height, 1, guidance_scale):
-            painter.decode(step.patches, width, height)
+        guidance_scale = limits.default_guidance_scale if pipeline.has_guidance else None
+        text = pipeline.encode(["warm up"], limits.max_sequence_length)
+        for step in pipeline.denoise(text, [0], width, height, 1, guidance_scale):
+            pipeline.decode(step.patches, width, height)
 
     def _paint(self, record: Record, job: ImageJob) -> Outcome:
-        painter = self._residency.get(job.model)
+        pipeline = self._residency.get(job.model)
         with self._stage(job, "text_encode"):
-            text = painter.encode([job.prompt], _limits(job.model).max_sequence_length)
+            text = pipeline.encode([job.prompt], _limits(job.model).max_sequence_length)
         with self._stage(job, "denoise"):
-            last = self._denoise(record, job, painter, text)
+            last = self._denoise(record, job, pipeline, text)
         if isinstance(last, JobState):
             return last
         with self._stage(job, "vae_decode"):
-            pictures = painter.decode(last, job.width, job.height)
+            pictures = pipeline.decode(last, job.width, job.height)
         images = tuple(
             self._store(record, job, index, pixels) for index, pixels in enumerate(pictures)
         )
@@ -112,11 +112,11 @@ class ImageWork:
         )
 
     def _denoise(
-        self, record: Record, job: ImageJob, painter: Painter, text: TextFeatures
+        self, record: Record, job: ImageJob, pipeline: ImagePipeline, text: TextFeatures
     ) -> Tensor | EndedEarly:
         """The finished patches [B, S, 64], or the final state that a client or the clock asked."""
-        guidance_scale = job.guidance_scale if painter.has_guidance else None
-        steps = painter.denoise(
+        guidance_scale = job.guidance_scale if pipeline.has_guidance else None
+        steps = pipeline.denoise(
             text, job.seeds, job.width, job.height, job.num_steps, guidance_scale
         )
         patches: Tensor | None = None

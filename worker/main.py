@@ -33,15 +33,15 @@ from worker.contract.workers import WorkerState, WorkerStatus
 from worker.embeddings import Embedder, EmbeddingsTask
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
-from worker.images import ImageWork, Painter
+from worker.images import ImagePipeline, ImageWork
 from worker.metrics import WorkerMetrics
 from worker.reaper import Reaper
 from worker.residency import Residency
 from worker.row_work import RowWork
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, settings_of_process
 from worker.tasks import Batches, Work
 
-Load: TypeAlias = Callable[[str], Painter | Classifier | Embedder]
+Load: TypeAlias = Callable[[str], ImagePipeline | Classifier | Embedder]
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,9 @@ def build_work(
     # the casts hold because every name belongs to the queue's task (`served_models`)
     match settings.queue:
         case Task.IMAGES:
-            painters = Residency(names, cast(Callable[[str], Painter], load), metrics)
+            pipelines = Residency(names, cast(Callable[[str], ImagePipeline], load), metrics)
             files = ImageFiles(settings.data_dir / "images")
-            return ImageWork(painters, records, files, metrics)
+            return ImageWork(pipelines, records, files, metrics)
         case Task.CLASSIFY:
             classifiers = Residency(names, cast(Callable[[str], Classifier], load), metrics)
             classify = ClassifyTask(classifiers, metrics)
@@ -171,4 +171,4 @@ def _stop_loading(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 if __name__ == "__main__":
-    main(WorkerSettings())  # type: ignore[call-arg]  # all from the environment
+    main(settings_of_process())

@@ -1,5 +1,7 @@
 """The settings of one worker process, from the environment (`TRIPTYCH_…`) or by keyword."""
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -54,3 +56,10 @@ class WorkerSettings(BaseSettings):
             got = ",".join(self.models)
             raise ValueError(f"models: got {got!r}, none for {self.queue}; allowed: {allowed}")
         return self
+
+
+def settings_of_process(arguments: Sequence[str] | None = None) -> WorkerSettings:
+    """Read the environment, and the queue from the command line, where `ps` shows it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--queue", required=True, help="the one queue to serve")
+    return WorkerSettings.model_validate(vars(parser.parse_args(arguments)))

@@ -59,7 +59,7 @@ class Batch:
         if deadline_at is not None and deadline_at <= time.time():
             outcome = JobState.EXPIRED
         is_current = self._records.finish(record.id, record.attempt, outcome)
-        self._heartbeat.let_go(record.id)
+        self._heartbeat.release(record.id)
         if not is_current:
             logger.warning("event=stale_attempt job=%s attempt=%d", record.id, record.attempt)
             return

@@ -15,13 +15,13 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from models import preset_files
+from models.checkpoints import preset_files
+from models.checkpoints.float8 import Float8Files
+from models.checkpoints.safetensors_files import SafetensorsFiles
+from models.checkpoints.weights import Recipe, fill, identity_recipes, ignore_none, on_meta_device
 from models.errors import PresetFileError
-from models.flux.float8 import Float8Files
-from models.flux.original_format import find_all_in_one
-from models.flux.stored_shapes import StoredShapes
-from models.safetensors_files import SafetensorsFiles
-from models.weights import Recipe, fill, identity_recipes, ignore_none, on_meta_device
+from models.flux.formats.original_format import find_all_in_one
+from models.flux.formats.stored_shapes import StoredShapes
 
 FOLDER = "vae"
 WEIGHTS_STEM = "diffusion_pytorch_model"

@@ -9,12 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.adapters import Linear
-from models.arguments import AxisSizes, Factor, NumLayers, Shape, Size, checked
 from models.backbone import Backbone
-from models.dtypes import DtypeLike
 from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
-from models.flux.keras_layers import list_layers
+from models.flux.formats.keras_layers import list_layers
 from models.flux.layers import (
     BlockShape,
     DoubleStreamBlock,
@@ -24,6 +21,9 @@ from models.flux.layers import (
     SingleStreamBlock,
 )
 from models.keras.layers import KerasLayer
+from models.layers.adapters import Linear
+from models.layers.arguments import AxisSizes, Factor, NumLayers, Shape, Size, checked
+from models.layers.dtypes import DtypeLike
 
 
 class FluxBackbone(Backbone):

@@ -12,10 +12,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.adapters import Linear
 from models.flux.embeddings import Rotation, rotate
-from models.keras.fold import FoldingLinear
-from models.layers import attend
+from models.layers.adapters import Linear
+from models.layers.attention import attend
+from models.layers.norm_folding import FoldingLinear
 
 NORM_EPSILON = 1e-6
 

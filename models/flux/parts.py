@@ -11,12 +11,13 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from models import formats, preset_files
+from models.checkpoints import preset_files
+from models.checkpoints.float8 import Float8Files
+from models.checkpoints.weights import fill, on_meta_device
 from models.errors import PresetError, PresetFileError
 from models.flux.backbone import FluxBackbone
-from models.flux.float8 import Float8Files
 from models.flux.schedule import Schedule
-from models.weights import fill, on_meta_device
+from models.presets import formats
 
 SCHEDULER_CONFIG_FILE = "scheduler/scheduler_config.json"
 

@@ -11,7 +11,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from models.pictures import to_rgb
+from models.layers.images import to_rgb
 
 
 def to_pixels(pictures: Sequence[Image.Image], width: int, height: int) -> Tensor:

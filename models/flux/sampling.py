@@ -24,7 +24,7 @@ class Conditioning:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class ClassifierFreeGuidance:
     """What to steer away from, by a second forward per step: true classifier-free guidance."""
 
     negative: Conditioning
@@ -47,21 +47,21 @@ def denoise(
     image_ids: Tensor,
     conditioning: Conditioning,
     sigmas: Tensor,
-    contrast: Contrast | None = None,
+    classifier_free: ClassifierFreeGuidance | None = None,
 ) -> Iterator[DenoiseStep]:
     """Take `patches` [B, S, 64] from the first noise level to the last, yielding after each step.
 
     image_ids [1, S, 3], sigmas [num_steps + 1] on the CPU. The patches stay float32; the backbone
-    sees them in its own dtype. With a contrast the velocity is `negative + scale * (positive -
-    negative)`, as in diffusers' FluxPipeline.
+    sees them in its own dtype. With `classifier_free` the velocity is
+    `negative + scale * (positive - negative)`, as in diffusers' FluxPipeline.
     """
     ids = image_ids.to(patches.device).expand(len(patches), -1, -1)
     levels = sigmas.tolist()
     for step, (sigma, next_sigma) in enumerate(pairwise(levels), start=1):
         velocity = _velocity(backbone, patches, ids, conditioning, sigma)
-        if contrast is not None:
-            negative = _velocity(backbone, patches, ids, contrast.negative, sigma)
-            velocity = negative + contrast.scale * (velocity - negative)
+        if classifier_free is not None:
+            negative = _velocity(backbone, patches, ids, classifier_free.negative, sigma)
+            velocity = negative + classifier_free.scale * (velocity - negative)
         patches = patches + (next_sigma - sigma) * velocity
         yield DenoiseStep(step, len(levels) - 1, next_sigma, patches)
 

@@ -15,8 +15,8 @@ from transformers import (
     T5Tokenizer,
 )
 
-from models import preset_files
-from models.flux.encoder_files import load_clip, load_t5
+from models.checkpoints import preset_files
+from models.flux.formats.encoder_files import load_clip, load_t5
 
 MAX_T5_TOKENS = 512  # FLUX.1 was trained up to here; some tokenizers state no limit of their own
 UNGUIDED_T5_TOKENS = 256  # schnell (black-forest-labs/flux, src/flux/cli.py, commit 802fb47)

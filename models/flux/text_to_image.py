@@ -16,16 +16,17 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from models import handles
-from models.flux import image_to_image, latents, lora_files, painting, pixels, sampling
+from models.flux import image_to_image, latents, painting, pixels, sampling
 from models.flux.autoencoder import load_autoencoder
 from models.flux.backbone import FluxBackbone
+from models.flux.formats import lora_files
 from models.flux.image_to_image import Start
 from models.flux.painting import PaintOptions
 from models.flux.parts import load_backbone, load_schedule
-from models.flux.sampling import Conditioning, Contrast, DenoiseStep
+from models.flux.sampling import ClassifierFreeGuidance, Conditioning, DenoiseStep
 from models.flux.schedule import Schedule
 from models.flux.text_encoders import UNGUIDED_T5_TOKENS, TextEncoders, TextFeatures
+from models.presets import handles
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +194,15 @@ class TextToImage:
         strength = 1.0 if start is None else start.strength
         sigmas = self.schedule.sigmas(num_steps, num_patches=ids.shape[1], strength=strength)
         conditioning = self._conditioning(text, len(seeds), guidance_scale)
-        contrast = None
+        classifier_free = None
         if negative is not None:
             steer_from = self._conditioning(negative.text, len(seeds), guidance_scale)
-            contrast = Contrast(steer_from, negative.true_cfg_scale)
+            classifier_free = ClassifierFreeGuidance(steer_from, negative.true_cfg_scale)
         first = self._first_latents(seeds, width, height, start, sigma=float(sigmas[0]))
         patches = latents.patchify(first).to(conditioning.text.device)
-        yield from sampling.denoise(self.backbone, patches, ids, conditioning, sigmas, contrast)
+        yield from sampling.denoise(
+            self.backbone, patches, ids, conditioning, sigmas, classifier_free
+        )
 
     @torch.inference_mode()
     def decode(self, patches: Tensor, width: int, height: int) -> np.ndarray:

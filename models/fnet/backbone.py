@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.adapters import Embedding, Linear
-from models.arguments import NumLayers, Rate, Size, checked
 from models.backbone import Backbone
-from models.dtypes import DtypeLike
-from models.fnet.keras_layers import list_layers
+from models.fnet.formats.keras_layers import list_layers
 from models.keras.layers import KerasLayer
+from models.layers.adapters import Embedding, Linear
+from models.layers.arguments import NumLayers, Rate, Size, checked
+from models.layers.dtypes import DtypeLike
 
 LAYER_NORM_EPSILON = 1e-12
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import preset_files, transformers_files
+from models.checkpoints import preset_files, transformers_files
+from models.checkpoints.weights import Recipe
 from models.errors import InputError, PresetFileError
-from models.fnet import transformers_format
 from models.fnet.backbone import LAYER_NORM_EPSILON, FNetBackbone
+from models.fnet.formats import transformers_format
 from models.fnet.tokenizer import Tokenizer
 from models.fnet.vocabulary import MASK
-from models.handles import Part, fetch
-from models.stored_heads import StoredHead, keras_dense, keras_head, load_head, require_task
-from models.weights import Recipe
+from models.keras.task_heads import StoredHead, keras_dense, keras_head, load_head, require_task
+from models.presets.handles import Part, fetch
 
 KERAS_TASK = "FNetMaskedLM"
 KERAS_PATH = "layers/masked_lm_head"

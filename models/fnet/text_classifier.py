@@ -12,14 +12,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from models import preset_files
-from models.arguments import Size
+from models.checkpoints import preset_files
 from models.errors import PresetFileError
 from models.fnet.backbone import FNetBackbone
 from models.fnet.packing import PackedText, Truncation
 from models.fnet.tokenizer import Tokenizer
-from models.handles import Part, fetch
-from models.stored_heads import keras_dense, keras_head, load_head, require_task
+from models.keras.task_heads import keras_dense, keras_head, load_head, require_task
+from models.layers.arguments import Size
+from models.presets.handles import Part, fetch
 
 KERAS_TASK = "FNetTextClassifier"
 

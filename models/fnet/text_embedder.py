@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import preset_files
 from models.backbone import WeightsFormat
-from models.dtypes import dtype_policy
+from models.checkpoints import preset_files
+from models.checkpoints.preset_files import KerasObject
 from models.fnet.backbone import FNetBackbone
 from models.fnet.tokenizer import TokenizedText, Tokenizer
-from models.handles import Part, fetch
-from models.preset_files import KerasObject
+from models.layers.dtypes import dtype_policy
+from models.presets.handles import Part, fetch
 
 
 class TextEmbedder:

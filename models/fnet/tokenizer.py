@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from models import transformers_files
+from models.checkpoints import transformers_files
 from models.errors import PresetFileError, TextTooLongError
-from models.fnet import packing, transformers_vocabulary
+from models.fnet import packing
+from models.fnet.formats import transformers_vocabulary
 from models.fnet.packing import PackedText, SpecialIds, Truncation
 from models.fnet.vocabulary import END, MASK, PADDING, START, SentencePieceVocabulary, Vocabulary
 

@@ -11,9 +11,9 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 from sentencepiece import SentencePieceProcessor
 
-from models import preset_files
-from models.arguments import Size
+from models.checkpoints import preset_files
 from models.errors import InputError, PresetFileError
+from models.layers.arguments import Size
 
 START, END, PADDING, MASK = "[CLS]", "[SEP]", "<pad>", "[MASK]"
 

@@ -19,10 +19,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from models.checkpoints.open_files import files_beside, open_file
+from models.checkpoints.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, read_model
+from models.checkpoints.tensor_reading import read_tensor
 from models.errors import PresetFileError
-from models.opening import files_beside, open_file
-from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, read_model
-from models.tensor_reading import read_tensor
 
 BFLOAT16 = "bfloat16"  # numpy has none: Keras stores two opaque bytes and says so in an attribute
 DTYPE_ATTRIBUTE = "dtype"

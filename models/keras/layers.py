@@ -15,7 +15,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from models.keras.fold import Fold
+from models.layers.norm_folding import Fold
 
 
 class Form(Protocol):

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.checkpoints.open_files import open_file
+from models.checkpoints.preset_files import replacing
 from models.errors import PresetFileError
 from models.keras.files import require_own
-from models.opening import open_file
-from models.preset_files import replacing
 
 ROOT = "lora"
 RANK = f"{ROOT}/vars/rank"

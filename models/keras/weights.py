@@ -1,8 +1,8 @@
 """KerasHub's weights of our backbones: reading them as our parameters, and writing them.
 
-Joins what a family says of KerasHub's layers (`layers`) to what lies in files
-(`files`). Norms that ours lack are folded into their modulation (`fold`), which
-remembers them. Source: keras_hub/src/utils/preset_utils.py (keras-hub 0.32.0).
+Joins what a family says of KerasHub's layers (`keras.layers`) to what lies in files
+(`keras.files`). Norms that ours lack are folded into their modulation (`layers.norm_folding`),
+which remembers them. Source: keras_hub/src/utils/preset_utils.py (keras-hub 0.32.0).
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from models import preset_files
-from models.adapters import merged_state
+from models.checkpoints import preset_files
+from models.checkpoints.weights import Recipe
 from models.keras.files import KerasFiles
-from models.keras.fold import Fold, FoldingLinear
 from models.keras.layers import Form, KerasLayer, stored_name
+from models.keras.model import KerasModel
 from models.keras.writing import StoredLayer, shard_bytes, write_shards, write_whole
-from models.weights import Recipe
-
-if TYPE_CHECKING:
-    from models.backbone import Backbone
+from models.layers.adapters import merged_state
+from models.layers.norm_folding import Fold, FoldingLinear
 
 # Beside weights, Keras stores what training needs: an optimizer's state, a dropout's random state
 _NOT_WEIGHTS = re.compile(r"optimizer/.*|(.*/)?seed_generator/vars/\d+")
@@ -49,7 +46,7 @@ def is_not_a_weight(stored: str) -> bool:
     return _NOT_WEIGHTS.fullmatch(stored) is not None
 
 
-def recipes(backbone: Backbone) -> dict[str, Recipe]:
+def recipes(backbone: KerasModel) -> dict[str, Recipe]:
     """Say how each parameter is made of KerasHub's variables.
 
     Matrices come as views of what was read: a copy would cost more than it saves.
@@ -62,7 +59,7 @@ def recipes(backbone: Backbone) -> dict[str, Recipe]:
     }
 
 
-def write(backbone: Backbone, directory: Path, max_shard_size: float | None = 10) -> None:
+def write(backbone: KerasModel, directory: Path, max_shard_size: float | None = 10) -> None:
     """Write `config.json`, `metadata.json` and the weights as KerasHub does.
 
     `max_shard_size` in GB (2**30 bytes) decides whether the weights are one file or shards; None
@@ -83,13 +80,13 @@ def write(backbone: Backbone, directory: Path, max_shard_size: float | None = 10
     write_description(backbone, directory)
 
 
-def write_description(backbone: Backbone, directory: Path) -> None:
+def write_description(backbone: KerasModel, directory: Path) -> None:
     """Write `config.json` and `metadata.json`."""
     preset_files.write_object(directory, preset_files.CONFIG_FILE, backbone.to_keras_object())
     preset_files.write_json(directory, preset_files.METADATA_FILE, _metadata(backbone))
 
 
-def parameter_count(backbone: Backbone) -> int:
+def parameter_count(backbone: KerasModel) -> int:
     """Count as KerasHub does: with the gammas and betas that we fold away."""
     variables = [each for layer in backbone.keras_layers() for each in layer.variables]
     folded = [each.constant.numel() for each in variables if each.constant is not None]
@@ -110,7 +107,7 @@ def _variables(layer: KerasLayer, state: Mapping[str, Tensor]) -> Iterator[Tenso
         yield variable.form.to_keras(ours)
 
 
-def _metadata(backbone: Backbone) -> dict[str, object]:
+def _metadata(backbone: KerasModel) -> dict[str, object]:
     return {
         "keras_version": KERAS_VERSION,
         "keras_hub_version": KERAS_HUB_VERSION,

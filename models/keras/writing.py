@@ -14,8 +14,13 @@ import h5py
 import torch
 from torch import Tensor
 
+from models.checkpoints.preset_files import (
+    KERAS_INDEX_FILE,
+    KERAS_WEIGHTS_FILE,
+    replacing,
+    write_json,
+)
 from models.keras.files import BFLOAT16, DTYPE_ATTRIBUTE
-from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, replacing, write_json
 
 GIB = 2**30  # KerasHub's GB
 NAME_ATTRIBUTE = "name"  # of the layer: for the reader, Keras asks for none

@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.adapters import Conv2d, Embedding, Linear
-from models.arguments import Epsilon, NumLayers, Rate, Size, checked
 from models.backbone import Backbone
-from models.dtypes import DtypeLike
 from models.keras.layers import KerasLayer
-from models.layers import attend
-from models.vit.keras_layers import list_layers
+from models.layers.adapters import Conv2d, Embedding, Linear
+from models.layers.arguments import Epsilon, NumLayers, Rate, Size, checked
+from models.layers.attention import attend
+from models.layers.dtypes import DtypeLike
+from models.vit.formats.keras_layers import list_layers
 
 DataFormat = Literal["channels_last", "channels_first"]
 ImageShape = Annotated[Sequence[Size | None], Field(min_length=3, max_length=3)]

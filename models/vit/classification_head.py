@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from torch import Tensor, nn
 
-from models.arguments import Rate, Size
+from models.layers.arguments import Rate, Size
 
 
 def _name(activation: object) -> object:

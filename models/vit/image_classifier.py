@@ -12,21 +12,21 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from models import preset_files
 from models.backbone import WeightsFormat
+from models.checkpoints import preset_files
+from models.checkpoints.preset_files import KerasObject
 from models.errors import PresetError, PresetFileError
-from models.handles import Part, fetch
-from models.preset_files import KerasObject
-from models.stored_heads import load_head
-from models.vit import classifier_writing, stored_classifier
+from models.keras.task_heads import load_head
+from models.presets.handles import Part, fetch
 from models.vit.backbone import ViTBackbone
 from models.vit.classification_head import ClassificationHead
-from models.vit.image_converter import MODES, ImageConverter, ImageConverterConfig
-from models.vit.image_converter_transformers import (
+from models.vit.formats import classifier_writing, stored_classifier
+from models.vit.formats.image_converter_transformers import (
     PROCESSOR_FILE,
     ProcessorConfig,
     TransformersConverter,
 )
+from models.vit.image_converter import MODES, ImageConverter, ImageConverterConfig
 
 Converter = ImageConverter | TransformersConverter
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.errors import InputError
-from models.pictures import to_rgb
+from models.layers.images import to_rgb
 
 Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

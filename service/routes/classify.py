@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from service.answers import ERRORS, run
 from service.dependencies import CurrentParts, CurrentPreference, Parts
-from service.envelope import body_error, json_error, unsupported_media_type
+from service.error_handlers import body_error, json_error, unsupported_media_type
 from service.errors import RequestError
+from service.responses import ERRORS, run
 from service.schemas.classify import (
     ClassifyFields,
     ClassifyRequest,

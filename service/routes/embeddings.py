@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.answers import ERRORS, run
 from service.dependencies import CurrentParts, CurrentPreference
+from service.responses import ERRORS, run
 from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from service.schemas.fields import ResponseBody
 from service.schemas.jobs import JobObject

@@ -3,9 +3,9 @@
 from anyio import to_thread
 from fastapi import APIRouter, Response
 
-from service.answers import ERRORS
 from service.dependencies import CurrentParts
 from service.errors import NotFoundError, shown
+from service.responses import ERRORS
 
 router = APIRouter(tags=["images"])
 

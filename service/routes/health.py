@@ -6,9 +6,9 @@ from anyio import to_thread
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.answers import ERRORS, json_response
 from service.dependencies import CurrentParts
 from service.errors import UnavailableError
+from service.responses import ERRORS, json_response
 from service.schemas.health import Health, Readiness
 from worker.contract import workers
 from worker.contract.jobs import Task

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.answers import ERRORS, inline_items, run, url_items
 from service.dependencies import CurrentParts, CurrentPreference
+from service.responses import ERRORS, inline_items, run, url_items
 from service.schemas.fields import ResponseBody
 from service.schemas.images import ImageRequest, ImagesResponse
 from service.schemas.jobs import JobObject

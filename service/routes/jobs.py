@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.answers import ERRORS, job_response
 from service.dependencies import CurrentParts
 from service.errors import NotFoundError, shown
+from service.responses import ERRORS, job_response
 from service.schemas.jobs import JobObject
 from worker.contract.records import Record
 

@@ -4,8 +4,8 @@ from anyio import to_thread
 from fastapi import APIRouter, Response
 
 from models.presets import Preset
-from service.answers import ERRORS, json_response
 from service.dependencies import CurrentParts, Parts
+from service.responses import ERRORS, json_response
 from service.schemas.models import ModelList, ModelObject
 from worker.contract import workers
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis import Redis
 
 from service.metrics import Metrics
-from service.queue_truth import QueueCollector
+from service.queue_stats import QueueCollector
 from triptych.settings import ServeSettings
 from triptych.supervisor import worker_ports
 from worker.metrics import WorkerMetrics

@@ -36,7 +36,7 @@ class Service:
             pid
             for pid in descendants(self.process.pid)
             if "worker.main" in read(pid, "cmdline")
-            and f"TRIPTYCH_QUEUE={queue}\0" in read(pid, "environ") + "\0"
+            and f"--queue\0{queue}\0" in read(pid, "cmdline")
         ]
 
 

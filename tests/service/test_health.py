@@ -137,7 +137,7 @@ def test_without_redis_the_metrics_say_so(settings: ServiceSettings) -> None:
 
 
 def test_probes_do_not_fill_the_log(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "service.request_frame")
+    caplog.set_level(logging.INFO, "service.middleware")
     for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
         http.get(path)
     wait_for(lambda: bool(caplog.messages))

@@ -6,7 +6,7 @@ from service.settings import ServiceSettings
 from triptych.settings import ServeSettings
 from triptych.supervisor import api_child, served_tasks, worker_child, worker_ports
 from worker.contract.jobs import Task
-from worker.settings import WorkerSettings
+from worker.settings import settings_of_process
 
 MODELS = ("f_net_base_en", "flux_dev", "f_net_shapes")
 URL = "redis://x"
@@ -28,7 +28,7 @@ def test_each_worker_is_told_the_models_of_its_task(
     child = worker_child(ServeSettings(models=MODELS), URL, task, 8001, "worker.main")
     for name, value in child.environment.items():
         monkeypatch.setenv(name, value)
-    assert WorkerSettings().served_models == served  # type: ignore[call-arg]  # from the child's
+    assert settings_of_process(child.command[3:]).served_models == served
 
 
 def test_the_api_is_told_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ class LocalWorker:
     worker: GpuWorker
     heartbeat: Heartbeat
     metrics: WorkerMetrics
-    pipeline: pipelines.TinyPainter | pipelines.TinyClassifier | pipelines.TinyEmbedder
+    pipeline: pipelines.TinyImagePipeline | pipelines.TinyClassifier | pipelines.TinyEmbedder
 
     def run_until_idle(self) -> None:
         self.worker.work(burst=True, logging_level=None)
@@ -125,7 +125,6 @@ def start_worker(
         environment = os.environ | {
             "TRIPTYCH_METRICS_PORT": str(metrics_port),
             "TRIPTYCH_REDIS_URL": redis_url,
-            "TRIPTYCH_QUEUE": task.value,
             "TRIPTYCH_DATA_DIR": str(tmp_path),
             "TRIPTYCH_DEVICE": "cpu",
             "TRIPTYCH_LEASE_S": "1.5",
@@ -134,7 +133,7 @@ def start_worker(
             "TRIPTYCH_RESULT_TTL_S": str(RESULT_TTL_S),
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-m", "tests.worker.tiny_worker"]
+        command = [sys.executable, "-m", "tests.worker.tiny_worker", "--queue", task.value]
         worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment), metrics_port)
         started.append(worker)
         pid = worker.process.pid

@@ -1,6 +1,6 @@
 """Tiny pipelines in the place of real ones: they compute at once, or wait for a file.
 
-A prompt `wait FILE` holds the painter before its last step, a text `wait FILE` the embedder, until
+A prompt `wait FILE` holds the pipeline before its last step, a text `wait FILE` the embedder, until
 that file exists: so a test decides what a worker is busy with.
 """
 
@@ -32,7 +32,7 @@ def wait_for_file(text: str) -> None:
         time.sleep(0.005)
 
 
-class TinyPainter:
+class TinyImagePipeline:
     """Paints one colour a seed; the prompt `broken` raises in the first step."""
 
     has_guidance = False
@@ -61,7 +61,7 @@ class TinyPainter:
         patches = torch.tensor(seeds).float()[:, None, None].expand(-1, num_patches, 64)
         for step in range(1, num_steps + 1):
             if self._prompt == "broken":
-                raise RuntimeError("the painter broke")
+                raise RuntimeError("the pipeline broke")
             if step == num_steps:
                 wait_for_file(self._prompt)
             yield DenoiseStep(step, num_steps, 1 - step / num_steps, patches)
@@ -116,10 +116,10 @@ class TinyEmbedder:
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def load(name: str) -> TinyPainter | TinyClassifier | TinyEmbedder:
+def load(name: str) -> TinyImagePipeline | TinyClassifier | TinyEmbedder:
     match PRESETS[name].task:
         case PresetTask.TEXT_TO_IMAGE:
-            return TinyPainter()
+            return TinyImagePipeline()
         case PresetTask.IMAGE_CLASSIFICATION:
             return TinyClassifier()
         case _:

@@ -32,7 +32,7 @@ def test_a_worker_is_listed_from_its_start_to_its_stop(redis: Redis, heartbeat: 
     assert read_all(redis) == []
 
 
-def test_leases_are_renewed_until_they_are_let_go(
+def test_leases_are_renewed_until_they_are_released(
     redis: Redis, records: Records, heartbeat: Heartbeat
 ) -> None:
     enqueue(redis, job := image_job(), records)
@@ -41,7 +41,7 @@ def test_leases_are_renewed_until_they_are_let_go(
     heartbeat.start()
     wait_until(lambda: records.now() > first_end + LEASE_S, "the clock stands still")
     assert records.overdue(Task.IMAGES, records.now()) == []
-    heartbeat.let_go(record.id)
+    heartbeat.release(record.id)
     wait_until(lambda: records.overdue(Task.IMAGES, records.now()) == [job.id], "still renewed")
     heartbeat.stop()
 

@@ -13,24 +13,26 @@ from redis import Redis
 
 from models.flux.sampling import DenoiseStep
 from tests.worker.jobs import image_job
-from tests.worker.pipelines import TinyPainter
+from tests.worker.pipelines import TinyImagePipeline
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Failure, FailureCode, ImageJob, ImageResult, JobState
 from worker.contract.records import Outcome, Record, Records, enqueue
-from worker.images import ImageWork, Painter
+from worker.images import ImagePipeline, ImageWork
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
 
 
 class Studio:
-    """An `ImageWork` whose painter can be interrupted after a step."""
+    """An `ImageWork` whose pipeline can be interrupted after a step."""
 
     def __init__(self, records: Records, directory: Path) -> None:
         self.records = records
         self.files = ImageFiles(directory / "images")
-        self.painter = TinyPainter()
+        self.pipeline = TinyImagePipeline()
         metrics = WorkerMetrics()
-        residency: Residency[Painter] = Residency(["flux_shapes"], lambda _: self.painter, metrics)
+        residency: Residency[ImagePipeline] = Residency(
+            ["flux_shapes"], lambda _: self.pipeline, metrics
+        )
         self.work = ImageWork(residency, records, self.files, metrics)
         self.outcomes: list[Outcome] = []
 
@@ -52,9 +54,9 @@ def studio(records: Records, tmp_path: Path) -> Studio:
 def interrupt_after_step(
     monkeypatch: pytest.MonkeyPatch, records: Records, record: Record, number: int
 ) -> list[int]:
-    """Cancel the job when the painter is about to do the step after `number`; returns the steps."""
+    """Cancel the job before the step after `number`; return the steps."""
     steps: list[int] = []
-    denoise = TinyPainter.denoise
+    denoise = TinyImagePipeline.denoise
 
     def interrupted(*args: object) -> Iterator[DenoiseStep]:
         for step in denoise(*args):  # type: ignore[arg-type]
@@ -63,7 +65,7 @@ def interrupt_after_step(
             if step.step == number:
                 records.cancel(record.id)
 
-    monkeypatch.setattr(TinyPainter, "denoise", interrupted)
+    monkeypatch.setattr(TinyImagePipeline, "denoise", interrupted)
     return steps
 
 
@@ -71,7 +73,7 @@ def test_each_seed_of_a_job_is_one_picture_of_one_loop(redis: Redis, studio: Stu
     studio.paint(studio.start(redis, image_job(seeds=(7, 200))))
     [result] = studio.outcomes
     assert isinstance(result, ImageResult)
-    assert studio.painter.num_denoise_calls == 1
+    assert studio.pipeline.num_denoise_calls == 1
     pictures = [Image.open(studio.files.path(image.file_name)) for image in result.images]
     assert [picture.getpixel((0, 0)) for picture in pictures] == [(7, 7, 7), (200, 200, 200)]
     assert [image.seed for image in result.images] == [7, 200]

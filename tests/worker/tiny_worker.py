@@ -5,8 +5,8 @@ import sys
 
 from tests.worker.pipelines import load
 from worker.main import run
-from worker.settings import WorkerSettings
+from worker.settings import settings_of_process
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    sys.exit(run(WorkerSettings(), load))  # type: ignore[call-arg]  # all from the environment
+    sys.exit(run(settings_of_process(), load))

@@ -8,10 +8,10 @@ import torch
 from diffusers import FluxTransformer2DModel
 from safetensors.torch import save_file
 
-from models.adapters import merged_state
 from models.errors import PresetFileError, WeightsError
 from models.flux.backbone import FluxBackbone
-from models.flux.lora_files import attach, attached, detach, set_scale
+from models.flux.formats.lora_files import attach, attached, detach, set_scale
+from models.layers.adapters import merged_state
 from tests.models.flux.conftest import tiny_pipeline, tiny_transformer
 from tests.models.flux.lora_oracle import TOLERANCE, assert_equal, attach_to_oracle, predict, write
 from tests.models.flux.lora_styles import (

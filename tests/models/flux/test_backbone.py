@@ -6,7 +6,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from models.flux.backbone import FluxBackbone
-from models.flux.diffusers_weights import recipes, to_diffusers
+from models.flux.formats.diffusers_weights import recipes, to_diffusers
 from models.flux.latents import image_ids
 from tests.models.flux.conftest import POOLED_WIDTH, TEXT_WIDTH, tiny_transformer
 

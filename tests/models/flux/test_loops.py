@@ -9,7 +9,7 @@ import torch
 from models.flux.image_to_image import Start
 from models.flux.pixels import to_pixels
 from models.flux.text_to_image import Negative, TextToImage
-from models.pictures import to_rgb
+from models.layers.images import to_rgb
 from tests.models.flux.loops import (
     PROMPT,
     PROMPTS,

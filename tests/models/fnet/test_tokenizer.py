@@ -11,8 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 from transformers import FNetTokenizer
 
 from models.errors import InputError, PresetFileError, TextTooLongError
+from models.fnet.formats.transformers_vocabulary import SpieceVocabulary, TokenizersVocabulary
 from models.fnet.tokenizer import Tokenizer
-from models.fnet.transformers_vocabulary import SpieceVocabulary, TokenizersVocabulary
 from models.fnet.vocabulary import SentencePieceVocabulary
 from tests.models.fnet.corpus import LENGTHS, PAIRS, TEXTS, TRIPLES, TRUNCATIONS
 

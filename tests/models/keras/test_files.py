@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from models import Backbone
+from models.checkpoints.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE
 from models.errors import PresetFileError, WeightsError
 from models.keras.files import KerasFiles
-from models.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE
 from tests.models.keras.recorded import CASES
 
 Edit = Callable[[h5py.File], None]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import Backbone
-from models.preset_files import CONFIG_FILE
+from models.checkpoints.preset_files import CONFIG_FILE
 from tests.models.keras.recorded import Run, presets, runs
 
 # Two float32 libraries that add in another order; the mildest real mistake (another GELU) is 3e-4

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from models import Backbone, FluxBackbone
+from models.checkpoints.preset_files import (
+    CONFIG_FILE,
+    KERAS_INDEX_FILE,
+    KERAS_WEIGHTS_FILE,
+    METADATA_FILE,
+)
+from models.checkpoints.safetensors_files import save_safetensors
 from models.keras import weights as keras_weights
 from models.keras.files import KerasFiles
 from models.keras.writing import GIB
-from models.preset_files import CONFIG_FILE, KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, METADATA_FILE
-from models.safetensors_files import save_safetensors
 from tests.models.keras.recorded import CASES, Run, presets, runs
 
 ROUNDING = 1e-5  # of folding and unfolding

@@ -1,0 +1,156 @@
+"""LoRA files for Flux, of any program: several at once, each with a name and a scale.
+
+`attach` adds a file's adapters to the layers that they are for, which keep their weights: scales
+change and files go without loading anything again. Which layers those are, `lora_entries` finds.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.checkpoints.safetensors_files import SafetensorsFiles
+from models.checkpoints.weights import Weights
+from models.errors import PresetFileError, WeightsError
+from models.flux.backbone import FluxBackbone
+from models.flux.formats.lora_alphas import PEFT_WEIGHTS_FILE, StatedAlphas, read_stated_alphas
+from models.flux.formats.lora_entries import Entry, place
+from models.flux.formats.lora_keys import clip_rows, transformer_rows
+from models.layers.adapters import Adaptable, Adapter, Linear, adaptable_layers, adapters_of
+from models.layers.norm_folding import FoldingLinear
+
+DIRECTORY_FILES = ("pytorch_lora_weights.safetensors", PEFT_WEIGHTS_FILE)  # diffusers', PEFT's
+
+
+def attach(
+    backbone: FluxBackbone,
+    file: str | Path,
+    name: str,
+    scale: float = 1.0,
+    clip: nn.Module | None = None,
+) -> None:
+    """Add the adapters of a file, `scale` · alpha / rank times, as `name`.
+
+    `file` is one in the style of diffusers, PEFT, kohya or black-forest-labs, or a directory that
+    diffusers or PEFT wrote. What it holds for the CLIP text encoder goes to `clip`, whose linear
+    layers are exchanged for ones that can hold adapters.
+
+    Raises PresetFileError for a missing or malformed file; WeightsError, which names them, for
+    entries that belong nowhere, are not whole or do not fit; ValueError for a name that is empty
+    or in use, and a scale that is not finite. Then nothing has changed.
+    """
+    modules = [backbone] if clip is None else [backbone, clip]
+    if not name or any(name in attached(module) for module in modules):
+        raise ValueError(f"LoRA name {name!r} is empty or in use")
+    _check_scale(scale)
+    path = _find(Path(file))
+    with SafetensorsFiles([path]) as weights:
+        stated = {
+            is_clip: read_stated_alphas(path, "text_encoder" if is_clip else "transformer")
+            for is_clip in (False, True)
+        }
+        rows = transformer_rows(backbone)
+        entries = place(path, weights.shapes, rows, None if clip is None else clip_rows(clip))
+        adapters = [_read(entry, weights, stated[entry.is_clip], name) for entry in entries]
+    for entry, adapter in zip(entries, adapters, strict=True):
+        adapter.scale = scale
+        root = clip if entry.is_clip and clip is not None else backbone
+        _adaptable(root, entry.rows.module).add_adapter(adapter)
+
+
+def set_scale(
+    backbone: FluxBackbone, name: str, scale: float, clip: nn.Module | None = None
+) -> None:
+    """Let a LoRA count `scale` times its alpha / rank; 0 switches it off, and its cost.
+
+    Raises ValueError for a name that is not attached, and a scale that is not finite.
+    """
+    _check_scale(scale)
+    for layer in _layers_of(name, backbone, clip):
+        for adapter in adapters_of(layer):
+            if adapter.name == name:
+                adapter.scale = scale
+
+
+def detach(backbone: FluxBackbone, name: str, clip: nn.Module | None = None) -> None:
+    """Take a LoRA away, and its memory.
+
+    Raises ValueError for a name that is not attached.
+    """
+    for layer in _layers_of(name, backbone, clip):
+        layer.remove_adapters(name)
+
+
+def attached(module: nn.Module) -> dict[str, float]:
+    """Give the scales of what is attached, by name, in the order of attaching."""
+    return {
+        adapter.name: adapter.scale
+        for layer in adaptable_layers(module).values()
+        for adapter in adapters_of(layer)
+        if adapter.name is not None
+    }
+
+
+def _layers_of(name: str, *modules: nn.Module | None) -> list[Adaptable]:
+    layers = [
+        layer
+        for module in modules
+        if module is not None
+        for layer in adaptable_layers(module).values()
+        if any(adapter.name == name for adapter in adapters_of(layer))
+    ]
+    if not layers:
+        names = {each for module in modules if module is not None for each in attached(module)}
+        allowed = ", ".join(sorted(names)) or "none"
+        raise ValueError(f"no LoRA is attached as {name!r}; attached: {allowed}")
+    return layers
+
+
+def _check_scale(scale: float) -> None:
+    if not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}; any finite number is allowed")
+
+
+def _find(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = [path / name for name in DIRECTORY_FILES if (path / name).is_file()]
+    if len(found) != 1:
+        raise PresetFileError(f"{path} has not just one of {' and '.join(DIRECTORY_FILES)}")
+    return found[0]
+
+
+def _read(entry: Entry, weights: Weights, stated: StatedAlphas, name: str) -> Adapter:
+    for key in (entry.a, entry.b):
+        if not (dtype := weights.dtype(key)).is_floating_point:
+            raise WeightsError(f"{weights.where}: {key} is {dtype}; floating dtypes are allowed")
+    a, b = (weights.read(key).to(entry.rows.layer.weight) for key in (entry.a, entry.b))
+    gain = stated.gain(entry.module, rank=len(a))
+    if entry.alpha is not None and gain is not None:
+        raise WeightsError(f"{weights.where} states an alpha beside {entry.alpha}")
+    if entry.alpha is not None:
+        gain = weights.read(entry.alpha).item() / len(a)
+        if not math.isfinite(gain):
+            raise WeightsError(f"{weights.where}: {entry.alpha} is not finite")
+    if entry.rows.is_swapped:
+        b = torch.cat(tuple(reversed(b.chunk(2))))
+    if isinstance(entry.rows.layer, FoldingLinear) and entry.rows.layer.fold is not None:
+        b = entry.rows.layer.fold.to_ours(b).to(b)
+    adapter = Adapter(a, b, name, entry.rows.first, 1.0 if gain is None else gain)
+    return adapter.requires_grad_(False)
+
+
+def _adaptable(root: nn.Module, name: str) -> Linear:
+    """Give the layer of this name, exchanged for one of ours where it is only torch's."""
+    layer = root.get_submodule(name)
+    if isinstance(layer, Linear):
+        return layer
+    assert isinstance(layer, nn.Linear), f"{name} is not linear: this is a bug"
+    with torch.device("meta"):
+        ours = Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    ours.weight, ours.bias = layer.weight, layer.bias
+    ours.train(layer.training)
+    parent, _, last = name.rpartition(".")
+    setattr(root.get_submodule(parent), last, ours)
+    return ours

@@ -1,0 +1,106 @@
+"""From a preset's name or handle to the local directory, or file, that holds it.
+
+A scheme decides which hub's official client downloads (`hubs`), into that client's own cache, with
+its own tokens and offline switches. Knows nothing about what the files mean. Order and handles as
+KerasHub has them (`get_file`, keras_hub/src/utils/preset_utils.py, 0.32.0), with revisions added.
+"""
+
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import Protocol
+
+from models.errors import (
+    DownloadError,
+    PickleError,
+    PresetError,
+    PresetFileError,
+    UnknownPresetError,
+)
+from models.presets import PRESETS
+from models.presets.file_selection import PICKLE_SUFFIXES, Part
+
+__all__ = ["Part", "fetch"]
+
+HUBS = {  # scheme: module, and the package of its client
+    "hf": ("models.presets.hubs.hugging_face", "huggingface-hub"),
+    "kaggle": ("models.presets.hubs.kaggle", "kagglehub"),
+    "modelscope": ("models.presets.hubs.modelscope", "modelscope-hub"),
+}
+HANDLE = re.compile(r"(?P<scheme>[a-z]+)://(?P<address>.*)", re.IGNORECASE | re.DOTALL)
+ALLOWED = """a preset is one of
+  a built-in name: {names}
+  kaggle://ORG/MODEL/FRAMEWORK/VARIANT[/VERSION]
+  hf://ORG/NAME[@REVISION]
+  modelscope://ORG/NAME[@REVISION]
+  a directory
+  a .safetensors file of original Flux weights"""
+
+
+class Hub(Protocol):
+    """A module of `hubs`."""
+
+    def fetch(self, handle: str, address: str, part: Part) -> Path:
+        """Download what a part needs of the preset at an address, and give its directory."""
+
+
+def fetch(preset: str | Path, part: Part = Part.BACKBONE) -> Path:
+    """Give the directory, or the single file, of a preset; download what the part needs of it.
+
+    A built-in name comes before everything else. What the hub's client has in its cache is used
+    again; where the hub cannot be reached, the cache alone decides.
+
+    Raises UnknownPresetError for no such preset, repository or revision, PresetError for a
+    malformed handle, PresetFileError for files that the repository lacks, PickleError where it has
+    pickles only, and below DownloadError: AccessError where terms or a token are missing,
+    OfflineError where neither network nor cache has it, DigestError for damaged files.
+    """
+    if isinstance(preset, Path):
+        return _find_path(preset, preset)
+    if not isinstance(preset, str):
+        raise TypeError(f"preset is {preset!r:.100}; a string or a Path is allowed")
+    source = PRESETS[preset].handle if preset in PRESETS else preset
+    handle = HANDLE.fullmatch(source)
+    if handle and handle["scheme"].lower() in HUBS:
+        return _fetch_from_hub(source, handle["scheme"].lower(), handle["address"], part)
+    return _find_path(Path(source), preset)
+
+
+def _fetch_from_hub(handle: str, scheme: str, address: str, part: Part) -> Path:
+    hub = _load_hub(handle, *HUBS[scheme])
+    try:
+        return hub.fetch(handle, address, part)
+    except OSError as error:  # a full disk, a cache that is not ours to write
+        raise DownloadError(f"{handle} could not be stored: {error}") from error
+
+
+def _load_hub(handle: str, module: str, package: str) -> Hub:
+    try:
+        hub: Hub = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise PresetError(
+            f"{handle} needs the package {package}, which is not installed: pip install {package}"
+        ) from error
+    return hub
+
+
+def _find_path(path: Path, preset: str | Path) -> Path:
+    """Find a path that may be too long, or not ours to read."""
+    try:
+        found = _look_for(path, preset)
+    except OSError as error:
+        raise PresetFileError(f"{str(path)!r:.100} cannot be read: {error.strerror}") from error
+    if not os.access(found, os.R_OK):
+        raise PresetFileError(f"{found} cannot be read: it is not ours to read")
+    return found
+
+
+def _look_for(path: Path, preset: str | Path) -> Path:
+    is_weights = path.suffix == ".safetensors" and path.is_file()
+    if preset != "" and (path.is_dir() or is_weights):  # Path("") is the current directory
+        return path
+    if path.is_file() and path.suffix in PICKLE_SUFFIXES:
+        raise PickleError(f"{path} is a pickle, which can run code; safetensors is needed")
+    allowed = ALLOWED.format(names=", ".join(sorted(PRESETS)))
+    raise UnknownPresetError(f"preset {str(preset)!r} is unknown: {allowed}")

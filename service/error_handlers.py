@@ -1,0 +1,183 @@
+"""Every exception that reaches the app leaves it as OpenAI's envelope.
+
+Validation answers 400 as OpenAI does, not FastAPI's 422. The table `_CODES` says which pydantic
+error types have a code of their own; all others are `invalid_value`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from service.errors import (
+    ErrorEnvelope,
+    RequestError,
+    ServiceError,
+    UnavailableError,
+    shown,
+    shown_name,
+)
+
+logger = logging.getLogger(__name__)
+
+_CODES = {
+    "extra_forbidden": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "json_invalid": "invalid_json",
+    "unsupported_value": "unsupported_value",
+    "unsupported_parameter": "unsupported_parameter",
+}
+
+_HTTP_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of exception; what is left over is answered by `RequestMiddleware`."""
+
+    async def on_service_error(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ServiceError), "this is a bug"
+        return response_to(error)
+
+    async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError), "this is a bug"
+        return response_to(validation_error(error.errors(), request.headers.get("content-type")))
+
+    async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException), "this is a bug"
+        return response_to(_http_error(request, error))
+
+    async def on_redis_error(_: Request, error: Exception) -> JSONResponse:
+        logger.warning("event=redis_unavailable error=%s", type(error).__name__)
+        return response_to(redis_unavailable())
+
+    app.add_exception_handler(ServiceError, on_service_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(RedisError, on_redis_error)
+
+
+def response_to(error: ServiceError) -> JSONResponse:
+    content = ErrorEnvelope(error=error.body).model_dump(mode="json")
+    return JSONResponse(content, status_code=error.status, headers=error.headers)
+
+
+def redis_unavailable() -> UnavailableError:
+    return UnavailableError("redis_unavailable", "the job store cannot be reached for now")
+
+
+def internal_error() -> ServiceError:
+    # no retry: what broke once on this request breaks again, and the work may already be queued
+    return ServiceError(
+        500,
+        "server_error",
+        "internal_error",
+        "an error in the service; the request's id finds it in the log",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def unsupported_media_type(got: str | None, allowed: str) -> ServiceError:
+    return ServiceError(
+        415,
+        "invalid_request_error",
+        "unsupported_media_type",
+        f"content-type: got {shown(got)}; allowed: {allowed}",
+    )
+
+
+def json_error(error: ValidationError) -> ServiceError:
+    """As `validation_error`, for a body that a route validates by itself."""
+    return validation_error([{**e, "loc": ("body", *e["loc"])} for e in error.errors()], None)
+
+
+def body_error(error: Exception) -> ServiceError:
+    """A body that does not parse as JSON, for a route that parses it by itself."""
+    if isinstance(error, RecursionError):
+        reason = "nested too deeply"
+    elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        reason = str(error)
+    else:  # Python's words are advice to programmers
+        reason = "a number has too many digits"
+    return RequestError(None, f"the request body is not JSON: {reason}", _CODES["json_invalid"])
+
+
+def validation_error(
+    errors: Sequence[Mapping[str, object]], content_type: str | None
+) -> ServiceError:
+    """The most precise of pydantic's errors: the field, what was got, what is allowed."""
+    first = max(errors, key=lambda error: len(_indices(error)))
+    kind, message = str(first["type"]), str(first["msg"])
+    param = _param(first)
+    code = _CODES.get(kind, "invalid_value")
+    if kind == "json_invalid":
+        return RequestError(None, f"the request body is not JSON: {_reason(first)}", code)
+    if param is None:
+        return _whole_body_error(first, content_type)
+    if kind == "extra_forbidden":
+        return RequestError(param, f"{param}: unknown parameter", code)
+    if kind == "missing":
+        return RequestError(param, f"{param}: missing; it is required", code)
+    message = message.removeprefix("Value error, ").replace("Input should", "should")
+    return RequestError(param, f"{param}: {message}; got {shown(first.get('input'))}", code)
+
+
+def _whole_body_error(first: Mapping[str, object], content_type: str | None) -> ServiceError:
+    if first["type"] == "missing":
+        return RequestError(
+            None, "the request body is empty; a JSON object is required", _CODES["missing"]
+        )
+    if isinstance(first.get("input"), bytes):
+        return unsupported_media_type(content_type, "application/json")
+    return RequestError(
+        None, f"the request body must be a JSON object in UTF-8; got {shown(first.get('input'))}"
+    )
+
+
+def _indices(error: Mapping[str, object]) -> list[int]:
+    loc = error.get("loc")
+    return [part for part in loc if isinstance(part, int)] if isinstance(loc, tuple) else []
+
+
+def _param(error: Mapping[str, object]) -> str | None:
+    """("body", "input", 2) is input[2]; what follows a field but numbers names pydantic's insides.
+
+    Enough, since the fields of our bodies hold no objects.
+    """
+    loc = error.get("loc")
+    if not isinstance(loc, tuple) or len(loc) < 2:
+        return None
+    return shown_name(str(loc[1])) + "".join(f"[{index}]" for index in _indices(error))
+
+
+def _reason(first: Mapping[str, object]) -> str:
+    context = first.get("ctx")
+    reason = context.get("error") if isinstance(context, Mapping) else None
+    loc = first.get("loc")
+    position = loc[-1] if isinstance(loc, tuple) and len(loc) > 1 else 0
+    return f"{reason} at character {position}"
+
+
+def _http_error(request: Request, error: HTTPException) -> ServiceError:
+    if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
+        return body_error(error.__cause__)  # FastAPI could not parse it, and hides why
+    path = shown(request.url.path)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 404:
+        message = f"{request.method} {path} does not exist"
+    elif error.status_code == 405:
+        message = f"{request.method} is not allowed on {path}; allowed: {headers.get('allow')}"
+    else:
+        message = str(error.detail)
+    code = _HTTP_CODES.get(error.status_code, "invalid_value")
+    return ServiceError(error.status_code, "invalid_request_error", code, message, headers=headers)

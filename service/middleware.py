@@ -1,0 +1,120 @@
+"""What surrounds every request: an id, a bounded body, a log line, metrics, an answer to a bug.
+
+Plain ASGI, so that nothing is copied or buffered. Knows nothing about routes or jobs.
+"""
+
+import logging
+import re
+import secrets
+from time import perf_counter
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.error_handlers import internal_error, response_to
+from service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # machines ask them all the time
+_CLIENT_LEFT = 499  # before an answer; nginx's number
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: safe in a header and in a log
+
+
+class RequestMiddleware:
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        response = _ResponseWatch(send, _request_id(scope))
+        with self._metrics.http_requests_in_flight.track_inprogress():
+            body = _BoundedBody(scope, receive, self._max_body_bytes)
+            try:
+                await self._app(scope, body.receive, response.send)
+            except ClientDisconnect:
+                pass  # nobody is there to be answered
+            except Exception:
+                logger.exception("event=unhandled request_id=%s", response.request_id)
+                if not response.is_started:
+                    await response_to(internal_error())(scope, receive, response.send)
+        if body.is_cut_off:
+            response.status = _CLIENT_LEFT  # whatever the app said to nobody
+        self._account(scope, response)
+
+    def _account(self, scope: Scope, response: "_ResponseWatch") -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        method, status, seconds = scope["method"], response.status, response.elapsed_s()
+        self._metrics.observe_request(route, method, status, seconds, response.num_bytes)
+        logger.log(
+            logging.DEBUG if route in _PROBES else logging.INFO,
+            "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s",
+            *(method, route, status, 1e3 * seconds, response.num_bytes, response.request_id),
+        )
+
+
+class _ResponseWatch:
+    """Adds the common headers to the response and remembers what was sent."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._start = perf_counter()
+        self.request_id = request_id
+        self.status = _CLIENT_LEFT
+        self.num_bytes = 0
+        self.is_started = False
+
+    def elapsed_s(self) -> float:
+        return perf_counter() - self._start
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            headers["x-content-type-options"] = "nosniff"
+            headers["openai-processing-ms"] = str(round(1e3 * self.elapsed_s()))
+        self.num_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+class _BoundedBody:
+    """Counts the body as it streams in; `Content-Length` only makes the refusal earlier."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._is_complete = False
+        self.is_cut_off = False  # the client left within its body
+        declared = Headers(scope=scope).get("content-length", "0")
+        self._is_declared_too_large = declared.isdecimal() and int(declared) > max_bytes
+
+    async def receive(self) -> Message:
+        if self._is_declared_too_large:
+            raise self._too_large()
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.is_cut_off = not self._is_complete
+        else:
+            self._is_complete = not message.get("more_body", False)
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > self._max_bytes:
+            raise self._too_large()
+        return message
+
+    def _too_large(self) -> HTTPException:
+        # an HTTPException, because FastAPI turns all others raised while reading into a 400
+        return HTTPException(413, f"the request body is larger than {self._max_bytes} bytes")
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
