@@ -84,9 +84,8 @@ SPOTS: dict[Layout, tuple[tuple[float, float], ...]] = {
 }
 
 # What is chosen for what is not said.
-USUAL_SHAPE = (
-    "heart"  # one, so that a small model need not choose; no combination of it is held out
-)
+# One shape, so that a small model need not choose; no combination of it is held out.
+USUAL_SHAPE = "heart"
 USUAL_COLOURS = ("red", "blue", "green", "orange")
 PALE = frozenset({"white", "yellow", "pink"})  # these do not stand out on white
 ODD_BACKGROUND_SHARE = 0.1

@@ -16,6 +16,7 @@ from models.checkpoints import preset_files
 from models.checkpoints.safetensors_files import SafetensorsFiles
 from models.checkpoints.weights import Recipe, Weights, identity_recipes, ignore_none
 from models.errors import PresetFileError
+from models.keras import weights as keras_weights
 from models.keras.model import KerasModel
 from models.presets.file_selection import ORIGINAL_FLUX_FILES
 
@@ -92,8 +93,6 @@ def _read_keras(directory: Path) -> StoredBackbone:
     class_name = stored.registered_name.rpartition(">")[2]
     # H5 first: where KerasHub saved over a preset of ours, its file is the newer.
     if any((directory / name).is_file() for name in preset_files.KERAS_WEIGHTS_FILES):
-        from models.keras import weights as keras_weights
-
         return StoredBackbone(
             class_name,
             stored.config,
