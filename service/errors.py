@@ -7,7 +7,7 @@ ServiceError            an answer that is an error; everything else becomes one 
 ├── QueueFullError      429, with Retry-After
 ├── JobEndedError       the job ended in failed, canceled or expired, or is gone
 ├── SyncWaitError       504: the wait is over, the job goes on
-└── UnavailableError    503, with Retry-After: Redis or the workers are not there
+└── UnavailableError    503, with Retry-After: Redis, the workers or the model are not there
 
 `FAILURE_ANSWERS` is complete over `FailureCode`; `worker/failures.py` is the road's other half.
 """
@@ -98,8 +98,9 @@ class QueueFullError(ServiceError):
 class UnavailableError(ServiceError):
     """Raised when the service cannot serve at all for now."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(503, "server_error", code, message, headers={"retry-after": "1"})
+    def __init__(self, code: str, message: str, retry_after_s: int = 1) -> None:
+        headers = {"retry-after": str(retry_after_s)}
+        super().__init__(503, "server_error", code, message, headers=headers)
 
 
 class SyncWaitError(ServiceError):
@@ -141,6 +142,9 @@ FAILURE_ANSWERS: Mapping[FailureCode, FailureAnswer] = {
     ),
     FailureCode.MODEL_LOAD: FailureAnswer(
         500, "server_error", "the model could not be loaded", False
+    ),
+    FailureCode.MODEL_NOT_SERVED: FailureAnswer(
+        503, "server_error", "the model is not served any more", False
     ),
     FailureCode.STORAGE: FailureAnswer(
         500, "server_error", "the result could not be stored", False

@@ -88,7 +88,7 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
     try:
         yield Parts(
             settings=settings,
-            catalog=Catalog(settings),
+            catalog=Catalog(blocking_redis, settings.tasks),
             metrics=metrics,
             image_files=ImageFiles(settings.data_dir / "images"),
             jobs=job_client,

@@ -122,8 +122,7 @@ def _job_result(record: Record, result: AnyResult, parts: Parts, request: Reques
         return ClassifyResponse.from_result(record, result)
     if isinstance(result, EmbeddingsResult):
         return EmbeddingsResponse.from_result(record, result, "float")
-    _, limits = parts.catalog.image_preset(record.job.model)
-    return ImagesResponse.from_result(record, result, url_items(result, parts, request), limits)
+    return ImagesResponse.from_result(record, result, url_items(result, parts, request))
 
 
 async def inline_items(record: Record, result: ImageResult, parts: Parts) -> list[ImageItem]:

@@ -4,17 +4,13 @@ Built once in `main.py` and passed down. A bad value stops the start and says wh
 """
 
 from pathlib import Path
-from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.presets import BUNDLED_NAMES, PRESETS, PresetTask, names_for, servable
-from worker.contract.model_names import ModelNames
+from worker.contract.jobs import Task
 
 _MIB = 1024 * 1024
-
-ServedModels = Annotated[ModelNames, AfterValidator(servable)]
 
 
 class ServiceSettings(BaseSettings):
@@ -32,20 +28,9 @@ class ServiceSettings(BaseSettings):
         default=None, description="prefix of image URLs; None: the address that the client called"
     )
 
-    models: ServedModels = Field(
-        default=BUNDLED_NAMES, min_length=1, description="presets to serve, a,b,c"
-    )
-    default_image_model: str | None = Field(
-        default=None, description="preset or alias; None: the first of `models` that paints"
-    )
-    default_classify_model: str | None = Field(
-        default=None, description="preset or alias; None: the first of `models` that classifies"
-    )
-    default_embeddings_model: str | None = Field(
-        default=None, description="preset or alias; None: the first of `models` that embeds"
-    )
-    model_aliases: dict[str, str] = Field(
-        default_factory=dict, description="further public names of served presets, alias to preset"
+    tasks: frozenset[Task] = Field(
+        default=frozenset(),
+        description='tasks that readiness waits for, ["images", …]; none: those with workers',
     )
 
     max_queue_depth: int = Field(
@@ -69,21 +54,3 @@ class ServiceSettings(BaseSettings):
     )
     max_classify_images: int = Field(default=32, ge=1, description="images per classification")
     max_embedding_texts: int = Field(default=2048, ge=1, description="texts per embedding request")
-
-    @model_validator(mode="after")
-    def _models_exist(self) -> Self:
-        for alias, name in self.model_aliases.items():
-            if alias in PRESETS:
-                raise ValueError(f"model_aliases: {alias!r} is already the name of a preset")
-            if name not in self.models:
-                raise ValueError(f"model_aliases: {name!r} is not one of {', '.join(self.models)}")
-        self._check_default(self.default_image_model, PresetTask.TEXT_TO_IMAGE)
-        self._check_default(self.default_classify_model, PresetTask.IMAGE_CLASSIFICATION)
-        self._check_default(self.default_embeddings_model, PresetTask.EMBEDDING)
-        return self
-
-    def _check_default(self, name: str | None, task: PresetTask) -> None:
-        served = names_for(task, self.models)
-        if name is not None and self.model_aliases.get(name, name) not in served:
-            allowed = ", ".join(served)
-            raise ValueError(f"default model {name!r} is not one of {allowed} ({task.value})")

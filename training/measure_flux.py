@@ -15,7 +15,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.flux.text_to_image import TextToImage
-from models.presets import get_preset
 from models.vit.image_classifier import ImageClassifier
 from training.captions import caption
 from training.free_prompts import FreePrompt, load_free_prompts, load_outside_prompts
@@ -24,6 +23,7 @@ from training.measurement import Measurement, mean, share
 from training.painted_parts import Pixels
 from training.shapes_world import Layout, Scene, all_singles, render
 from training.verdict import Verdict, compare
+from worker.image_limits import preset_limits
 
 NUM_PROMPTS, NUM_HELD_OUT_PROMPTS = 500, 200
 NUM_SEEDS = 2  # of a free prompt
@@ -43,8 +43,7 @@ class PaintSettings:
 
     @classmethod
     def defaults(cls) -> "PaintSettings":
-        limits = get_preset("flux_shapes").image_limits
-        assert limits is not None, "this is a bug: an image preset without image limits"
+        limits = preset_limits("flux_shapes")
         return cls(
             limits.default_width,
             limits.default_height,

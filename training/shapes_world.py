@@ -83,13 +83,25 @@ SPOTS: dict[Layout, tuple[tuple[float, float], ...]] = {
     Layout.THREE: ((0.2, 0.5), (0.5, 0.5), (0.8, 0.5)),
 }
 
-# What is chosen for what is not said.
-# One shape, so that a small model need not choose; no combination of it is held out.
+# What is chosen for what is not said: one shape, and one colour of each, so that a small model need
+# not choose; where it chose among four, it mixed them. None of these is held out.
 USUAL_SHAPE = "heart"
-USUAL_COLOURS = ("red", "blue", "green", "orange")
+USUAL_COLOUR = {
+    "circle": "red",
+    "square": "blue",
+    "triangle": "green",
+    "star": "yellow",
+    "ring": "blue",
+    "cross": "red",
+    "heart": "red",
+    "moon": "yellow",
+    "hexagon": "orange",
+    "arrow": "blue",
+}
 PALE = frozenset({"white", "yellow", "pink"})  # these do not stand out on white
 ODD_BACKGROUND_SHARE = 0.1
-CONTRAST = 190.0  # least distance in sRGB of an odd background
+# Least distances in sRGB of a colour and of a background that nobody asked for.
+LEAST_CONTRAST, ODD_CONTRAST = 130.0, 190.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +159,24 @@ def complete(said: Scene, rng: random.Random) -> Scene:
     """Choose what is not said; held-out combinations are never chosen."""
     layout = Layout.ROW if said.layout is Layout.TWO else said.layout
     usual_size = "large" if layout is Layout.ONE else "medium"
-    first = _complete_item(said.items[0], said.background, usual_size, rng)
-    if layout is Layout.THREE or said.items.count(said.items[0]) == len(said.items):
-        items = (first,) * len(said.items)
-    else:
-        items = (first, _complete_item(said.items[1], said.background, usual_size, rng))
+    items = tuple(_complete_item(item, said.background, usual_size) for item in said.items)
     place = None if layout is not Layout.ONE else said.place or "center"
     taken = {item.colour for item in items if item.colour is not None}
     return Scene(layout, items, place, said.background or _background(taken, rng))
 
 
-def _complete_item(item: Item, background: str | None, size: str, rng: random.Random) -> Item:
-    colours = [c for c in USUAL_COLOURS if c != background and (c, item.shape) not in HELD_OUT]
-    colour = item.colour or rng.choice(colours)
-    return Item(colour, item.shape or USUAL_SHAPE, item.size or size)
+def _complete_item(item: Item, background: str | None, size: str) -> Item:
+    shape = item.shape or USUAL_SHAPE
+    return Item(item.colour or _colour(shape, background), shape, item.size or size)
+
+
+def _colour(shape: str, background: str | None) -> str:
+    """The usual one, or, where it does not stand out, white or black."""
+    usual = USUAL_COLOUR[shape]
+    if background is None or _contrast(usual, background) >= LEAST_CONTRAST:
+        return usual
+    others = [colour for colour in ("white", "black") if (colour, shape) not in HELD_OUT]
+    return max(others, key=lambda colour: _contrast(colour, background))
 
 
 def _background(taken: set[str], rng: random.Random) -> str:
@@ -172,11 +188,11 @@ def _background(taken: set[str], rng: random.Random) -> str:
 
 
 def _contrasting(taken: set[str]) -> list[str]:
-    return [
-        name
-        for name, colour in COLOURS.items()
-        if all(math.dist(colour, COLOURS[other]) >= CONTRAST for other in taken)
-    ]
+    return [c for c in COLOURS if all(_contrast(c, other) >= ODD_CONTRAST for other in taken)]
+
+
+def _contrast(one: str, other: str) -> float:
+    return math.dist(COLOURS[one], COLOURS[other])
 
 
 def draw_said(rng: random.Random, held_out: bool = False) -> Scene:

@@ -26,12 +26,21 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where images (and the Valkey's file) lie.")]
 RedisUrl = Annotated[str | None, typer.Option(help="A Redis server of yours.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="A model to serve: NAME, NAME=HANDLE, a hub's handle, a directory or a file; "
+        "repeatable, the first of a task is its default.",
+    ),
+]
+Config = Annotated[Path | None, typer.Option(help="A TOML file with any of these settings.")]
 
 
 def _given(**flags: object) -> Mapping[str, object]:
     """The flags that were typed, for a settings class that checks them and reads the others from
     the environment."""
-    return {name: value for name, value in flags.items() if value is not None}
+    return {name: value for name, value in flags.items() if value not in (None, [])}
 
 
 @contextmanager
@@ -58,23 +67,28 @@ def serve(
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
     device: Device = None,
+    model: Models = None,
+    config: Config = None,
 ) -> None:
     """Run everything on this host: the queue, the API and one worker per task."""
     from service.settings import ServiceSettings
     from triptych.settings import ServeSettings
     from triptych.supervisor import Supervisor, served_tasks
+    from worker.model_specs import with_tasks
     from worker.settings import WorkerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device)
+    given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device,
+                   models=model, config=config)  # fmt: skip
     with _complaints():
         settings = ServeSettings.model_validate(given)
+        specs = with_tasks(settings.specs)
         # the children's own settings, so that a bad one stops the start and not each child
         ServiceSettings(port=settings.port)
-        for task in served_tasks(settings):
+        for task in served_tasks(specs):
             WorkerSettings(queue=task, redis_url="unix://", data_dir=settings.data_dir)
-        Supervisor(settings).run()
+        Supervisor(settings, specs).run()
 
 
 @app.command()
@@ -97,13 +111,17 @@ def worker(
     device: Device = None,
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
+    model: Models = None,
+    config: Config = None,
 ) -> None:
     """Run one worker: one process, one queue, one device."""
     from worker.settings import WorkerSettings
 
-    given = _given(queue=queue, device=device, data_dir=data_dir, redis_url=redis_url)
+    given = _given(queue=queue, device=device, data_dir=data_dir, redis_url=redis_url,
+                   models=model, config=config)  # fmt: skip
     with _complaints():
         settings = WorkerSettings.model_validate(given)
+        settings.specs_of_queue()
 
     from worker.main import main as work  # after the settings: torch takes seconds
 

@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from models.flux.text_to_image import TextToImage
 from models.load import load_pipeline
-from models.presets import get_preset
 from triptych.errors import DeviceError
 from worker.contract.jobs import ImageJob
+from worker.image_limits import preset_limits
 from worker.images import encode_png
 
 
@@ -22,9 +22,7 @@ def paint(job: ImageJob, device: str, output: Path) -> None:
     _require(device)
     pipeline = load_pipeline(job.model, device=device)
     assert isinstance(pipeline, TextToImage), f"this is a bug: {job.model} does not paint"
-    limits = get_preset(job.model).image_limits
-    assert limits is not None, f"this is a bug: {job.model} has no limits"
-    text = pipeline.encode([job.prompt], limits.max_sequence_length)
+    text = pipeline.encode([job.prompt], preset_limits(job.model).max_sequence_length)
     size = (job.width, job.height)
     steps = pipeline.denoise(text, job.seeds, *size, job.num_steps, job.guidance_scale)
     for step in tqdm(steps, total=job.num_steps, desc="denoise", unit="step"):

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from models.presets import PRESETS
+from models.presets import PRESETS, PresetTask
 from service.errors import RequestError
 from service.schemas.images import ImageRequest
 from worker.contract.jobs import ImageJob
+from worker.image_limits import preset_limits
 
 
 class GenerateRequestError(Exception):
@@ -28,9 +29,8 @@ class GenerateRequest:
 
 
 def to_job(request: GenerateRequest) -> ImageJob:
-    preset = PRESETS.get(request.model)
-    if preset is None or preset.image_limits is None:
-        names = [name for name, each in PRESETS.items() if each.image_limits is not None]
+    names = [name for name, each in PRESETS.items() if each.task is PresetTask.TEXT_TO_IMAGE]
+    if request.model not in names:
         raise GenerateRequestError(f"model: got {request.model!r}; allowed: {', '.join(names)}")
     fields = {
         "prompt": request.prompt,
@@ -40,7 +40,7 @@ def to_job(request: GenerateRequest) -> ImageJob:
     }
     try:
         body = ImageRequest.model_validate(fields)
-        return body.to_job(preset, preset.image_limits, time.time(), timeout_s=math.inf)
+        return body.to_job(request.model, preset_limits(request.model), time.time(), math.inf)
     except RequestError as error:
         raise GenerateRequestError(str(error)) from None
     except ValidationError as error:

@@ -1,17 +1,13 @@
-"""What `triptych serve` can be told, from the environment (`TRIPTYCH_…`) or by flags, which win."""
+"""What `triptych serve` can be told: by flags, the environment (`TRIPTYCH_…`) or a TOML file."""
 
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.presets import BUNDLED_NAMES
-from service.settings import ServedModels
+from worker.settings import ModelSettings
 
 
-class ServeSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True, extra="forbid")
-
+class ServeSettings(ModelSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(
         default=8000, ge=1, le=65_532, description="the API's port; the next three are for metrics"
@@ -19,9 +15,6 @@ class ServeSettings(BaseSettings):
     data_dir: Path = Field(default=Path(".triptych"), description="images and the embedded Valkey")
     redis_url: str | None = Field(
         default=None, pattern=r"^(rediss?|unix)://", description="None: start a private Valkey"
-    )
-    models: ServedModels = Field(
-        default=BUNDLED_NAMES, min_length=1, description="presets to serve, a,b,c"
     )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda:\d+)$", description="of the workers"

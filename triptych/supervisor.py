@@ -5,6 +5,7 @@ finish their job or batch, then Valkey writes its file. A second signal ends eve
 Knows nothing about jobs.
 """
 
+import json
 import logging
 import os
 import signal
@@ -17,13 +18,12 @@ from types import FrameType
 
 import httpx
 
-from models.presets import names_for
 from triptych.address import free_port, require_free, url_of
 from triptych.child import Child
 from triptych.embedded_redis import data_lock, embedded_redis, socket_directory, wait_until_up
 from triptych.settings import ServeSettings
 from worker.contract.jobs import Task
-from worker.settings import PRESET_TASKS
+from worker.model_specs import ModelSpec, as_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,15 @@ _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
 class Supervisor:
     """Starts the children, restarts those that die, stops them in order."""
 
-    def __init__(self, settings: ServeSettings, worker_module: str = "worker.main") -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        specs: Sequence[ModelSpec],
+        worker_module: str = "worker.main",
+    ) -> None:
+        """Serve the models of `specs`, of which each has its task."""
         self._settings = settings
+        self._specs = specs
         self._worker_module = worker_module
         self._stop = threading.Event()
         self._stop_now = threading.Event()
@@ -60,11 +67,11 @@ class Supervisor:
             self._serve([valkey], url)
 
     def _serve(self, servers: Sequence[Child], redis_url: str) -> None:
-        api = api_child(self._settings, redis_url)
-        ports = free_worker_ports(self._settings)
+        tasks = served_tasks(self._specs)
+        api = api_child(self._settings, redis_url, tasks)
         workers = [
-            worker_child(self._settings, redis_url, task, port, self._worker_module)
-            for task, port in ports.items()
+            worker_child(self._settings, self._specs, redis_url, task, port, self._worker_module)
+            for task, port in free_worker_ports(self._settings, tasks).items()
         ]
         try:
             for child in (*workers, api):  # workers first: theirs is the longer way
@@ -105,21 +112,21 @@ class Supervisor:
         self._stop.set()
 
 
-def served_tasks(settings: ServeSettings) -> list[Task]:
-    """The tasks that at least one preset is served for."""
-    return [task for task, kind in PRESET_TASKS.items() if names_for(kind, settings.models)]
+def served_tasks(specs: Sequence[ModelSpec]) -> list[Task]:
+    """The tasks that at least one model is served for."""
+    return [task for task in Task if any(spec.task is task for spec in specs)]
 
 
-def worker_ports(settings: ServeSettings) -> dict[Task, int]:
+def worker_ports(settings: ServeSettings, tasks: Sequence[Task]) -> dict[Task, int]:
     """The metrics ports, behind the API's: 8001 images, 8002 classify, 8003 embeddings."""
     ports = {task: settings.port + i for i, task in enumerate(Task, start=1)}
-    return {task: ports[task] for task in served_tasks(settings)}
+    return {task: ports[task] for task in tasks}
 
 
-def free_worker_ports(settings: ServeSettings) -> Mapping[Task, int]:
+def free_worker_ports(settings: ServeSettings, tasks: Sequence[Task]) -> Mapping[Task, int]:
     """The metrics ports; another where one is taken: measuring must not keep us from serving."""
     ports: dict[Task, int] = {}
-    for task, wanted in worker_ports(settings).items():
+    for task, wanted in worker_ports(settings, tasks).items():
         ports[task] = free_port(settings.host, wanted)
         if ports[task] != wanted:
             logger.warning(
@@ -128,25 +135,30 @@ def free_worker_ports(settings: ServeSettings) -> Mapping[Task, int]:
     return ports
 
 
-def api_child(settings: ServeSettings, redis_url: str) -> Child:
+def api_child(settings: ServeSettings, redis_url: str, tasks: Sequence[Task]) -> Child:
     environment = {
         "TRIPTYCH_HOST": settings.host,
         "TRIPTYCH_PORT": str(settings.port),
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
-        "TRIPTYCH_MODELS": ",".join(settings.models),
+        "TRIPTYCH_TASKS": json.dumps(tasks),
         "TRIPTYCH_DRAIN_GRACE_S": str(settings.drain_grace_s),
     }
     return Child("api", [sys.executable, "-m", "service.main"], environment)
 
 
 def worker_child(
-    settings: ServeSettings, redis_url: str, task: Task, metrics_port: int, module: str
+    settings: ServeSettings,
+    specs: Sequence[ModelSpec],
+    redis_url: str,
+    task: Task,
+    metrics_port: int,
+    module: str,
 ) -> Child:
     environment = {
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
-        "TRIPTYCH_MODELS": ",".join(settings.models),
+        "TRIPTYCH_MODELS": as_json(spec for spec in specs if spec.task is task),
         "TRIPTYCH_DEVICE": settings.device,
         "TRIPTYCH_METRICS_HOST": settings.host,
         "TRIPTYCH_METRICS_PORT": str(metrics_port),

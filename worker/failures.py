@@ -3,6 +3,7 @@
 WorkerError
 ├── StorageError       the disk did not take a finished picture
 ├── BadItemError       one item of a request's input is at fault; its cause says why
+├── NotServedError     no living worker serves the job's model
 ├── StaleAttemptError  the job belongs to a later attempt: nothing may be written any more
 ├── JobFailedError     tells RQ that a job failed; the record says why
 └── JobStoppedError    tells RQ that a job was canceled or expired
@@ -34,6 +35,10 @@ class BadItemError(WorkerError):
         self.index = index
 
 
+class NotServedError(WorkerError):
+    """Raised for a job whose model was taken out of the configuration."""
+
+
 class StaleAttemptError(WorkerError):
     """Raised between steps when another attempt owns the job."""
 
@@ -53,6 +58,7 @@ _TABLE: tuple[tuple[type[Exception], FailureCode, str | None], ...] = (
     (torch.OutOfMemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
     (MemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
     (PresetError, FailureCode.MODEL_LOAD, "the model could not be loaded"),
+    (NotServedError, FailureCode.MODEL_NOT_SERVED, "the model is not served any more"),
     (StorageError, FailureCode.STORAGE, "the result could not be stored"),
 )
 

@@ -32,6 +32,7 @@ from rq.worker_registration import clean_worker_registry
 
 from worker.contract.workers import WorkerState
 from worker.failures import JobFailedError, JobStoppedError, StaleAttemptError
+from worker.foreign_jobs import ForeignJobs
 from worker.heartbeat import Heartbeat
 from worker.rq_entries import EntryPointJob, open_queue
 from worker.tasks import Batches, current_batch
@@ -56,7 +57,14 @@ class GpuWorker(SimpleWorker):
     death_penalty_class = NoDeathPenalty
     job_class = EntryPointJob
 
-    def __init__(self, redis: Redis, batches: Batches, heartbeat: Heartbeat, max_jobs: int) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        batches: Batches,
+        heartbeat: Heartbeat,
+        foreign_jobs: ForeignJobs,
+        max_jobs: int,
+    ) -> None:
         super().__init__(
             [open_queue(redis, heartbeat.task)],
             name=heartbeat.name,
@@ -67,6 +75,7 @@ class GpuWorker(SimpleWorker):
         )
         self._batches = batches
         self._heartbeat = heartbeat
+        self._foreign_jobs = foreign_jobs
         self._max_jobs = max_jobs
         self._executions: dict[str, Execution] = {}
         self._executions_lock = threading.Lock()  # the heartbeat's thread reads them
@@ -86,6 +95,22 @@ class GpuWorker(SimpleWorker):
         self._state = WorkerStatus.BUSY  # from here on a signal waits for the batch
         self._heartbeat.note(WorkerState.BUSY)
         entries = self._accepted([job, *self._drain(queue)], queue)
+        for job_id in [id_ for id_, entry in entries.items() if self._is_foreign(entry)]:
+            entry = entries.pop(job_id)
+            if self._batches.pass_on(job_id):
+                self._foreign_jobs.pause(job_id)
+            else:
+                self._drop(entry, queue)
+        if entries:
+            self._do(entries, queue)
+        self.set_state(WorkerStatus.IDLE)
+        self._heartbeat.note(WorkerState.IDLE)
+
+    def _is_foreign(self, job: Job) -> bool:
+        model = job.get_meta(refresh=False).get("model")
+        return isinstance(model, str) and self._foreign_jobs.is_foreign(model)
+
+    def _do(self, entries: dict[str, Job], queue: Queue) -> None:
         batch = self._batches.take(list(entries))
         for job_id in entries.keys() - batch.taken.keys():
             self._drop(entries.pop(job_id), queue)
@@ -97,8 +122,6 @@ class GpuWorker(SimpleWorker):
                 self.perform_job(entry, queue)
         finally:
             current_batch.reset(token)
-        self.set_state(WorkerStatus.IDLE)
-        self._heartbeat.note(WorkerState.IDLE)
 
     def keep_alive(self) -> None:
         """Renew what RQ knows of this worker and its jobs; called from the heartbeat's thread."""

@@ -15,8 +15,9 @@ from redis.exceptions import RedisError
 
 from worker.contract import workers
 from worker.contract.jobs import Task
+from worker.contract.model_cards import ModelCard
 from worker.contract.records import Record, Records
-from worker.contract.workers import WorkerState, WorkerStatus
+from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Heartbeat:
         self._interval_s = interval_s
         self._lock = threading.RLock()  # status and leases; a signal handler may re-enter
         self._leases: dict[str, int] = {}
+        self._cards: list[ModelCard] = []
         self._companions: list[Callable[[], None]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -74,6 +76,36 @@ class Heartbeat:
             if self._status.state is not WorkerState.DRAINING:
                 self._status = replace(self._status, state=state)
 
+    def note_model(
+        self,
+        name: str,
+        state: ModelState,
+        progress: str | None = None,
+        card: ModelCard | None = None,
+    ) -> None:
+        """Change what is said of one model for the next beat."""
+        with self._lock:
+            changed = tuple(
+                ServedModel(
+                    name=name,
+                    aliases=model.aliases,
+                    state=state,
+                    progress=progress,
+                    card=None if card is None else card.digest,
+                )
+                if model.name == name
+                else model
+                for model in self._status.models
+            )
+            self._status = replace(self._status, models=changed)
+            if card is not None:
+                self._cards.append(card)
+
+    def announce_model(self, name: str, state: ModelState, card: ModelCard | None = None) -> None:
+        """Change it and write it now."""
+        self.note_model(name, state, card=card)
+        self._write()
+
     def take(self, job_ids: Sequence[str]) -> list[Record]:
         """Start those of these jobs that are still to be done, and renew their leases from now."""
         taken = self._records.take(job_ids, self._status.name, self._lease_s)
@@ -104,5 +136,5 @@ class Heartbeat:
     def _write(self) -> None:
         with self._lock:
             self._status = replace(self._status, heartbeat_at=time.time())
-            status = self._status
-        workers.write(self._redis, status)
+            status, cards = self._status, tuple(self._cards)
+        workers.write(self._redis, status, cards)

@@ -19,9 +19,9 @@ from PIL import Image as PilImage
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from models.presets import ImageLimits, get_preset
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Image, ImageJob, ImageResult, JobState
+from worker.contract.model_cards import ImageLimits
 from worker.contract.records import AnyJob, EndedEarly, Outcome, Record, Records
 from worker.failures import StaleAttemptError, StorageError, explain
 from worker.metrics import WorkerMetrics
@@ -82,7 +82,7 @@ class ImageWork:
 
     def warm_up(self, model: str) -> None:
         pipeline = self._residency.get(model)
-        limits = _limits(model)
+        limits = self._limits(model)
         width, height = limits.default_width, limits.default_height
         guidance_scale = limits.default_guidance_scale if pipeline.has_guidance else None
         text = pipeline.encode(["warm up"], limits.max_sequence_length)
@@ -92,7 +92,7 @@ class ImageWork:
     def _paint(self, record: Record, job: ImageJob) -> Outcome:
         pipeline = self._residency.get(job.model)
         with self._stage(job, "text_encode"):
-            text = pipeline.encode([job.prompt], _limits(job.model).max_sequence_length)
+            text = pipeline.encode([job.prompt], self._limits(job.model).max_sequence_length)
         with self._stage(job, "denoise"):
             last = self._denoise(record, job, pipeline, text)
         if isinstance(last, JobState):
@@ -159,6 +159,11 @@ class ImageWork:
             num_bytes=len(png),
         )
 
+    def _limits(self, model: str) -> ImageLimits:
+        limits = self._residency.card(model).image_limits
+        assert limits is not None, f"this is a bug: {model} has no limits"
+        return limits
+
     def _stage(self, job: ImageJob, stage: str) -> AbstractContextManager[object]:
         return self._metrics.stage_duration.labels(job.model, stage).time()
 
@@ -181,12 +186,6 @@ def encode_png(pixels: np.ndarray, job: ImageJob, seed: int) -> bytes:
     # level 1 of zlib: a fifth of the time of the default 6 for a tenth more bytes
     PilImage.fromarray(pixels).save(buffer, "PNG", compress_level=1, pnginfo=chunks)
     return buffer.getvalue()
-
-
-def _limits(model: str) -> ImageLimits:
-    limits = get_preset(model).image_limits
-    assert limits is not None, "a text-to-image preset has limits: this is a bug"
-    return limits
 
 
 def _image_job(job: AnyJob) -> ImageJob:

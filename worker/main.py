@@ -11,10 +11,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import FrameType
-from typing import TypeAlias, cast
+from typing import Any
 
 import torch
 from prometheus_client import start_http_server
@@ -24,24 +24,24 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from models.errors import PresetError
-from models.load import load_pipeline
-from worker.classify import Classifier, ClassifyTask
+from worker.classify import ClassifyTask
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Task
 from worker.contract.records import Records
-from worker.contract.workers import WorkerState, WorkerStatus
-from worker.embeddings import Embedder, EmbeddingsTask
+from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
+from worker.embeddings import EmbeddingsTask
+from worker.foreign_jobs import ForeignJobs
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
-from worker.images import ImagePipeline, ImageWork
+from worker.images import ImageWork
+from worker.loading import load_model
 from worker.metrics import WorkerMetrics
+from worker.model_specs import ModelSpec
 from worker.reaper import Reaper
-from worker.residency import Residency
+from worker.residency import Load, Residency
 from worker.row_work import RowWork
 from worker.settings import WorkerSettings, settings_of_process
 from worker.tasks import Batches, Work
-
-Load: TypeAlias = Callable[[str], ImagePipeline | Classifier | Embedder]
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +53,22 @@ def main(settings: WorkerSettings) -> None:
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     device = _device(settings.device)
     try:
-        sys.exit(run(settings, lambda name: load_pipeline(name, device=device)))
+        sys.exit(run(settings, lambda spec, report: load_model(spec, device, report)))
+    except PresetError as error:
+        logger.error("event=model_unknown reason=%s", error)
+        sys.exit(1)
     except RedisConnectionError as error:
         logger.error("event=redis_unavailable reason=%s", error)
         sys.exit(1)
 
 
-def run(settings: WorkerSettings, load: Load) -> int:
-    """Open everything, work, close everything; returns the exit code."""
+def run(settings: WorkerSettings, load: Load[Any]) -> int:
+    """Open everything, work, close everything; returns the exit code.
+
+    Raises PresetError for a checkpoint of which not even the task can be told.
+    """
     signal.signal(signal.SIGTERM, _stop_loading)  # until the loop installs its own
-    names = settings.served_models
+    specs = settings.specs_of_queue()
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     metrics = WorkerMetrics()
@@ -80,18 +86,22 @@ def run(settings: WorkerSettings, load: Load) -> int:
         heartbeat = Heartbeat(
             side_redis,
             side_records,
-            _status(settings, names),
+            _status(settings, specs),
             lease_s=settings.lease_s,
             interval_s=settings.heartbeat_s,
         )
         heartbeat.start()
         stack.callback(heartbeat.stop)
         records = Records(redis, settings.result_ttl_s)
-        work = build_work(settings, names, load, records, metrics)
-        if not _warm_up(work, names[0]):
+        residency = Residency(load, metrics)
+        work = build_work(settings, residency, records, metrics)
+        num_ready = sum(_load(spec, residency, work, heartbeat) for spec in specs)
+        if num_ready == 0:
             return 1
         batches = Batches(work, records, heartbeat, metrics)
-        worker = GpuWorker(redis, batches, heartbeat, max_jobs=_max_jobs(settings))
+        worker = GpuWorker(
+            redis, batches, heartbeat, ForeignJobs(redis, residency), _max_jobs(settings)
+        )
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
         reaper.start()
         stack.callback(reaper.stop)
@@ -101,35 +111,36 @@ def run(settings: WorkerSettings, load: Load) -> int:
 
 
 def build_work(
-    settings: WorkerSettings,
-    names: tuple[str, ...],
-    load: Load,
-    records: Records,
-    metrics: WorkerMetrics,
+    settings: WorkerSettings, residency: Residency[Any], records: Records, metrics: WorkerMetrics
 ) -> Work:
-    # the casts hold because every name belongs to the queue's task (`served_models`)
+    """The work of the queue; the residency holds the pipelines of its task."""
     match settings.queue:
         case Task.IMAGES:
-            pipelines = Residency(names, cast(Callable[[str], ImagePipeline], load), metrics)
-            files = ImageFiles(settings.data_dir / "images")
-            return ImageWork(pipelines, records, files, metrics)
+            return ImageWork(residency, records, ImageFiles(settings.data_dir / "images"), metrics)
         case Task.CLASSIFY:
-            classifiers = Residency(names, cast(Callable[[str], Classifier], load), metrics)
-            classify = ClassifyTask(classifiers, metrics)
+            classify = ClassifyTask(residency, metrics)
             return RowWork(settings.queue, classify, settings.max_batch, metrics)
         case Task.EMBEDDINGS:
-            embedders = Residency(names, cast(Callable[[str], Embedder], load), metrics)
-            embeddings = EmbeddingsTask(embedders, metrics)
+            embeddings = EmbeddingsTask(residency, metrics)
             return RowWork(settings.queue, embeddings, settings.max_batch, metrics)
 
 
-def _warm_up(work: Work, model: str) -> bool:
-    """False, with the reason in the log, for a preset that cannot be used."""
+def _load(spec: ModelSpec, residency: Residency[Any], work: Work, heartbeat: Heartbeat) -> bool:
+    """Load a model, warm it up and publish its card; False, with the reason in the log, if not."""
+
+    def report(progress: str) -> None:
+        heartbeat.note_model(spec.name, ModelState.LOADING, progress)
+
     try:
-        work.warm_up(model)
-    except PresetError as error:
-        logger.error("event=model_unusable model=%s reason=%s", model, error)
+        card = residency.load(spec, report)
+        work.warm_up(spec.name)
+    except Exception as error:  # one model that cannot be used must not stop the others
+        trace = None if isinstance(error, PresetError) else error
+        logger.error("event=model_unusable model=%s reason=%s", spec.name, error, exc_info=trace)
+        residency.unload(spec.name)
+        heartbeat.announce_model(spec.name, ModelState.FAILED)
         return False
+    heartbeat.announce_model(spec.name, ModelState.READY, card)
     return True
 
 
@@ -150,7 +161,7 @@ def _device(name: str) -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def _status(settings: WorkerSettings, names: tuple[str, ...]) -> WorkerStatus:
+def _status(settings: WorkerSettings, specs: Sequence[ModelSpec]) -> WorkerStatus:
     host = socket.gethostname()
     return WorkerStatus(
         name=f"{settings.queue}-{host}-{os.getpid()}-{secrets.token_hex(2)}",
@@ -159,7 +170,10 @@ def _status(settings: WorkerSettings, names: tuple[str, ...]) -> WorkerStatus:
         pid=os.getpid(),
         host=host,
         device=_device(settings.device),
-        models=names,
+        models=tuple(
+            ServedModel(name=spec.name, aliases=spec.aliases, state=ModelState.LOADING)
+            for spec in specs
+        ),
         started_at=time.time(),
         heartbeat_at=time.time(),
     )

@@ -1,35 +1,93 @@
-"""The settings of one worker process, from the environment (`TRIPTYCH_…`) or by keyword."""
+"""The settings of one worker process: by keyword, from the environment, or from a TOML file."""
 
 import argparse
-from collections.abc import Sequence
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
-from models.presets import BUNDLED_NAMES, PRESETS, PresetTask, names_for, servable
+from models.errors import PresetError
 from worker.contract.jobs import Task
-from worker.contract.model_names import ModelNames
 from worker.contract.records import RESULT_TTL_S
+from worker.model_specs import BUNDLED, ModelSpec, ModelSpecs, with_aliases, with_tasks
 
-PRESET_TASKS = {
-    Task.IMAGES: PresetTask.TEXT_TO_IMAGE,
-    Task.CLASSIFY: PresetTask.IMAGE_CLASSIFICATION,
-    Task.EMBEDDINGS: PresetTask.EMBEDDING,
-}
+_PREFIX = "TRIPTYCH_"
 
 
-class WorkerSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TRIPTYCH_", frozen=True)
+class ModelSettings(BaseSettings):
+    """What every process that knows the models is told of them.
+
+    A keyword wins over the environment, the environment over the TOML file `config`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    config: Path | None = Field(default=None, description="a TOML file with any of these settings")
+    # what the whole installation serves; a worker takes those that are for its queue
+    models: ModelSpecs = Field(
+        default=BUNDLED,
+        min_length=1,
+        description="names, NAME=HANDLE, handles, directories or files, separated by commas; the "
+        "first of a task is its default",
+    )
+    model_aliases: Mapping[str, str] = Field(
+        default={}, description="further public names of models, alias to name"
+    )
+
+    @model_validator(mode="after")
+    def _aliases_fit(self) -> Self:
+        with_aliases(self.models, self.model_aliases)
+        return self
+
+    @property
+    def specs(self) -> tuple[ModelSpec, ...]:
+        """The models, each with its aliases."""
+        return with_aliases(self.models, self.model_aliases)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # nor this directory
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(init_settings, InitSettingsSource), "pydantic-settings changed"
+        file = init_settings.init_kwargs.get("config") or os.environ.get(f"{_PREFIX}CONFIG")
+        sources = (init_settings, env_settings)
+        return sources if file is None else (*sources, _toml_source(settings_cls, Path(file)))
+
+
+def _toml_source(kind: type[BaseSettings], file: Path) -> PydanticBaseSettingsSource:
+    """Raises SettingsError for a file that cannot be read."""
+    try:
+        file.open("rb").close()
+        return TomlConfigSettingsSource(kind, file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"config: {file}: {error}") from error
+
+
+class WorkerSettings(ModelSettings):
+    # the file may hold settings of `triptych serve` too, which checks them
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     redis_url: str
     queue: Task  # the one queue that this process serves
     data_dir: Path  # the pictures go to its folder `images`
     # auto: cuda:0 if there is one
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
-    # what the whole installation serves, a,b,c; this process serves those that are for its queue
-    models: Annotated[ModelNames, AfterValidator(servable)] = BUNDLED_NAMES
     # of torch on the CPU; None: as torch decides
     num_threads: int | None = Field(default=None, ge=1)
     metrics_host: str = "127.0.0.1"  # where metrics listen, if they have a port
@@ -44,18 +102,17 @@ class WorkerSettings(BaseSettings):
     lease_s: float = Field(default=15.0, gt=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
 
-    @property
-    def served_models(self) -> tuple[str, ...]:
-        """The presets for the queue, the default first."""
-        return names_for(PRESET_TASKS[self.queue], self.models)
+    def specs_of_queue(self) -> tuple[ModelSpec, ...]:
+        """The models for the queue, the default first, each with its task.
 
-    @model_validator(mode="after")
-    def _serve_something(self) -> Self:
-        if not self.served_models:
-            allowed = ", ".join(names_for(PRESET_TASKS[self.queue], PRESETS))
-            got = ",".join(self.models)
-            raise ValueError(f"models: got {got!r}, none for {self.queue}; allowed: {allowed}")
-        return self
+        Raises PresetError where there are none, and for a checkpoint whose task cannot be told.
+        """
+        specs = with_tasks(self.specs)
+        ours = tuple(spec for spec in specs if spec.task is self.queue)
+        if not ours:
+            got = ", ".join(f"{spec.name} ({spec.task})" for spec in specs)
+            raise PresetError(f"models: got {got}; none is for {self.queue}")
+        return ours
 
 
 def settings_of_process(arguments: Sequence[str] | None = None) -> WorkerSettings:

@@ -6,31 +6,11 @@ backbone under a prefix, a bare one without. Knows nothing about the families.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from models.checkpoints import preset_files
 from models.checkpoints.safetensors_files import SafetensorsFiles
 from models.errors import PickleError
 
 WEIGHTS_STEM = "model"
 PICKLED_WEIGHTS_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-
-
-class _FormatKeys(BaseModel):
-    """The key of `config.json` that only transformers writes."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    model_type: str | None = None
-
-
-def is_model(directory: Path) -> bool:
-    """Tell a directory that transformers wrote by its `config.json`.
-
-    Raises PresetFileError for a missing or malformed file.
-    """
-    keys = preset_files.read_model(directory, preset_files.CONFIG_FILE, _FormatKeys)
-    return keys.model_type is not None
 
 
 def open_weights(directory: Path) -> SafetensorsFiles:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.flux import image_to_image, latents, painting, pixels, sampling
 from models.flux.autoencoder import load_autoencoder
@@ -72,6 +72,12 @@ class TextToImage:
         backbone = load_backbone(directory, device, dtype)
         schedule = load_schedule(directory, backbone.guidance_embed)
         return cls(backbone, text_encoders, autoencoder, schedule)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What holds the parameters."""
+        encoders = self.text_encoders
+        return (self.backbone, encoders.clip, encoders.t5, self.autoencoder)
 
     @property
     def has_guidance(self) -> bool:

@@ -22,6 +22,7 @@ from models.fnet.formats import transformers_format
 from models.fnet.tokenizer import Tokenizer
 from models.fnet.vocabulary import MASK
 from models.keras.task_heads import StoredHead, keras_dense, keras_head, load_head, require_task
+from models.presets.format_detection import Format, detect
 from models.presets.handles import Part, fetch
 
 KERAS_TASK = "FNetMaskedLM"
@@ -90,7 +91,7 @@ class MaskedLM:
         directory = fetch(preset, Part.PIPELINE)
         with torch.device(device):
             backbone = FNetBackbone.from_preset(directory, dtype=dtype, trainable=False)
-        if transformers_files.is_model(directory):
+        if detect(directory).format is Format.TRANSFORMERS:
             stored, form = _read_transformers(directory), TRANSFORMERS_FORM
         else:
             stored, form = _read_keras(directory), KERAS_FORM

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbone import WeightsFormat
@@ -51,8 +51,17 @@ class TextEmbedder:
         return cls(backbone, tokenizer)
 
     @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What holds the parameters."""
+        return (self.backbone,)
+
+    @property
     def embedding_width(self) -> int:
         return self.backbone.hidden_dim
+
+    @property
+    def max_tokens(self) -> int:
+        return self.tokenizer.max_tokens
 
     def tokenize(self, text: str) -> TokenizedText:
         """Tokenize one text and pad it.

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from models.checkpoints import transformers_files
 from models.errors import PresetFileError, TextTooLongError
 from models.fnet import packing
 from models.fnet.formats import transformers_vocabulary
 from models.fnet.packing import PackedText, SpecialIds, Truncation
 from models.fnet.vocabulary import END, MASK, PADDING, START, SentencePieceVocabulary, Vocabulary
+from models.presets.format_detection import Format, detect
 
 PADDED_LENGTHS = (32, 64, 128, 256, 512)  # few, so that texts of like length share a batch
 
@@ -51,7 +51,7 @@ class Tokenizer:
         """
         vocabulary = (
             transformers_vocabulary.read_vocabulary(directory)
-            if transformers_files.is_model(directory)
+            if detect(directory).format is Format.TRANSFORMERS
             else SentencePieceVocabulary.from_preset(directory)
         )
         if vocabulary.size > vocabulary_size:

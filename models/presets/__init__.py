@@ -6,21 +6,15 @@ Importing this loads no torch; `formats` does.
 from models.presets.table import (
     BUNDLED_NAMES,
     PRESETS,
-    ImageLimits,
     Preset,
     PresetTask,
     get_preset,
-    names_for,
-    servable,
 )
 
 __all__ = [
     "BUNDLED_NAMES",
     "PRESETS",
-    "ImageLimits",
     "Preset",
     "PresetTask",
     "get_preset",
-    "names_for",
-    "servable",
 ]

@@ -8,8 +8,9 @@ KerasHub has them (`get_file`, keras_hub/src/utils/preset_utils.py, 0.32.0), wit
 import importlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from models.errors import (
     DownloadError,
@@ -38,18 +39,28 @@ ALLOWED = """a preset is one of
   a .safetensors file of original Flux weights"""
 
 
+OnProgress: TypeAlias = Callable[[int, int], None]  # bytes that are here, of how many
+
+
 class Hub(Protocol):
     """A module of `hubs`."""
 
-    def fetch(self, handle: str, address: str, part: Part) -> Path:
+    def fetch(self, handle: str, address: str, part: Part, on_progress: OnProgress) -> Path:
         """Download what a part needs of the preset at an address, and give its directory."""
 
 
-def fetch(preset: str | Path, part: Part = Part.BACKBONE) -> Path:
+def _ignore_progress(done: int, total: int) -> None:
+    pass
+
+
+def fetch(
+    preset: str | Path, part: Part = Part.BACKBONE, on_progress: OnProgress = _ignore_progress
+) -> Path:
     """Give the directory, or the single file, of a preset; download what the part needs of it.
 
     A built-in name comes before everything else. What the hub's client has in its cache is used
-    again; where the hub cannot be reached, the cache alone decides.
+    again; where the hub cannot be reached, the cache alone decides. `on_progress` is called during
+    a download, where the hub's client tells how far it is (Hugging Face's does).
 
     Raises UnknownPresetError for no such preset, repository or revision, PresetError for a
     malformed handle, PresetFileError for files that the repository lacks, PickleError where it has
@@ -63,14 +74,18 @@ def fetch(preset: str | Path, part: Part = Part.BACKBONE) -> Path:
     source = PRESETS[preset].handle if preset in PRESETS else preset
     handle = HANDLE.fullmatch(source)
     if handle and handle["scheme"].lower() in HUBS:
-        return _fetch_from_hub(source, handle["scheme"].lower(), handle["address"], part)
+        return _fetch_from_hub(
+            source, handle["scheme"].lower(), handle["address"], part, on_progress
+        )
     return _find_path(Path(source), preset)
 
 
-def _fetch_from_hub(handle: str, scheme: str, address: str, part: Part) -> Path:
+def _fetch_from_hub(
+    handle: str, scheme: str, address: str, part: Part, on_progress: OnProgress
+) -> Path:
     hub = _load_hub(handle, *HUBS[scheme])
     try:
-        return hub.fetch(handle, address, part)
+        return hub.fetch(handle, address, part, on_progress)
     except OSError as error:  # a full disk, a cache that is not ours to write
         raise DownloadError(f"{handle} could not be stored: {error}") from error
 

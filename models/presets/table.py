@@ -1,11 +1,11 @@
-"""The table of built-in presets: names, where they lie, what they hold and accept. Free of torch.
+"""The table of built-in presets: names, where they lie and what they hold. Free of torch.
 
 ViT and FNet presets are KerasHub's (keras_hub/src/models/{vit,f_net}/*_presets.py, 71453d0), with
 its names, handles and parameter counts; Flux presets are the originals of black-forest-labs.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,26 +21,8 @@ class PresetTask(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What a text-to-image preset accepts. Sizes in pixels."""
-
-    default_width: int
-    default_height: int
-    side_multiple: int  # autoencoder 8 times patch 2
-    min_side: int
-    max_side: int
-    max_pixels: int
-    default_num_steps: int
-    max_num_steps: int
-    default_guidance_scale: float | None  # None: no guidance embedding
-    max_guidance_scale: float | None  # None likewise
-    max_sequence_length: int  # T5 tokens of a prompt; a longer one is cut
-    max_images: int  # per request
-
-
-@dataclass(frozen=True, slots=True)
 class Preset:
-    """One row of the table; of the limits those of its task are set."""
+    """One row of the table."""
 
     name: str
     task: PresetTask | None  # None: a backbone without the head that a pipeline needs
@@ -50,10 +32,6 @@ class Preset:
     num_parameters: int  # of the backbone
     backbone_class: str
     backbone_config: Config | None = None  # its constructor's arguments; None: the directory says
-    image_limits: ImageLimits | None = None
-    num_labels: int | None = None
-    embedding_width: int | None = None
-    max_tokens: int | None = None  # of one text to embed
 
     @property
     def is_bundled(self) -> bool:
@@ -77,20 +55,6 @@ _BUNDLED = (
         description="A small FLUX that paints one to three coloured shapes on a plain background.",
         num_parameters=7_466_176,
         backbone_class="FluxBackbone",
-        image_limits=ImageLimits(
-            default_width=128,
-            default_height=128,
-            side_multiple=16,
-            min_side=64,
-            max_side=256,
-            max_pixels=256 * 256,
-            default_num_steps=20,
-            max_num_steps=80,
-            default_guidance_scale=2.0,
-            max_guidance_scale=10.0,
-            max_sequence_length=32,
-            max_images=10,
-        ),
     ),
     Preset(
         name="vit_shapes",
@@ -100,7 +64,6 @@ _BUNDLED = (
         description="A small ViT that names the colour and the shape in a picture.",
         num_parameters=327_648,
         backbone_class="ViTBackbone",
-        num_labels=112,
     ),
     Preset(
         name="f_net_shapes",
@@ -110,31 +73,7 @@ _BUNDLED = (
         description="A small FNet that embeds captions of the shapes world.",
         num_parameters=518_656,
         backbone_class="FNetBackbone",
-        embedding_width=128,
-        max_tokens=512,
     ),
-)
-
-_DEV_LIMITS = ImageLimits(
-    default_width=1024,
-    default_height=1024,
-    side_multiple=16,
-    min_side=256,
-    max_side=2048,
-    max_pixels=2048 * 1024,  # the 2 megapixels that black-forest-labs name as the upper end
-    default_num_steps=28,
-    max_num_steps=50,
-    default_guidance_scale=3.5,
-    max_guidance_scale=10.0,
-    max_sequence_length=512,
-    max_images=4,  # of one prompt, painted together
-)
-_SCHNELL_LIMITS = replace(
-    _DEV_LIMITS,
-    default_num_steps=4,
-    default_guidance_scale=None,
-    max_guidance_scale=None,
-    max_sequence_length=256,
 )
 
 
@@ -165,7 +104,6 @@ _FLUX = (
         num_parameters=11_891_178_560,
         backbone_class="FluxBackbone",
         backbone_config=_flux_config(guidance_embed=False),
-        image_limits=_SCHNELL_LIMITS,
     ),
     Preset(
         name="flux_dev",
@@ -176,7 +114,6 @@ _FLUX = (
         num_parameters=11_901_408_320,
         backbone_class="FluxBackbone",
         backbone_config=_flux_config(guidance_embed=True),
-        image_limits=_DEV_LIMITS,
     ),
 )
 
@@ -211,7 +148,6 @@ def _vit(
         num_parameters=num_parameters,
         backbone_class="ViTBackbone",
         backbone_config={"image_shape": (side, side, 3), "patch_size": patch, **size},
-        num_labels=1000 if has_head else None,
     )
 
 
@@ -245,8 +181,6 @@ def _f_net(name: str, num_parameters: int, num_layers: int, hidden_dim: int) -> 
             "hidden_dim": hidden_dim,
             "intermediate_dim": 4 * hidden_dim,
         },
-        embedding_width=hidden_dim,
-        max_tokens=512,
     )
 
 
@@ -265,17 +199,3 @@ def get_preset(name: str) -> Preset:
     except KeyError:
         allowed = ", ".join(sorted(PRESETS))
         raise UnknownPresetError(f"preset {name!r} is not one of {allowed}") from None
-
-
-def servable(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Give the names back; ValueError for one that is not built in, or has no head for a task."""
-    allowed = [preset.name for preset in PRESETS.values() if preset.task is not None]
-    for name in names:
-        if name not in allowed:
-            raise ValueError(f"{name!r} is not one of {', '.join(allowed)}")
-    return names
-
-
-def names_for(task: PresetTask, names: Iterable[str]) -> tuple[str, ...]:
-    """Choose from names of the table those of one task, in their order."""
-    return tuple(name for name in names if PRESETS[name].task is task)

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from einops import rearrange
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.backbone import WeightsFormat
 from models.checkpoints import preset_files
@@ -82,6 +82,11 @@ class ImageClassifier:
             return cls(backbone, head, converter, stored.labels)
         except ValueError as error:
             raise PresetFileError(f"{directory} does not fit together: {error}") from error
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What holds the parameters."""
+        return (self.backbone, self.head)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Turn any picture upright, onto white, and into the preset's [H, W, C] float32.

@@ -24,7 +24,7 @@ from service.schemas.classify import (
 from service.schemas.fields import ResponseBody
 from service.schemas.jobs import JobObject
 from service.settings import ServiceSettings
-from worker.contract.jobs import ClassifyJob, ClassifyResult
+from worker.contract.jobs import ClassifyJob, ClassifyResult, Task
 from worker.contract.records import Record
 
 router = APIRouter(tags=["classify"])
@@ -86,12 +86,10 @@ async def _read_job(request: Request, parts: Parts) -> ClassifyJob:
     else:
         got = request.headers.get("content-type")
         raise unsupported_media_type(got, f"{_JSON}, {_FORM}")
-    preset, num_labels = parts.catalog.classify_preset(upload.model)
+    card = await parts.catalog.card(upload.model, Task.CLASSIFY)
     settings = parts.settings
     return await to_thread.run_sync(
-        lambda: upload.to_job(
-            preset, num_labels, settings.max_image_bytes, parts.now(), settings.job_timeout_s
-        )
+        lambda: upload.to_job(card, settings.max_image_bytes, parts.now(), settings.job_timeout_s)
     )
 
 

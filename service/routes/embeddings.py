@@ -7,7 +7,7 @@ from service.responses import ERRORS, run
 from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from service.schemas.fields import ResponseBody
 from service.schemas.jobs import JobObject
-from worker.contract.jobs import EmbeddingsResult
+from worker.contract.jobs import EmbeddingsResult, Task
 from worker.contract.records import Record
 
 router = APIRouter(tags=["embeddings"])
@@ -22,11 +22,9 @@ async def create_embeddings(
     body: EmbeddingsRequest, request: Request, parts: CurrentParts, preference: CurrentPreference
 ) -> Response:
     """Embed one text or many; embeddings have unit length and keep the order of the input."""
-    preset, width = parts.catalog.embeddings_preset(body.model)
+    card = await parts.catalog.card(body.model, Task.EMBEDDINGS)
     settings = parts.settings
-    job = body.to_job(
-        preset, width, settings.max_embedding_texts, parts.now(), settings.job_timeout_s
-    )
+    job = body.to_job(card, settings.max_embedding_texts, parts.now(), settings.job_timeout_s)
 
     async def respond(record: Record) -> ResponseBody:
         result = record.result

@@ -27,7 +27,10 @@ async def get_health() -> Response:
 async def get_readiness(parts: CurrentParts) -> Response:
     """Say whether every served task has a warm worker; 503 names those that have none."""
     statuses = await to_thread.run_sync(workers.read_all, parts.blocking_redis)
-    faults = {task: _fault(task, statuses) for task in parts.catalog.tasks()}
+    expected = parts.settings.tasks or {status.task for status in statuses}
+    if not expected:
+        raise UnavailableError("no_workers", "no living worker")
+    faults = {task: _fault(task, statuses) for task in Task if task in expected}
     if any(faults.values()):
         message = "; ".join(f"{task}: {fault}" for task, fault in faults.items() if fault)
         is_loading = all(fault in (None, _LOADING) for fault in faults.values())

@@ -7,7 +7,7 @@ from service.responses import ERRORS, inline_items, run, url_items
 from service.schemas.fields import ResponseBody
 from service.schemas.images import ImageRequest, ImagesResponse
 from service.schemas.jobs import JobObject
-from worker.contract.jobs import ImageResult
+from worker.contract.jobs import ImageResult, Task
 from worker.contract.records import Record
 
 router = APIRouter(tags=["images"])
@@ -25,8 +25,9 @@ async def create_images(
 
     `Prefer: respond-async` answers 202 with the job at once, `Prefer: wait=N` bounds the wait.
     """
-    preset, limits = parts.catalog.image_preset(body.model)
-    job = body.to_job(preset, limits, parts.now(), parts.settings.job_timeout_s)
+    card = await parts.catalog.card(body.model, Task.IMAGES)
+    assert card.image_limits is not None, f"this is a bug: {card.name} has no limits"
+    job = body.to_job(card.name, card.image_limits, parts.now(), parts.settings.job_timeout_s)
 
     async def respond(record: Record) -> ResponseBody:
         result = record.result
@@ -35,6 +36,6 @@ async def create_images(
             items = url_items(result, parts, request)
         else:
             items = await inline_items(record, result, parts)
-        return ImagesResponse.from_result(record, result, items, limits, body.safety_identifier)
+        return ImagesResponse.from_result(record, result, items, body.safety_identifier)
 
     return await run(job, parts, preference, request, respond)

@@ -12,10 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.presets import Preset
 from service.errors import RequestError, shown
 from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text, Timings
 from worker.contract.jobs import ClassifyJob, ClassifyResult, new_job_id
+from worker.contract.model_cards import ModelCard
 from worker.contract.records import Record
 
 _DEFAULT_TOP_K = 5
@@ -109,16 +109,15 @@ class Upload:
     model: str | None
     top_k: int | None
 
-    def to_job(
-        self, preset: Preset, num_labels: int, max_bytes: int, now: float, timeout_s: float
-    ) -> ClassifyJob:
-        """Raises RequestError for what the preset does not take."""
+    def to_job(self, card: ModelCard, max_bytes: int, now: float, timeout_s: float) -> ClassifyJob:
+        """Raises RequestError for what the model does not take."""
+        num_labels = len(card.labels or ())
         top_k = min(_DEFAULT_TOP_K, num_labels) if self.top_k is None else self.top_k
         if top_k > num_labels:
             raise RequestError("top_k", f"top_k: got {shown(top_k)}; allowed: 1 to {num_labels}")
         return ClassifyJob(
             id=new_job_id(),
-            model=preset.name,
+            model=card.name,
             created_at=now,
             deadline_at=now + timeout_s,
             images=tuple(_checked(image, max_bytes) for image in self.images),

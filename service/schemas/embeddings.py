@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from models.presets import Preset
 from service.errors import RequestError, shown
 from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text
 from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, new_job_id
+from worker.contract.model_cards import ModelCard
 from worker.contract.records import Record
 
 EncodingFormat = Literal["float", "base64"]
@@ -43,15 +43,16 @@ class EmbeddingsRequest(RequestBody):
     user: Text | None = Field(None, description="accepted and ignored")
 
     def to_job(
-        self, preset: Preset, width: int, max_texts: int, now: float, timeout_s: float
+        self, card: ModelCard, max_texts: int, now: float, timeout_s: float
     ) -> EmbeddingsJob:
-        """Raises RequestError for what the preset does not take."""
+        """Raises RequestError for what the model does not take."""
+        width = card.embedding_width
         if self.dimensions not in (None, width):
             message = f"dimensions: got {shown(self.dimensions)}; allowed: {width} or null"
             raise RequestError("dimensions", message)
         return EmbeddingsJob(
             id=new_job_id(),
-            model=preset.name,
+            model=card.name,
             created_at=now,
             deadline_at=now + timeout_s,
             texts=_texts(self.input, max_texts),

@@ -1,23 +1,21 @@
-"""What a preset's limits make of the fields of an image request: defaults filled in, or a 400.
+"""What a model's limits make of the fields of an image request: defaults filled in, or a 400.
 
-Nothing is rounded or cut to fit: what a preset does not take is refused, with what it takes.
+Nothing is rounded or cut to fit: what a model does not take is refused, with what it takes.
 """
 
 import re
 import secrets
-from typing import Literal
 
-from models.presets import ImageLimits, Preset
 from service.errors import RequestError, shown
-
-Quality = Literal["low", "medium", "high", "xhigh", "max"]
+from worker.contract.jobs import Quality
+from worker.contract.model_cards import ImageLimits
 
 MAX_SEED = 2**63 - 1
 _RANDOM_SEEDS = 2**32  # small enough for the numbers of every JSON reader
 _MAX_ASPECT = 3  # OpenAI's: 1:3 to 3:1
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
-# The number of steps of a tier, as a multiple of the preset's default.
+# The number of steps of a tier, as a multiple of the model's default.
 _STEPS_FACTORS: dict[Quality, float] = {"low": 0.5, "medium": 1, "high": 2, "xhigh": 3, "max": 4}
 _QUALITIES: dict[str, Quality] = {
     "auto": "medium",
@@ -76,13 +74,13 @@ def _size_fault(width: int, height: int, limits: ImageLimits) -> str | None:
     return None
 
 
-def guidance_of(value: float | None, preset: Preset, limits: ImageLimits) -> float | None:
+def guidance_of(value: float | None, model: str, limits: ImageLimits) -> float | None:
     if value is None:
         return limits.default_guidance_scale
     if limits.max_guidance_scale is None:
         raise RequestError(
             "guidance_scale",
-            f"guidance_scale: got {value:g}; allowed: null, for {preset.name} has no guidance",
+            f"guidance_scale: got {value:g}; allowed: null, for {model} has no guidance",
             "unsupported_parameter",
         )
     if value > limits.max_guidance_scale:
@@ -94,7 +92,7 @@ def guidance_of(value: float | None, preset: Preset, limits: ImageLimits) -> flo
 
 
 def _tier_steps(limits: ImageLimits) -> dict[Quality, int]:
-    """The steps of each tier, from few to many, inside what the preset takes."""
+    """The steps of each tier, from few to many, inside what the model takes."""
     default, most = limits.default_num_steps, limits.max_num_steps
     return {
         quality: min(max(1, round(default * factor)), most)

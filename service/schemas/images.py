@@ -1,7 +1,7 @@
 """Bodies of `POST /v1/images/generations`: OpenAI's fields, and those that FLUX adds.
 
-Limits and defaults come from the preset, never from here. OpenAI's fields that this service has no
-use for are named one by one: accepted and ignored, or refused with a reason.
+Limits and defaults come from the model's card, never from here. OpenAI's fields that this service
+has no use for are named one by one: accepted and ignored, or refused with a reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from models.presets import ImageLimits, Preset
 from service.errors import RequestError
 from service.schemas.fields import Absent, RequestBody, ResponseBody, Text, Timings
 from service.schemas.image_limits import (
     MAX_SEED,
-    Quality,
     guidance_of,
     num_images_of,
     num_steps_of,
@@ -23,7 +21,8 @@ from service.schemas.image_limits import (
     size_of,
     tier_of,
 )
-from worker.contract.jobs import ImageJob, ImageResult, new_job_id
+from worker.contract.jobs import ImageJob, ImageResult, Quality, new_job_id
+from worker.contract.model_cards import ImageLimits
 from worker.contract.records import Record
 
 _MAX_PROMPT_CHARACTERS = 32_000  # OpenAI's; what the encoders cut off shows in the usage
@@ -119,20 +118,22 @@ class ImageRequest(RequestBody):
                 raise RequestError(alias, f"{alias}: the same as {name}, which is given too")
         return body
 
-    def to_job(self, preset: Preset, limits: ImageLimits, now: float, timeout_s: float) -> ImageJob:
-        """Fill in the preset's defaults; raises RequestError for what the preset does not take."""
+    def to_job(self, model: str, limits: ImageLimits, now: float, timeout_s: float) -> ImageJob:
+        """Fill in the model's defaults; raises RequestError for what the model does not take."""
         width, height = size_of(self.size, limits)
+        num_steps = num_steps_of(self.num_inference_steps, self.quality, limits)
         return ImageJob(
             id=new_job_id(),
-            model=preset.name,
+            model=model,
             created_at=now,
             deadline_at=now + timeout_s,
             prompt=self.prompt,
             seeds=seeds_of(self.seed, num_images_of(self.n, limits)),
             width=width,
             height=height,
-            num_steps=num_steps_of(self.num_inference_steps, self.quality, limits),
-            guidance_scale=guidance_of(self.guidance_scale, preset, limits),
+            num_steps=num_steps,
+            guidance_scale=guidance_of(self.guidance_scale, model, limits),
+            quality=tier_of(num_steps, limits),
         )
 
 
@@ -183,7 +184,6 @@ class ImagesResponse(ResponseBody):
         record: Record,
         result: ImageResult,
         items: Sequence[ImageItem],
-        limits: ImageLimits,
         safety_identifier: str | None = None,
     ) -> "ImagesResponse":
         job = record.job
@@ -193,7 +193,7 @@ class ImagesResponse(ResponseBody):
             created=int(record.finished_at or job.created_at),
             model=job.model,
             data=list(items),
-            quality=tier_of(job.num_steps, limits),
+            quality=job.quality,
             size=f"{job.width}x{job.height}",
             usage=_usage(result),
             prompt_truncated=result.is_prompt_truncated,

@@ -1,12 +1,22 @@
 """Bodies of `GET /v1/models`: OpenAI's, with what each model takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from models.presets import Preset, PresetTask
+from service.catalog import Model
 from service.schemas.fields import Absent, ResponseBody
+from worker.contract.jobs import Task
+from worker.contract.model_cards import ImageLimits, ModelCard
+from worker.contract.workers import ModelState
+
+TaskName = Literal["text-to-image", "image-classification", "embedding"]
+_TASKS: Mapping[Task, TaskName] = {
+    Task.IMAGES: "text-to-image",
+    Task.CLASSIFY: "image-classification",
+    Task.EMBEDDINGS: "embedding",
+}
 
 
 class ModelLimits(ResponseBody):
@@ -31,33 +41,47 @@ class ModelDefaults(ResponseBody):
 
 
 class ModelObject(ResponseBody):
+    """What is known of a model; until it is loaded that is its name."""
+
     id: str
     object: Literal["model"] = "model"
     created: int = Field(description="when this service started")
     owned_by: Literal["triptych"] = "triptych"
-    task: PresetTask
+    task: TaskName
     loaded: bool = Field(description="whether a warm worker serves it")
+    state: ModelState
+    progress: Absent[str] = Field(None, description="of loading")
     limits: ModelLimits
     defaults: ModelDefaults
     aliases: list[str]
-    license: str
-    description: str
+    license: Absent[str] = None
+    description: Absent[str] = None
+    family: Absent[str] = Field(None, description="the backbone's class")
+    source: Absent[str] = Field(None, description="the hub's handle that it came from")
+    revision: Absent[str] = Field(None, description="the hub's, or a digest of the files")
+    num_parameters: Absent[int] = None
+    memory_bytes: Absent[int] = Field(None, description="of the parameters")
+    dtype: Absent[str] = None
+    device: Absent[str] = None
+    load_s: Absent[float] = Field(None, description="how long loading took")
+    labels: Absent[list[str]] = Field(None, description="by class id; not in the list of models")
 
     @classmethod
-    def from_preset(
-        cls, preset: Preset, aliases: Sequence[str], is_loaded: bool, created: int
-    ) -> "ModelObject":
-        assert preset.task is not None, f"this is a bug: {preset.name} is served without a task"
+    def from_model(cls, model: Model, created: int, with_labels: bool = False) -> "ModelObject":
+        card = model.card
+        described = {} if card is None else card.model_dump(include=_DESCRIPTION)
         return cls(
-            id=preset.name,
+            id=model.name,
             created=created,
-            task=preset.task,
-            loaded=is_loaded,
-            limits=_limits(preset),
-            defaults=_defaults(preset),
-            aliases=list(aliases),
-            license=preset.license,
-            description=preset.description,
+            task=_TASKS[model.task],
+            loaded=model.is_warm,
+            state=model.state,
+            progress=model.progress,
+            limits=ModelLimits() if card is None else _limits(card),
+            defaults=_defaults(None if card is None else card.image_limits),
+            aliases=list(model.aliases),
+            labels=list(card.labels) if card and card.labels and with_labels else None,
+            **described,
         )
 
 
@@ -66,13 +90,17 @@ class ModelList(ResponseBody):
     data: list[ModelObject]
 
 
-def _limits(preset: Preset) -> ModelLimits:
-    images = preset.image_limits
+# the fields that a card and a model share
+_DESCRIPTION = set(ModelObject.model_fields) & set(ModelCard.model_fields) - {"task", "labels"}
+
+
+def _limits(card: ModelCard) -> ModelLimits:
+    images = card.image_limits
     if images is None:
         return ModelLimits(
-            num_labels=preset.num_labels,
-            dimensions=preset.embedding_width,
-            max_tokens=preset.max_tokens,
+            num_labels=None if card.labels is None else len(card.labels),
+            dimensions=card.embedding_width,
+            max_tokens=card.max_tokens,
         )
     return ModelLimits(
         min_side=images.min_side,
@@ -85,8 +113,7 @@ def _limits(preset: Preset) -> ModelLimits:
     )
 
 
-def _defaults(preset: Preset) -> ModelDefaults:
-    images = preset.image_limits
+def _defaults(images: ImageLimits | None) -> ModelDefaults:
     if images is None:
         return ModelDefaults()
     return ModelDefaults(

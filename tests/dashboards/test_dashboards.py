@@ -12,6 +12,7 @@ from service.metrics import Metrics
 from service.queue_stats import QueueCollector
 from triptych.settings import ServeSettings
 from triptych.supervisor import worker_ports
+from worker.contract.jobs import Task
 from worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -58,5 +59,5 @@ def test_compose_runs_what_prometheus_scrapes() -> None:
 
 def test_the_local_configuration_scrapes_the_ports_of_serve() -> None:
     settings = ServeSettings()
-    ports = {settings.port, *worker_ports(settings).values()}
+    ports = {settings.port, *worker_ports(settings, tuple(Task)).values()}
     assert scrape_targets("prometheus-local.yml") == {f"127.0.0.1:{port}" for port in ports}

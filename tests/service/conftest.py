@@ -22,6 +22,7 @@ from redis import Redis
 
 from service.main import create_app
 from service.settings import ServiceSettings
+from tests.cards import SHAPES, publish
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import (
     ClassifyJob,
@@ -142,9 +143,18 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture
+def redis(redis: Redis) -> Redis:
+    """The emptied server with the bundled presets' cards."""
+    publish(redis, *SHAPES)
+    return redis
+
+
 @pytest.fixture(scope="session")
 def settings(redis_url: str, data_dir: Path) -> ServiceSettings:
-    return ServiceSettings(redis_url=redis_url, data_dir=data_dir, drain_grace_s=1)
+    return ServiceSettings(
+        redis_url=redis_url, data_dir=data_dir, drain_grace_s=1, tasks=frozenset(Task)
+    )
 
 
 @pytest.fixture(scope="session")

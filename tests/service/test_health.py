@@ -1,7 +1,6 @@
 """Alive, ready, measured."""
 
 import logging
-import time
 
 import httpx
 import pytest
@@ -10,18 +9,14 @@ from redis import Redis
 
 from service.main import create_app
 from service.settings import ServiceSettings
+from tests.cards import status_of
 from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.records import Records
-from worker.contract.workers import WorkerState, WorkerStatus
+from worker.contract.workers import WorkerState
 
 ASYNC = {"prefer": "respond-async"}
-
-
-def status_of(task: Task, state: WorkerState, models: tuple[str, ...] = ()) -> WorkerStatus:
-    now = time.time()
-    return WorkerStatus(f"{task}-0", task, state, 1, "host", "cpu", models, now, now)
 
 
 def samples(text: str) -> dict[str, float]:
@@ -41,6 +36,7 @@ def test_the_process_says_that_it_lives(http: httpx.Client) -> None:
 
 
 def test_without_workers_it_is_not_ready_and_says_why(http: httpx.Client, redis: Redis) -> None:
+    redis.flushall()
     workers.write(redis, status_of(Task.CLASSIFY, WorkerState.LOADING))
     workers.write(redis, status_of(Task.EMBEDDINGS, WorkerState.DRAINING))
     error = error_of(http.get("/readyz"), 503)
@@ -70,9 +66,20 @@ def test_a_task_without_a_model_needs_no_worker_to_be_ready(
     settings: ServiceSettings, redis: Redis
 ) -> None:
     workers.write(redis, status_of(Task.IMAGES, WorkerState.IDLE))
-    told = {"models": ("flux_dev",)}
+    told = {"tasks": frozenset({Task.IMAGES})}
     with serve(create_app(settings.model_copy(update=told))) as url:
         assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "tasks": ["images"]}
+
+
+def test_the_tasks_of_the_workers_count_where_none_are_told(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    with serve(create_app(settings.model_copy(update={"tasks": frozenset()}))) as url:
+        assert len(httpx.get(f"{url}/readyz").json()["tasks"]) == 3
+        redis.flushall()
+        assert error_of(httpx.get(f"{url}/readyz"), 503)["message"] == "no living worker"
+        workers.write(redis, status_of(Task.CLASSIFY, WorkerState.IDLE))
+        assert httpx.get(f"{url}/readyz").json()["tasks"] == ["classify"]
 
 
 def test_the_metrics_tell_the_truth_about_queues_and_workers(

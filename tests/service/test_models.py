@@ -1,24 +1,61 @@
-"""`GET /v1/models`: every preset served, with what it takes."""
+"""The models that workers publish: what is listed, what is found, what is said while one loads."""
 
 import httpx
 import pytest
 from redis import Redis
 
-from models.presets import BUNDLED_NAMES
 from service.main import create_app
 from service.settings import ServiceSettings
-from tests.service.conftest import error_of, serve
-from tests.service.test_health import status_of
+from tests.cards import LABELS, SHAPES, card_of, publish, ready, status_of
+from tests.service.conftest import TestWorker, error_of, serve
 from worker.contract import workers
 from worker.contract.jobs import Task
-from worker.contract.workers import WorkerState
+from worker.contract.model_cards import ImageLimits
+from worker.contract.workers import ModelState, ServedModel, WorkerState, worker_key
+
+# Nothing of this world is as the bundled presets are.
+PAINTER = card_of(
+    "oil/painter",
+    Task.IMAGES,
+    source="hf://someone/oil",
+    revision="abc",
+    license=None,
+    image_limits=ImageLimits(
+        default_width=96,
+        default_height=48,
+        side_multiple=24,
+        min_side=24,
+        max_side=120,
+        max_pixels=9999,
+        default_num_steps=3,
+        max_num_steps=7,
+        default_guidance_scale=None,
+        max_guidance_scale=None,
+        max_sequence_length=5,
+        max_images=2,
+    ),
+)
+SEER = card_of("pets", Task.CLASSIFY, labels=("cat", "dog"))
+READER = card_of("reader", Task.EMBEDDINGS, embedding_width=3, max_tokens=11)
 
 
-def test_the_bundled_presets_are_listed_by_default(http: httpx.Client) -> None:
+@pytest.fixture
+def other_world(redis: Redis) -> Redis:
+    redis.flushall()
+    publish(redis, PAINTER, SEER, READER)
+    return redis
+
+
+def loading(name: str, progress: str | None = None) -> ServedModel:
+    return ServedModel(name=name, state=ModelState.LOADING, progress=progress)
+
+
+def test_what_workers_serve_is_listed(http: httpx.Client) -> None:
     body = http.get("/v1/models").json()
     assert body["object"] == "list"
-    assert [model["id"] for model in body["data"]] == list(BUNDLED_NAMES)
+    assert [model["id"] for model in body["data"]] == ["flux_shapes", "vit_shapes", "f_net_shapes"]
     assert all(model["object"] == "model" and model["created"] > 0 for model in body["data"])
+    assert not any("labels" in model for model in body["data"])
 
 
 def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
@@ -50,42 +87,149 @@ def test_a_model_shows_only_the_limits_of_its_task(
     assert http.get(f"/v1/models/{name}").json()["limits"] == limits
 
 
-def test_a_model_is_loaded_once_a_warm_worker_serves_it(http: httpx.Client, redis: Redis) -> None:
-    workers.write(redis, status_of(Task.IMAGES, WorkerState.LOADING, models=("flux_shapes",)))
-    assert http.get("/v1/models/flux_shapes").json()["loaded"] is False
-    workers.write(redis, status_of(Task.IMAGES, WorkerState.IDLE, models=("flux_shapes",)))
-    assert http.get("/v1/models/flux_shapes").json()["loaded"] is True
+def test_a_classifier_shows_its_labels(http: httpx.Client) -> None:
+    assert http.get("/v1/models/vit_shapes").json()["labels"] == list(LABELS)
 
 
-@pytest.mark.usefixtures("redis")
-def test_the_presets_that_the_server_was_told_to_serve_are_listed(
-    settings: ServiceSettings,
+@pytest.mark.usefixtures("other_world")
+def test_a_world_of_other_names_and_limits_is_served(
+    settings: ServiceSettings, worker: TestWorker
 ) -> None:
-    told = {"models": ("flux_schnell", "f_net_base_en")}
-    with serve(create_app(settings.model_copy(update=told))) as url:
-        schnell, f_net = httpx.get(f"{url}/v1/models").json()["data"]
-        missing = error_of(httpx.get(f"{url}/v1/models/flux_shapes"), 404)
-    assert (schnell["id"], schnell["license"]) == ("flux_schnell", "apache-2.0")
-    assert schnell["defaults"] == {"size": "1024x1024", "num_inference_steps": 4}
-    assert "max_guidance_scale" not in schnell["limits"]
-    assert f_net["limits"] == {"dimensions": 768, "max_tokens": 512}
-    assert str(missing["message"]).endswith("allowed: flux_schnell, f_net_base_en")
+    with serve(create_app(settings)) as url, httpx.Client(base_url=url) as http:
+        shown = http.get("/v1/models/oil/painter").json()
+        image = http.post("/v1/images/generations", json={"prompt": "x"}).json()
+        large = http.post("/v1/images/generations", json={"prompt": "x", "size": "128x128"})
+        labels = http.post("/v1/classify", json={"input": "iVBORw0KGgo="}).json()
+        vector = http.post("/v1/embeddings", json={"input": "x", "dimensions": 128})
+    assert (shown["source"], shown["revision"], "license" in shown) == (
+        "hf://someone/oil",
+        "abc",
+        False,
+    )
+    assert (image["model"], image["size"], image["num_inference_steps"], image["quality"]) == (
+        "oil/painter",
+        "96x48",
+        3,
+        "medium",
+    )
+    assert "not a multiple of 24" in str(error_of(large, 400)["message"])
+    assert len(labels["data"][0]["predictions"]) == 2
+    assert "allowed: 3 or null" in str(error_of(vector, 400)["message"])
+    assert {job.model for job in worker.jobs} == {"oil/painter", "pets"}
 
 
-@pytest.mark.usefixtures("redis")
-def test_a_task_without_a_model_is_a_404_for_whom_it_is_asked(settings: ServiceSettings) -> None:
-    told = {"models": ("flux_shapes", "vit_shapes")}
+def test_the_first_of_a_task_is_its_default(
+    settings: ServiceSettings, redis: Redis, worker: TestWorker
+) -> None:
+    redis.flushall()
+    publish(redis, card_of("second", Task.EMBEDDINGS), READER)
+    with serve(create_app(settings)) as url:
+        httpx.post(f"{url}/v1/embeddings", json={"input": "x"})
+    assert [job.model for job in worker.jobs] == ["second"]
+
+
+def test_a_model_is_loaded_once_a_warm_worker_serves_it(http: httpx.Client, redis: Redis) -> None:
+    redis.flushall()
+    still = status_of(Task.IMAGES, WorkerState.LOADING, (loading("flux_shapes", "loading"),))
+    workers.write(redis, still)
+    before = http.get("/v1/models/flux_shapes").json()
+    assert (before["loaded"], before["state"], before["progress"]) == (False, "loading", "loading")
+    publish(redis, SHAPES[0])
+    after = http.get("/v1/models/flux_shapes").json()
+    assert (after["loaded"], after["state"]) == (True, "ready")
+
+
+def test_a_model_that_is_loading_is_a_503_with_its_progress(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    redis.flushall()
+    models = (loading("oil", "downloading 3.1 of 23.8 GB"),)
+    workers.write(redis, status_of(Task.IMAGES, WorkerState.LOADING, models))
+    with serve(create_app(settings)) as url:
+        for body in ({"prompt": "x"}, {"prompt": "x", "model": "oil"}):
+            response = httpx.post(f"{url}/v1/images/generations", json=body)
+            error = error_of(response, 503)
+            assert error["code"] == "model_loading"
+            assert error["message"] == "model oil is loading: downloading 3.1 of 23.8 GB"
+            assert int(response.headers["retry-after"]) > 0
+
+
+def test_a_model_that_did_not_load_is_a_503_and_the_others_are_served(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    publish(redis, READER)
+    broken = ServedModel(name="broken", state=ModelState.FAILED)
+    status = status_of(Task.EMBEDDINGS, WorkerState.IDLE, (ready(READER), broken))
+    workers.write(redis, status, [READER])
+    with serve(create_app(settings)) as url:
+        body = {"input": "x", "model": "broken"}
+        error = error_of(httpx.post(f"{url}/v1/embeddings", json=body), 503)
+        async_ = {"prefer": "respond-async"}
+        other = httpx.post(f"{url}/v1/embeddings", json={"input": "x"}, headers=async_)
+    assert error["code"] == "model_unusable"
+    assert "could not be loaded" in str(error["message"])
+    assert (other.status_code, other.json()["model"]) == (202, "reader")
+
+
+def test_a_task_without_a_living_worker_is_a_503(settings: ServiceSettings, redis: Redis) -> None:
+    redis.flushall()
+    with serve(create_app(settings)) as url:
+        response = httpx.post(f"{url}/v1/embeddings", json={"input": "x", "model": "reader"})
+        assert httpx.get(f"{url}/v1/models").json()["data"] == []
+    assert error_of(response, 503)["code"] == "no_workers"
+    assert response.headers["retry-after"] == "1"
+
+
+def test_a_task_that_is_not_served_is_a_404(settings: ServiceSettings, redis: Redis) -> None:
+    redis.flushall()
+    publish(redis, PAINTER)
+    told = {"tasks": frozenset({Task.IMAGES})}
     with serve(create_app(settings.model_copy(update=told))) as url:
         error = error_of(httpx.post(f"{url}/v1/embeddings", json={"input": "a red circle"}), 404)
     assert error["code"] == "model_not_found"
     assert error["message"] == "model: none is served for this; allowed: nothing"
 
 
-@pytest.mark.usefixtures("redis")
-def test_an_alias_with_a_slash_finds_its_preset(settings: ServiceSettings) -> None:
-    aliases = {"model_aliases": {"shapes/flux": "flux_shapes"}}
-    with serve(create_app(settings.model_copy(update=aliases))) as url:
-        model = httpx.get(f"{url}/v1/models/shapes/flux").json()
+def test_two_workers_with_different_lists_are_one_catalogue(
+    http: httpx.Client, redis: Redis
+) -> None:
+    publish(redis, READER, name="another")
+    names = [model["id"] for model in http.get("/v1/models").json()["data"]]
+    assert names == ["flux_shapes", "vit_shapes", "f_net_shapes", "reader"]
+
+
+def test_while_one_worker_loads_a_model_another_serves_it(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    workers.write(
+        redis,
+        status_of(Task.EMBEDDINGS, WorkerState.LOADING, (loading("f_net_shapes"),), "another"),
+    )
+    with serve(create_app(settings)) as url:
+        async_ = {"prefer": "respond-async"}
+        response = httpx.post(f"{url}/v1/embeddings", json={"input": "x"}, headers=async_)
+    assert response.status_code == 202
+
+
+def test_a_card_goes_with_its_worker(http: httpx.Client, redis: Redis) -> None:
+    assert http.get("/v1/models/vit_shapes").status_code == 200
+    redis.delete(worker_key("classify-0"))  # as when its lease runs out
+    error_of(http.get("/v1/models/vit_shapes"), 404)
+
+
+def test_cards_that_redis_lost_are_written_again_by_the_next_heartbeat(redis: Redis) -> None:
+    status = status_of(Task.CLASSIFY, WorkerState.IDLE, (ready(SEER),))
+    workers.write(redis, status, [SEER])
+    redis.flushall()
+    workers.write(redis, status, [SEER])
+    [read] = workers.read_all(redis)
+    assert read.models == (ready(SEER),)
+    assert redis.ttl(f"triptych:card:{SEER.digest}") > 0
+
+
+def test_an_alias_with_a_slash_finds_its_model(http: httpx.Client, redis: Redis) -> None:
+    publish(redis, SHAPES[0], aliases=("shapes/flux",))
+    model = http.get("/v1/models/shapes/flux").json()
     assert (model["id"], model["aliases"]) == ("flux_shapes", ["shapes/flux"])
 
 
@@ -93,3 +237,13 @@ def test_an_unknown_model_is_a_404(http: httpx.Client) -> None:
     error = error_of(http.get("/v1/models/gpt-9"), 404)
     assert error["code"] == "model_not_found"
     assert "flux_shapes, vit_shapes, f_net_shapes" in str(error["message"])
+
+
+def test_the_job_of_a_model_that_is_gone_can_still_be_read(
+    http: httpx.Client, redis: Redis, worker: TestWorker
+) -> None:
+    job = http.post("/v1/images/generations", json={"prompt": "x", "quality": "high"})
+    assert job.status_code == 200
+    redis.delete(worker_key("images-0"))
+    read = http.get(f"/v1/jobs/{worker.jobs[0].id}").json()
+    assert (read["status"], read["result"]["quality"]) == ("succeeded", "high")

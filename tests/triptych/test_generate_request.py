@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from models.presets import get_preset
 from triptych.generate_request import GenerateRequest, GenerateRequestError, to_job
+from worker.image_limits import preset_limits
 
 RED_CIRCLE = GenerateRequest("a red circle", "flux_shapes", size=None, num_steps=None, seed=None)
 
 
 def test_what_is_left_out_comes_from_the_preset() -> None:
-    limits = get_preset("flux_shapes").image_limits
-    assert limits is not None
+    limits = preset_limits("flux_shapes")
     job = to_job(RED_CIRCLE)
     assert (job.width, job.height) == (limits.default_width, limits.default_height)
     assert job.num_steps == limits.default_num_steps

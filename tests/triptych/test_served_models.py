@@ -1,4 +1,6 @@
-"""`TRIPTYCH_MODELS` of `triptych serve`: one list, which reaches each process as its own."""
+"""The models of `triptych serve`: one list, of which each worker gets its own."""
+
+import json
 
 import pytest
 
@@ -6,32 +8,37 @@ from service.settings import ServiceSettings
 from triptych.settings import ServeSettings
 from triptych.supervisor import api_child, served_tasks, worker_child, worker_ports
 from worker.contract.jobs import Task
+from worker.model_specs import with_tasks
 from worker.settings import settings_of_process
 
-MODELS = ("f_net_base_en", "flux_dev", "f_net_shapes")
+SETTINGS = ServeSettings.model_validate({"models": "f_net_base_en,flux_dev,f_net_shapes"})
+SPECS = with_tasks(SETTINGS.specs)
 URL = "redis://x"
 
 
 def test_only_tasks_with_a_model_get_a_worker_on_its_usual_port() -> None:
-    settings = ServeSettings(models=MODELS)
-    assert served_tasks(settings) == [Task.IMAGES, Task.EMBEDDINGS]
-    assert worker_ports(settings) == {Task.IMAGES: 8001, Task.EMBEDDINGS: 8003}
+    tasks = served_tasks(SPECS)
+    assert tasks == [Task.IMAGES, Task.EMBEDDINGS]
+    assert worker_ports(SETTINGS, tasks) == {Task.IMAGES: 8001, Task.EMBEDDINGS: 8003}
 
 
 @pytest.mark.parametrize(
     ("task", "served"),
-    [(Task.IMAGES, ("flux_dev",)), (Task.EMBEDDINGS, ("f_net_base_en", "f_net_shapes"))],
+    [(Task.IMAGES, ["flux_dev"]), (Task.EMBEDDINGS, ["f_net_base_en", "f_net_shapes"])],
 )
 def test_each_worker_is_told_the_models_of_its_task(
-    task: Task, served: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    task: Task, served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = worker_child(ServeSettings(models=MODELS), URL, task, 8001, "worker.main")
+    child = worker_child(SETTINGS, SPECS, URL, task, 8001, "worker.main")
     for name, value in child.environment.items():
         monkeypatch.setenv(name, value)
-    assert settings_of_process(child.command[3:]).served_models == served
+    specs = settings_of_process(child.command[3:]).specs_of_queue()
+    assert [spec.name for spec in specs] == served
 
 
-def test_the_api_is_told_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in api_child(ServeSettings(models=MODELS), URL).environment.items():
+def test_the_api_is_told_the_tasks_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = api_child(SETTINGS, URL, served_tasks(SPECS))
+    for name, value in child.environment.items():
         monkeypatch.setenv(name, value)
-    assert ServiceSettings().models == MODELS
+    assert ServiceSettings().tasks == {Task.IMAGES, Task.EMBEDDINGS}
+    assert "flux_dev" not in json.dumps(dict(child.environment))

@@ -4,7 +4,10 @@ import logging
 
 from triptych.settings import ServeSettings
 from triptych.supervisor import Supervisor
+from worker.model_specs import with_tasks
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    Supervisor(ServeSettings(), worker_module="tests.worker.tiny_worker").run()
+    settings = ServeSettings()
+    specs = with_tasks(settings.specs)
+    Supervisor(settings, specs, worker_module="tests.worker.tiny_worker").run()

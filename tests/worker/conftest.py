@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from redis import Redis
@@ -17,10 +18,13 @@ from tests.worker import pipelines
 from worker.contract.jobs import Task
 from worker.contract.records import Record, Records
 from worker.contract.workers import WorkerState, WorkerStatus, read_all
+from worker.foreign_jobs import ForeignJobs
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
 from worker.main import build_work
 from worker.metrics import WorkerMetrics
+from worker.model_specs import ModelSpec
+from worker.residency import Residency
 from worker.settings import WorkerSettings
 from worker.tasks import Batches
 
@@ -70,7 +74,7 @@ class LocalWorker:
     worker: GpuWorker
     heartbeat: Heartbeat
     metrics: WorkerMetrics
-    pipeline: pipelines.TinyImagePipeline | pipelines.TinyClassifier | pipelines.TinyEmbedder
+    pipeline: pipelines.Tiny
 
     def run_until_idle(self) -> None:
         self.worker.work(burst=True, logging_level=None)
@@ -85,16 +89,19 @@ def local_worker(
     def make(task: Task) -> LocalWorker:
         settings = WorkerSettings(redis_url=redis_url, queue=task, data_dir=tmp_path, device="cpu")
         metrics = WorkerMetrics()
-        pipeline = pipelines.load(MODELS[task])
+        spec = ModelSpec(name=MODELS[task], task=task)
+        residency = Residency(pipelines.load, metrics)
+        residency.load(spec, lambda _: None)
         status = WorkerStatus(
             f"local-{task}", task, WorkerState.IDLE, os.getpid(), "here", "cpu", (), 0.0, 0.0
         )
         heartbeat = Heartbeat(redis, Records(redis), status, lease_s=15.0, interval_s=3.0)
-        work = build_work(settings, (MODELS[task],), lambda _: pipeline, Records(redis), metrics)
+        work = build_work(settings, residency, Records(redis), metrics)
         batches = Batches(work, Records(redis), heartbeat, metrics)
         max_jobs = 1 if task is Task.IMAGES else settings.max_batch
-        worker = GpuWorker(redis, batches, heartbeat, max_jobs)
-        return LocalWorker(worker, heartbeat, metrics, pipeline)
+        foreign_jobs = ForeignJobs(redis, residency, unserved_s=0.2)
+        worker = GpuWorker(redis, batches, heartbeat, foreign_jobs, max_jobs)
+        return LocalWorker(worker, heartbeat, metrics, residency.get(spec.name))
 
     yield make
     for number, handler in handlers.items():
@@ -113,14 +120,16 @@ class WorkerProcess:
         return self.process.wait(DEADLINE_S)
 
 
+class StartWorker(Protocol):
+    def __call__(self, task: Task, models: str | None = None) -> WorkerProcess: ...
+
+
 @pytest.fixture
-def start_worker(
-    redis: Redis, redis_url: str, tmp_path: Path
-) -> Iterator[Callable[[Task], WorkerProcess]]:
+def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     """Start real processes with short leases; each is warm when this returns."""
     started: list[WorkerProcess] = []
 
-    def start(task: Task) -> WorkerProcess:
+    def start(task: Task, models: str | None = None) -> WorkerProcess:
         metrics_port = free_port()
         environment = os.environ | {
             "TRIPTYCH_METRICS_PORT": str(metrics_port),
@@ -133,6 +142,8 @@ def start_worker(
             "TRIPTYCH_RESULT_TTL_S": str(RESULT_TTL_S),
             "OMP_NUM_THREADS": "1",
         }
+        if models is not None:
+            environment["TRIPTYCH_MODELS"] = models
         command = [sys.executable, "-m", "tests.worker.tiny_worker", "--queue", task.value]
         worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment), metrics_port)
         started.append(worker)

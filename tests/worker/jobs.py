@@ -26,6 +26,7 @@ def image_job(
         height=96,
         num_steps=num_steps,
         guidance_scale=None,
+        quality="medium",
     )
 
 

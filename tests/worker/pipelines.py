@@ -5,22 +5,29 @@ that file exists: so a test decides what a worker is busy with.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from models.errors import TextTooLongError
+from models.errors import PresetFileError, TextTooLongError
 from models.flux.sampling import DenoiseStep
 from models.flux.text_encoders import TextFeatures
 from models.fnet.tokenizer import TokenizedText
-from models.presets import PRESETS, PresetTask
+from tests.cards import card_of
+from worker.contract.jobs import Task
+from worker.loading import Loaded, Report
+from worker.metrics import WorkerMetrics
+from worker.model_specs import ModelSpec
+from worker.residency import Residency
 
 LABELS = ("red", "green", "blue")
 MAX_WORDS = 8
+P = TypeVar("P")
 WAIT_LIMIT_S = 60.0  # a forgotten file fails the test instead of hanging it
 
 
@@ -116,11 +123,30 @@ class TinyEmbedder:
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def load(name: str) -> TinyImagePipeline | TinyClassifier | TinyEmbedder:
-    match PRESETS[name].task:
-        case PresetTask.TEXT_TO_IMAGE:
-            return TinyImagePipeline()
-        case PresetTask.IMAGE_CLASSIFICATION:
-            return TinyClassifier()
-        case _:
-            return TinyEmbedder()
+Tiny: TypeAlias = TinyImagePipeline | TinyClassifier | TinyEmbedder
+_OF_TASK: Mapping[Task, Callable[[], Tiny]] = {
+    Task.IMAGES: TinyImagePipeline,
+    Task.CLASSIFY: TinyClassifier,
+    Task.EMBEDDINGS: TinyEmbedder,
+}
+
+
+def load(spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+    """A model whose name begins with `broken` does not load."""
+    assert spec.task is not None
+    report("loading")
+    if spec.name.startswith("broken"):
+        raise PresetFileError(f"{spec.name} is broken")
+    return loaded(_OF_TASK[spec.task](), spec.name, spec.task)
+
+
+def loaded(pipeline: P, name: str, task: Task) -> Loaded[P]:
+    changes = {"labels": LABELS} if task is Task.CLASSIFY else {}
+    return Loaded(pipeline, card_of(name, task, **changes))
+
+
+def resident(pipeline: P, name: str, task: Task) -> Residency[P]:
+    """A residency that holds one pipeline."""
+    residency = Residency(lambda *_: loaded(pipeline, name, task), WorkerMetrics())
+    residency.load(ModelSpec(name=name, task=task), lambda _: None)
+    return residency

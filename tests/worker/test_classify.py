@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.worker.jobs import classify_job, picture
-from tests.worker.pipelines import TinyClassifier
+from tests.worker.pipelines import TinyClassifier, resident
 from worker.classify import ClassifyTask, best
+from worker.contract.jobs import Task
 from worker.metrics import WorkerMetrics
-from worker.residency import Residency
 
 
 def test_ties_go_to_the_lower_class_id() -> None:
@@ -26,7 +26,7 @@ def test_more_than_there_are_gives_all() -> None:
 
 def test_scores_are_probabilities_of_each_picture_in_order() -> None:
     metrics = WorkerMetrics()
-    task = ClassifyTask(Residency(["vit_shapes"], lambda _: TinyClassifier(), metrics), metrics)
+    task = ClassifyTask(resident(TinyClassifier(), "vit_shapes", Task.CLASSIFY), metrics)
     job = classify_job(picture((250, 0, 0)), picture((0, 0, 250)))
     rows = task.forward("vit_shapes", [row.prepared for row in task.prepare(job)])
     predictions = task.result(job, rows).predictions

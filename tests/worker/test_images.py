@@ -13,9 +13,9 @@ from redis import Redis
 
 from models.flux.sampling import DenoiseStep
 from tests.worker.jobs import image_job
-from tests.worker.pipelines import TinyImagePipeline
+from tests.worker.pipelines import TinyImagePipeline, resident
 from worker.contract.image_files import ImageFiles
-from worker.contract.jobs import Failure, FailureCode, ImageJob, ImageResult, JobState
+from worker.contract.jobs import Failure, FailureCode, ImageJob, ImageResult, JobState, Task
 from worker.contract.records import Outcome, Record, Records, enqueue
 from worker.images import ImagePipeline, ImageWork
 from worker.metrics import WorkerMetrics
@@ -30,9 +30,7 @@ class Studio:
         self.files = ImageFiles(directory / "images")
         self.pipeline = TinyImagePipeline()
         metrics = WorkerMetrics()
-        residency: Residency[ImagePipeline] = Residency(
-            ["flux_shapes"], lambda _: self.pipeline, metrics
-        )
+        residency: Residency[ImagePipeline] = resident(self.pipeline, "flux_shapes", Task.IMAGES)
         self.work = ImageWork(residency, records, self.files, metrics)
         self.outcomes: list[Outcome] = []
 
@@ -156,9 +154,9 @@ def test_a_disk_that_takes_no_picture_is_a_storage_failure(
     assert failure.code is FailureCode.STORAGE
 
 
-def test_an_unknown_model_is_a_load_failure(redis: Redis, studio: Studio) -> None:
+def test_a_model_that_is_not_held_is_a_failure_of_its_own(redis: Redis, studio: Studio) -> None:
     job = image_job().model_copy(update={"model": "flux_other"})
     studio.paint(studio.start(redis, job))
     [failure] = studio.outcomes
     assert isinstance(failure, Failure)
-    assert failure.code is FailureCode.MODEL_LOAD
+    assert failure.code is FailureCode.MODEL_NOT_SERVED

@@ -11,19 +11,23 @@ from redis import Redis
 from models.errors import PresetFileError
 from worker.contract.jobs import Task
 from worker.contract.workers import read_all
-from worker.main import Load, main, run
+from worker.loading import Loaded, Report
+from worker.main import main, run
+from worker.model_specs import ModelSpec
+from worker.residency import Load
 from worker.settings import WorkerSettings
 
 
 @pytest.fixture
-def no_model() -> Iterator[Load]:
+def no_model() -> Iterator[Load[object]]:
     """A loader that finds no file; the test's own signal handler comes back afterwards."""
     handler = signal.getsignal(signal.SIGTERM)
 
-    def load(name: str) -> object:
-        raise PresetFileError(f"{name}/config.json is missing")
+    def load(spec: ModelSpec, report: Report) -> Loaded[object]:
+        report("loading")
+        raise PresetFileError(f"{spec.name}/config.json is missing")
 
-    yield load  # type: ignore[misc]  # it returns nothing at all
+    yield load
     signal.signal(signal.SIGTERM, handler)
 
 
@@ -31,7 +35,7 @@ def test_a_preset_that_does_not_load_is_one_clear_line(
     redis: Redis,
     redis_url: str,
     tmp_path: Path,
-    no_model: Load,
+    no_model: Load[object],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings = WorkerSettings(redis_url=redis_url, queue=Task.CLASSIFY, data_dir=tmp_path)

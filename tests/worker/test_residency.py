@@ -1,36 +1,55 @@
-"""Which pipelines are held."""
+"""Which models are held."""
 
 import itertools
 
 import pytest
 
-from models.errors import PresetFileError, UnknownPresetError
+from models.errors import PresetFileError
+from tests.worker.pipelines import loaded
+from worker.contract.jobs import Task
+from worker.failures import NotServedError
+from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
+from worker.model_specs import ModelSpec
 from worker.residency import Residency
 
+A, B = (ModelSpec(name=name, handle="/x", task=Task.CLASSIFY) for name in ("a", "b"))
 
-def test_a_pipeline_is_loaded_once() -> None:
+
+def ignore(progress: str) -> None:
+    pass
+
+
+def test_a_model_is_held_as_it_was_loaded() -> None:
     numbers = itertools.count()
-    residency = Residency(["a", "b"], lambda _: next(numbers), WorkerMetrics())
+    load = lambda spec, _: loaded(next(numbers), spec.name, spec.task)  # noqa: E731
+    residency: Residency[int] = Residency(load, WorkerMetrics())
+    cards = [residency.load(spec, ignore) for spec in (A, B)]
     assert [residency.get(name) for name in ("a", "b", "a")] == [0, 1, 0]
+    assert [residency.card(name) for name in ("a", "b")] == cards
+    assert cards[0].load_s >= 0
 
 
-def test_a_name_that_is_not_served_is_never_loaded() -> None:
-    loaded: list[str] = []
-    residency = Residency(["a"], loaded.append, WorkerMetrics())
-    with pytest.raises(UnknownPresetError, match="'/etc' is not one of a"):
+def test_a_name_that_is_not_held_is_refused() -> None:
+    residency: Residency[int] = Residency(lambda *_: loaded(1, "a", Task.CLASSIFY), WorkerMetrics())
+    residency.load(A, ignore)
+    assert "a" in residency
+    assert "/etc" not in residency
+    with pytest.raises(NotServedError, match="'/etc' is not one of a"):
         residency.get("/etc")
-    assert loaded == []
+    residency.unload("a")
+    assert "a" not in residency
 
 
-def test_a_load_that_fails_is_counted_and_tried_again_next_time() -> None:
-    def load(name: str) -> str:
-        raise PresetFileError(f"{name} is broken")
+def test_a_load_that_fails_is_counted() -> None:
+    def load(spec: ModelSpec, report: Report) -> Loaded[int]:
+        report("loading")
+        raise PresetFileError(f"{spec.name} is broken")
 
     metrics = WorkerMetrics()
-    residency = Residency(["a"], load, metrics)
-    for _ in range(2):
-        with pytest.raises(PresetFileError):
-            residency.get("a")
+    residency = Residency(load, metrics)
+    with pytest.raises(PresetFileError):
+        residency.load(A, ignore)
     labels = {"model": "a", "outcome": "failed"}
-    assert metrics.registry.get_sample_value("triptych_model_loads_total", labels) == 2.0
+    assert metrics.registry.get_sample_value("triptych_model_loads_total", labels) == 1.0
+    assert "a" not in residency

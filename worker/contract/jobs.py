@@ -39,9 +39,14 @@ class FailureCode(StrEnum):
     INPUT_TOO_LONG = "input_too_long"
     GPU_OOM = "gpu_oom"
     MODEL_LOAD = "model_load"
+    MODEL_NOT_SERVED = "model_not_served"
     STORAGE = "storage"
     WORKER_LOST = "worker_lost"
     INTERNAL = "internal_error"
+
+
+# OpenAI's tiers of an image's quality, from few steps to many.
+Quality = Literal["low", "medium", "high", "xhigh", "max"]
 
 
 class _Frozen(BaseModel):
@@ -52,7 +57,7 @@ class _Job(_Frozen):
     """What all jobs share. Times are Unix seconds."""
 
     id: str
-    model: str  # a preset's name
+    model: str  # the name of its card
     created_at: float
     deadline_at: float | None = None  # not finished by then: expired
 
@@ -64,7 +69,8 @@ class ImageJob(_Job):
     width: int  # pixels
     height: int
     num_steps: int
-    guidance_scale: float | None  # None: the preset has no guidance embedding
+    guidance_scale: float | None  # None: the model has no guidance embedding
+    quality: Quality  # OpenAI's tier of these steps, for the answer
 
 
 class ClassifyJob(_Job):

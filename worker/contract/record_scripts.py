@@ -165,8 +165,8 @@ return 1
 """
 )
 
-# ARGV: id. A worker died between taking the entry from the list and taking the job. Returns 1 if
-# the job is back in the queue.
+# ARGV: id, and LPUSH or RPUSH: to the front, after a worker died between taking the entry from the
+# list and taking the job; to the back, for another worker. Returns 1 if the job is in the queue.
 UNSTICK = (
     _PRELUDE
     + """
@@ -176,7 +176,7 @@ if not state then return 0 end
 local queue = queue_key(key)
 if redis.call('LREM', queue .. ':intermediate', 0, ARGV[1]) == 0 then return 0 end
 if state ~= 'queued' then return 0 end
-redis.call('LPUSH', queue, ARGV[1])
+redis.call(ARGV[2], queue, ARGV[1])
 return 1
 """
 )

@@ -177,7 +177,11 @@ class Records:
 
     def unstick(self, job_id: str) -> bool:
         """Put back a queued job whose entry a dying worker left outside the queue."""
-        return bool(self._unstick(args=[job_id]))
+        return bool(self._unstick(args=[job_id, "LPUSH"]))
+
+    def pass_on(self, job_id: str) -> bool:
+        """Put a queued job whose entry was just taken behind the others, for another worker."""
+        return bool(self._unstick(args=[job_id, "RPUSH"]))
 
     def overdue(self, task: Task, now: float) -> list[str]:
         """The running jobs whose lease has run out."""
@@ -204,6 +208,7 @@ def enqueue(redis: Redis, job: AnyJob, records: Records) -> None:
             result_ttl=RQ_RESULT_TTL_S,
             failure_ttl=RQ_FAILURE_TTL_S,
             description=f"{job.task} {job.id}",
+            meta={"model": job.model},  # a worker sees at once whether it serves it
             pipeline=pipeline,
         )
         pipeline.execute()

@@ -1,16 +1,18 @@
-"""What each living worker says of itself, refreshed by its heartbeat and gone soon after it.
+"""What each living worker says of itself and its models, renewed by its heartbeat, gone soon after.
 
-The API's readiness and metrics read this. Free of torch; knows nothing of jobs.
+The API's catalogue, readiness and metrics read this. Free of torch; knows nothing of jobs.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from redis import Redis
 
+from worker.contract import model_cards
 from worker.contract.jobs import Task
+from worker.contract.model_cards import ModelCard
 from worker.contract.records import Scalar, as_text
 
 STATUS_TTL_S = 15  # five heartbeats of 3 s: one lost packet does not kill a worker
@@ -29,6 +31,27 @@ class WorkerState(StrEnum):
         return self in (WorkerState.IDLE, WorkerState.BUSY)
 
 
+class ModelState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"  # it did not load; the worker's log says why
+
+
+class ServedModel(BaseModel):
+    """One model of a worker's list, in its order."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    state: ModelState
+    progress: str | None = None  # of loading, such as "downloading 3.1 of 23.8 GB"
+    card: str | None = None  # the digest of its card; None until it is ready
+
+
+_MODELS: TypeAdapter[tuple[ServedModel, ...]] = TypeAdapter(tuple[ServedModel, ...])
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """Times are Unix seconds."""
@@ -39,7 +62,7 @@ class WorkerStatus:
     pid: int
     host: str
     device: str
-    models: tuple[str, ...]  # the presets it serves
+    models: tuple[ServedModel, ...]  # the default first
     started_at: float
     heartbeat_at: float
 
@@ -48,7 +71,9 @@ def worker_key(name: str) -> str:
     return f"triptych:worker:{name}"
 
 
-def write(redis: Redis, status: WorkerStatus) -> None:
+def write(redis: Redis, status: WorkerStatus, cards: Collection[ModelCard] = ()) -> None:
+    """Write the status, after the cards that it names: new ones, and those that Redis lost."""
+    model_cards.keep(redis, cards, STATUS_TTL_S)
     fields: dict[Scalar, Scalar] = {
         "name": status.name,
         "task": status.task,
@@ -56,7 +81,7 @@ def write(redis: Redis, status: WorkerStatus) -> None:
         "pid": status.pid,
         "host": status.host,
         "device": status.device,
-        "models": json.dumps(status.models),
+        "models": _MODELS.dump_json(status.models),
         "started_at": status.started_at,
         "heartbeat_at": status.heartbeat_at,
     }
@@ -96,7 +121,7 @@ def _parse(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus:
         pid=int(values["pid"]),
         host=values["host"],
         device=values["device"],
-        models=tuple(json.loads(values["models"])),
+        models=_MODELS.validate_json(values["models"]),
         started_at=float(values["started_at"]),
         heartbeat_at=float(values["heartbeat_at"]),
     )

@@ -7,7 +7,7 @@ sends; large files are hashed here, once, after they came.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
 from http import HTTPStatus
@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import tqdm
 
 from models.checkpoints.preset_files import CONFIG_FILE, DIFFUSERS_INDEX_FILE
 from models.errors import (
@@ -43,7 +44,7 @@ FIRST_FILES = (CONFIG_FILE, DIFFUSERS_INDEX_FILE, ".gitattributes")
 DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
-def fetch(handle: str, address: str, part: Part) -> Path:
+def fetch(handle: str, address: str, part: Part, on_progress: Callable[[int, int], None]) -> Path:
     """Download what a part needs and give the snapshot's directory; see `handles.fetch`."""
     parts = ADDRESS.fullmatch(address)
     if parts is None:
@@ -54,15 +55,38 @@ def fetch(handle: str, address: str, part: Part) -> Path:
         chosen = choose_files(_names(repository, snapshot), part, handle)
         missing = [name for name in chosen if not (snapshot / name).exists()]
         if missing:
-            _download(repository, snapshot.name, missing)
+            _download(repository, snapshot.name, missing, _bar(on_progress))
     for name in missing:
         _verify(handle, snapshot / name)
     return snapshot
 
 
-def _download(repository: str, revision: str | None, names: Sequence[str]) -> Path:
+def _download(
+    repository: str, revision: str | None, names: Sequence[str], bar: type[tqdm] | None = None
+) -> Path:
     patterns = [escape(name) for name in names]
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    return Path(
+        snapshot_download(repository, revision=revision, allow_patterns=patterns, tqdm_class=bar)
+    )
+
+
+def _bar(on_progress: Callable[[int, int], None]) -> type[tqdm]:
+    """The client's own progress bar, which also tells us what it counts where that is bytes."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+            self._counts_bytes = kwargs.get("unit") == "B"
+            self._done = 0.0  # without a terminal the client's bar does not count
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._done += n or 0
+            if self._counts_bytes and self.total:
+                on_progress(int(self._done), int(self.total))
+            shown: bool | None = super().update(n)
+            return shown
+
+    return Bar
 
 
 def _names(repository: str, snapshot: Path) -> list[str]:

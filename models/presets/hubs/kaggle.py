@@ -62,7 +62,12 @@ class _Model:
         return Path(get_cached_path(self.client_handle))
 
 
-def fetch(handle: str, address: str, part: Part) -> Path:
+def fetch(
+    handle: str,
+    address: str,
+    part: Part,
+    on_progress: object,  # noqa: ARG001  # the client says nothing on the way
+) -> Path:
     """Download what a part needs and give the version's directory; see `handles.fetch`."""
     model = _parse(handle, address)
     if model.version is not None and part is not Part.PIPELINE:  # a pipeline's files vary

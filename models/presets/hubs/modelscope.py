@@ -44,7 +44,12 @@ KIND = "model"
 UNFINISHED_SUFFIXES = (".incomplete", ".parallel_tmp")
 
 
-def fetch(handle: str, address: str, part: Part) -> Path:
+def fetch(
+    handle: str,
+    address: str,
+    part: Part,
+    on_progress: object,  # noqa: ARG001  # the client says nothing on the way
+) -> Path:
     """Download what a part needs and give the revision's directory; see `handles.fetch`."""
     parts = ADDRESS.fullmatch(address)
     if parts is None:

@@ -16,6 +16,7 @@ from models.checkpoints.weights import Recipe
 from models.errors import PresetFileError
 from models.keras.layers import counted
 from models.keras.task_heads import StoredHead, keras_dense, keras_head, require_task
+from models.presets.format_detection import Format, detect
 from models.vit.classification_head import TaskConfig
 from models.vit.formats import transformers_format
 from models.vit.formats.image_converter_transformers import (
@@ -65,7 +66,7 @@ def read_stored(directory: Path) -> StoredClassifier:
 
     Raises PresetFileError for a missing or malformed file, and for a backbone without classifier.
     """
-    if transformers_files.is_model(directory):
+    if detect(directory).format is Format.TRANSFORMERS:
         return _read_transformers(directory)
     require_task(directory, TASK_CLASS)
     return _read_task(directory)

@@ -11,7 +11,7 @@ import torch
 
 from models import Backbone, FluxBackbone, FNetBackbone, ViTBackbone
 from models.errors import UnknownPresetError
-from models.presets import BUNDLED_NAMES, PRESETS, Preset, PresetTask, get_preset
+from models.presets import BUNDLED_NAMES, PRESETS, Preset, get_preset
 
 ROOT = Path(__file__).parents[3]
 
@@ -97,23 +97,8 @@ def test_a_bundled_preset_lies_in_the_package_and_no_other_does(row: Preset) -> 
     assert row.is_bundled == (row.name in BUNDLED_NAMES) == Path(row.handle).is_dir()
 
 
-def test_a_row_has_the_limits_of_its_task_and_no_others(row: Preset) -> None:
-    assert (row.image_limits is not None) == (row.task is PresetTask.TEXT_TO_IMAGE)
-    assert (row.num_labels is not None) == (row.task is PresetTask.IMAGE_CLASSIFICATION)
-    assert (row.embedding_width is not None) == (row.task is PresetTask.EMBEDDING)
-    assert (row.max_tokens is not None) == (row.task is PresetTask.EMBEDDING)
-
-
 def test_presets_of_imagenet21k_have_no_head_to_classify_with(row: Preset) -> None:
     assert (row.task is None) == row.name.endswith("_imagenet21k")
-
-
-def test_only_a_preset_that_embeds_guidance_has_a_guidance_scale() -> None:
-    for name, default in (("flux_shapes", 2.0), ("flux_schnell", None), ("flux_dev", 3.5)):
-        limits = get_preset(name).image_limits
-        assert limits is not None
-        assert limits.default_guidance_scale == default
-        assert (limits.max_guidance_scale is None) == (default is None)
 
 
 def test_each_family_lists_its_own_presets() -> None:

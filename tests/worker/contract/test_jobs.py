@@ -24,10 +24,11 @@ JOBS: list[tuple[AnyJob, str]] = [
     (
         ImageJob(
             id="job_1", model="m", created_at=1.5, prompt="p", seeds=(1, 2), width=64, height=32,
-            num_steps=4, guidance_scale=None,
+            num_steps=4, guidance_scale=None, quality="low",
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
-        '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null}',
+        '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null,'
+        '"quality":"low"}',
     ),
     (
         ClassifyJob(

@@ -4,7 +4,7 @@ from redis import Redis
 
 from worker.contract import workers
 from worker.contract.jobs import Task
-from worker.contract.workers import WorkerState, WorkerStatus
+from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
 
 
 def status(name: str, state: WorkerState = WorkerState.IDLE) -> WorkerStatus:
@@ -15,7 +15,10 @@ def status(name: str, state: WorkerState = WorkerState.IDLE) -> WorkerStatus:
         pid=42,
         host="host",
         device="cpu",
-        models=("flux_shapes",),
+        models=(
+            ServedModel(name="a", aliases=("x", "y"), state=ModelState.LOADING, progress="half"),
+            ServedModel(name="b", state=ModelState.FAILED),
+        ),
         started_at=1.5,
         heartbeat_at=2.5,
     )

@@ -36,6 +36,10 @@ class Client:
         assert "path" in answer, answer
         return Path(answer["path"])
 
+    def progress(self, preset: str, part: Part) -> str:
+        """Fetch; give what was told last on the way, as DONE/TOTAL bytes."""
+        return self._ask({"preset": preset, "part": part})["progress"]
+
     def fail(self, preset: str, part: Part = Part.BACKBONE) -> tuple[str, str]:
         """Fetch what cannot be fetched; give the name of the error and its message."""
         answer = self._ask({"preset": preset, "part": part})

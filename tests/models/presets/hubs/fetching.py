@@ -35,7 +35,11 @@ def answer(asked: dict[str, str]) -> dict[str, str]:
     try:
         if "load" in asked:
             return load(asked["load"], bool(asked["load_weights"]))
-        return {"path": str(fetch(asked["preset"], Part(asked["part"])))}
+        told: list[str] = []
+        path = fetch(
+            asked["preset"], Part(asked["part"]), lambda done, total: told.append(f"{done}/{total}")
+        )
+        return {"path": str(path), "progress": told[-1] if told else ""}
     except PresetError as error:
         return {"error": type(error).__name__, "message": str(error)}
 

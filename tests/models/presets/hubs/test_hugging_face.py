@@ -56,6 +56,15 @@ def test_a_second_fetch_downloads_nothing(hubs: Loopback, client: Client) -> Non
     assert set(repository.num_downloads.values()) == {1}
 
 
+def test_the_bytes_of_a_download_are_told(hubs: Loopback, client: Client) -> None:
+    files = {"config.json": b"{}", "model.safetensors": LARGE}
+    hubs.add("hf:org/progress", Repository(files))
+
+    assert client.progress("hf://org/progress", Part.CONFIG) == ""
+    assert client.progress("hf://org/progress", Part.BACKBONE) == "100000/100000"
+    assert client.progress("hf://org/progress", Part.BACKBONE) == "", "it is there"
+
+
 def test_a_revision_has_its_own_files(hubs: Loopback, client: Client) -> None:
     older = {"config.json": b"[]", "model.weights.h5": b"older"}
     hubs.add("hf:org/revisions", Repository(KERAS, revisions={"v1": older}))

@@ -1,0 +1,59 @@
+"""What text-to-image models take: FLUX.1's limits, and what the configuration says instead."""
+
+import pytest
+
+from models.errors import PresetError
+from models.presets import PRESETS, PresetTask
+from worker.image_limits import ImageTraits, limits_of, preset_limits
+from worker.model_specs import ModelSpec
+
+GUIDED = ImageTraits(has_guidance=True, max_sequence_length=512)
+UNGUIDED = ImageTraits(has_guidance=False, max_sequence_length=512)
+
+
+def spec(**options: object) -> ModelSpec:
+    return ModelSpec.model_validate({"name": "oil", "handle": "/x", **options})
+
+
+def test_only_a_model_that_embeds_guidance_has_a_guidance_scale() -> None:
+    expected = {"flux_shapes": (2.0, 20), "flux_schnell": (None, 4), "flux_dev": (3.5, 28)}
+    painters = [row.name for row in PRESETS.values() if row.task is PresetTask.TEXT_TO_IMAGE]
+    assert set(painters) == set(expected)
+    for name, (guidance, num_steps) in expected.items():
+        limits = preset_limits(name)
+        assert (limits.default_guidance_scale, limits.default_num_steps) == (guidance, num_steps)
+        assert (limits.max_guidance_scale is None) == (guidance is None)
+
+
+def test_a_checkpoint_is_taken_for_the_flux_that_it_is_like() -> None:
+    guided, unguided = limits_of(spec(), GUIDED), limits_of(spec(), UNGUIDED)
+    assert guided == preset_limits("flux_dev")
+    assert unguided == preset_limits("flux_schnell")
+
+
+def test_a_prompt_has_no_more_tokens_than_the_tokenizer_reads() -> None:
+    assert limits_of(spec(), ImageTraits(False, 77)).max_sequence_length == 77
+
+
+def test_the_configuration_wins() -> None:
+    options = {"default_size": "128x96", "max_side": 512, "num_steps": 90, "guidance_scale": 12.0}
+    limits = limits_of(spec(**options), GUIDED)
+    assert (limits.default_width, limits.default_height, limits.min_side) == (128, 96, 96)
+    assert (limits.max_side, limits.max_pixels) == (512, 512 * 512)
+    assert (limits.default_num_steps, limits.max_num_steps) == (90, 90)
+    assert (limits.default_guidance_scale, limits.max_guidance_scale) == (12.0, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"default_size": "100x96"}, "default_size is 100x96; allowed: multiples of 16 up to 2048"),
+        ({"max_side": 512}, r"default_size is 1024x1024; .* up to 512 \(max_side\)"),
+        ({"guidance_scale": 2.0}, "oil has no guidance; guidance_scale must be left out"),
+    ],
+)
+def test_a_configuration_that_the_model_cannot_fulfil_is_refused(
+    options: dict[str, object], says: str
+) -> None:
+    with pytest.raises(PresetError, match=says):
+        limits_of(spec(**options), UNGUIDED)

@@ -1,0 +1,76 @@
+"""From an entry of the configuration to a pipeline and its card."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models import ImageClassifier
+from models.errors import PresetError
+from models.presets import get_preset
+from worker.contract.jobs import Task
+from worker.image_limits import preset_limits
+from worker.loading import load_model
+from worker.model_specs import ModelSpec, with_tasks
+
+BUNDLED = Path(__file__).parents[2] / "models" / "bundled"
+
+
+def spec_of(name: str, handle: Path | None = None, **options: object) -> ModelSpec:
+    fields = {"name": name, "handle": None if handle is None else str(handle), **options}
+    [spec] = with_tasks([ModelSpec.model_validate(fields)])
+    return spec
+
+
+def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
+    reports: list[str] = []
+    vit = load_model(spec_of("vit_shapes"), "cpu", reports.append)
+    assert isinstance(vit.pipeline, ImageClassifier)
+    assert vit.card.labels == vit.pipeline.labels
+    assert (vit.card.task, vit.card.family) == (Task.CLASSIFY, "ViTBackbone")
+    assert (vit.card.license, vit.card.source) == ("apache-2.0", None)
+    assert vit.card.description == get_preset("vit_shapes").description
+    assert (vit.card.dtype, vit.card.device) == ("float32", "cpu")
+    assert vit.card.memory_bytes == 4 * vit.card.num_parameters
+    assert vit.card.num_parameters > get_preset("vit_shapes").num_parameters  # and the head
+    assert reports == ["loading"]
+
+
+def test_each_task_has_its_own_fields() -> None:
+    f_net = load_model(spec_of("f_net_shapes"), "cpu", print).card
+    assert (f_net.embedding_width, f_net.max_tokens) == (128, 512)
+    assert (f_net.labels, f_net.image_limits) == (None, None)
+    flux = load_model(spec_of("flux_shapes"), "cpu", print).card
+    assert flux.image_limits == preset_limits("flux_shapes")
+    assert (flux.labels, flux.embedding_width, flux.max_tokens) == (None, None, None)
+
+
+def test_a_directory_is_loaded_as_the_configuration_says(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED / "f_net_shapes", tmp_path / "mine")
+    spec = spec_of("reader", tmp_path / "mine", dtype="bfloat16", device="cpu")
+    card = load_model(spec, "cuda:7", print).card
+    assert (card.name, card.task, card.dtype) == ("reader", Task.EMBEDDINGS, "bfloat16")
+    assert card.license == "apache-2.0", "as its README says"
+    (tmp_path / "mine" / "README.md").unlink()
+    without = load_model(spec, "cpu", print).card
+    assert without.license is None
+    assert without.revision != card.revision
+
+
+def test_the_revision_tells_other_weights_apart(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for directory in (one, other):
+        shutil.copytree(BUNDLED / "f_net_shapes", directory / "f")
+    weights = next((other / "f").glob("model*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    revisions = [load_model(spec_of("a", d / "f"), "cpu", print).card.revision for d in (one, one)]
+    assert revisions[0] == revisions[1]
+    weights.write_bytes(content)
+    assert load_model(spec_of("a", other / "f"), "cpu", print).card.revision != revisions[0]
+
+
+def test_a_model_of_another_task_than_was_said_is_refused() -> None:
+    spec = spec_of("a", BUNDLED / "vit_shapes", task="images")
+    with pytest.raises(PresetError, match="model a: its task is classify, not images"):
+        load_model(spec, "cpu", print)

@@ -1,0 +1,87 @@
+"""Model cards: what a worker says of each model that it serves, once the model is loaded.
+
+A card never changes, so it lies in Redis under its own digest: workers with equal cards share one,
+and the API reads each once. `workers` says which worker serves which card. Free of torch.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
+from pydantic import BaseModel, ConfigDict
+from redis import Redis
+
+from worker.contract.jobs import Task
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer worker may say more
+
+
+class ImageLimits(_Frozen):
+    """What a text-to-image model takes. Sizes in pixels."""
+
+    default_width: int
+    default_height: int
+    side_multiple: int  # autoencoder 8 times patch 2
+    min_side: int
+    max_side: int
+    max_pixels: int
+    default_num_steps: int
+    max_num_steps: int
+    default_guidance_scale: float | None  # None: no guidance embedding
+    max_guidance_scale: float | None  # None likewise
+    max_sequence_length: int  # T5 tokens of a prompt; a longer one is cut
+    max_images: int  # per request
+
+
+class ModelCard(_Frozen):
+    """One model as a worker holds it; of the last four fields those of its task are set."""
+
+    name: str
+    task: Task
+    family: str  # the backbone's class, such as "FluxBackbone"
+    description: str | None = None
+    license: str | None = None
+    source: str | None = None  # a hub's handle; None: files of the worker's host
+    revision: str | None = None  # the hub's, or a digest of the files
+    num_parameters: int  # of all parts
+    memory_bytes: int  # of the parameters
+    dtype: str
+    device: str
+    load_s: float = 0.0
+    image_limits: ImageLimits | None = None
+    labels: tuple[str, ...] | None = None
+    embedding_width: int | None = None
+    max_tokens: int | None = None  # of one text to embed
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def card_key(digest: str) -> str:
+    return f"triptych:card:{digest}"
+
+
+def keep(redis: Redis, cards: Collection[ModelCard], ttl_s: int) -> None:
+    """Renew the cards; write those that are not there."""
+    if not cards:
+        return
+    with redis.pipeline(transaction=False) as pipeline:
+        for card in cards:
+            pipeline.expire(card_key(card.digest), ttl_s)
+        is_there = pipeline.execute()
+    for card, found in zip(cards, is_there, strict=True):
+        if not found:
+            redis.set(card_key(card.digest), card.model_dump_json(), ex=ttl_s)
+
+
+def read(redis: Redis, digests: Sequence[str]) -> dict[str, ModelCard]:
+    """The cards that are there, by digest."""
+    found = redis.mget([card_key(digest) for digest in digests]) if digests else []
+    return {
+        digest: ModelCard.model_validate_json(written)
+        for digest, written in zip(digests, found, strict=True)
+        if written is not None
+    }

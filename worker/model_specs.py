@@ -1,0 +1,161 @@
+"""Which models an installation serves: one list that all of its workers are given.
+
+An entry is the name of a built-in preset, NAME=HANDLE, a hub's handle, a directory or a file; in a
+TOML file, or as JSON, a table that says more. Free of torch; loads nothing.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import NoDecode
+
+from models.errors import PresetError
+from models.presets import BUNDLED_NAMES, PRESETS, PresetTask
+from models.presets.format_detection import detect_task
+from models.presets.handles import HANDLE, Part, fetch
+from worker.contract.jobs import Task
+
+PRESET_TASKS = {
+    PresetTask.TEXT_TO_IMAGE: Task.IMAGES,
+    PresetTask.IMAGE_CLASSIFICATION: Task.CLASSIFY,
+    PresetTask.EMBEDDING: Task.EMBEDDINGS,
+}
+NAME = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}"
+SIZE = r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}"
+
+
+class ModelSpec(BaseModel):
+    """One model to serve; what is left out is as the checkpoint says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]  # what clients call it
+    handle: str | None = None  # None: the built-in preset of that name
+    task: Task | None = None  # None: told by the checkpoint's configuration
+    aliases: tuple[Annotated[str, Field(pattern=f"^{NAME}$")], ...] = ()
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] | None = None  # None: the worker's
+    # of text-to-image models
+    default_size: Annotated[str, Field(pattern=f"^{SIZE}$")] | None = None  # WIDTHxHEIGHT
+    max_side: Annotated[int, Field(ge=16, le=8192)] | None = None
+    num_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _hides_nothing(self) -> Self:
+        if self.handle is None and self.name not in _servable():
+            raise ValueError(f"{self.name!r} is not one of {', '.join(_servable())}")
+        hidden = [name for name in self._names_given() if name in PRESETS]
+        if hidden:
+            raise ValueError(f"{hidden[0]!r} is the name of a built-in preset; choose another")
+        return self
+
+    def _names_given(self) -> tuple[str, ...]:
+        return self.aliases if self.handle is None else (self.name, *self.aliases)
+
+    @property
+    def source(self) -> str:
+        """What `models` loads."""
+        return self.name if self.handle is None else self.handle
+
+
+def _servable() -> list[str]:
+    return [preset.name for preset in PRESETS.values() if preset.task is not None]
+
+
+def _parse(value: object) -> object:
+    if isinstance(value, str):
+        value = _of_json(value) if value.lstrip().startswith("[") else value.split(",")
+    if not isinstance(value, list | tuple):
+        return value
+    entries = [entry.strip() if isinstance(entry, str) else entry for entry in value]
+    once = [e for i, e in enumerate(entries) if not (isinstance(e, str) and e in entries[:i])]
+    return tuple(_of_text(entry) if isinstance(entry, str) else entry for entry in once if entry)
+
+
+def _of_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+
+
+def _of_text(entry: str) -> Mapping[str, str]:
+    name, equals, handle = entry.partition("=")
+    if equals and handle and re.fullmatch(NAME, name):
+        return {"name": name, "handle": handle}
+    if entry in _servable():
+        return {"name": entry}
+    if HANDLE.fullmatch(entry):
+        return {"name": entry.partition("@")[0].rstrip("/").rpartition("/")[2], "handle": entry}
+    path = Path(entry)
+    if path.is_dir():
+        return {"name": path.resolve().name, "handle": entry}
+    if path.is_file():
+        return {"name": path.stem, "handle": entry}
+    raise ValueError(
+        f"{entry!r} is not one of {', '.join(_servable())}, nor a directory, a file, a hub's "
+        "handle or NAME=HANDLE"
+    )
+
+
+def _distinct(specs: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+    seen: set[str] = set()
+    for name in (name for spec in specs for name in (spec.name, *spec.aliases)):
+        if name in seen:
+            raise ValueError(f"{name!r} names two models")
+        seen.add(name)
+    return specs
+
+
+def with_aliases(specs: tuple[ModelSpec, ...], aliases: Mapping[str, str]) -> tuple[ModelSpec, ...]:
+    """Give models further names; raises ValueError for one that is taken, or names no model."""
+    names = [spec.name for spec in specs]
+    for alias, name in aliases.items():
+        if name not in names:
+            raise ValueError(f"model_aliases: {name!r} is not one of {', '.join(names)}")
+        if alias in PRESETS:
+            raise ValueError(f"model_aliases: {alias!r} is already the name of a preset")
+    return _distinct(tuple(
+        spec.model_copy(update={"aliases": tuple(dict.fromkeys(
+            [*spec.aliases, *(alias for alias, name in aliases.items() if name == spec.name)]
+        ))})
+        for spec in specs
+    ))  # fmt: skip
+
+
+# "a,b=HANDLE,c" in the environment, the default of each task first
+ModelSpecs = Annotated[
+    tuple[ModelSpec, ...], NoDecode, BeforeValidator(_parse), AfterValidator(_distinct)
+]
+BUNDLED = tuple(ModelSpec(name=name) for name in BUNDLED_NAMES)
+
+
+def with_tasks(specs: Iterable[ModelSpec]) -> tuple[ModelSpec, ...]:
+    """Give every model its task; a checkpoint's configuration is fetched where it is needed.
+
+    Raises PresetError for a checkpoint that cannot be found, and for one without a pipeline.
+    """
+    return tuple(spec.model_copy(update={"task": _task_of(spec)}) for spec in specs)
+
+
+def _task_of(spec: ModelSpec) -> Task:
+    if spec.task is not None:
+        return spec.task
+    if spec.handle is None:
+        task = PRESETS[spec.name].task
+        assert task is not None, "this is a bug: `ModelSpec` takes only what can be served"
+        return PRESET_TASKS[task]
+    try:
+        return PRESET_TASKS[detect_task(fetch(spec.handle, Part.CONFIG))]
+    except PresetError as error:
+        raise type(error)(f"model {spec.name}: {error}") from error
+
+
+def as_json(specs: Iterable[ModelSpec]) -> str:
+    """Write the list as `TRIPTYCH_MODELS` takes it."""
+    return json.dumps([spec.model_dump(mode="json", exclude_defaults=True) for spec in specs])
