@@ -4,7 +4,7 @@ Norms, activations and Fourier transforms are not counted: they are bandwidth, n
 """
 
 from models import FluxBackbone, FNetBackbone, ViTBackbone
-from models.flux.embeddings import SINUSOID_WIDTH
+from models.flux.layers import SINUSOID_WIDTH
 
 
 def flux_step(backbone: FluxBackbone, num_patches: int, num_text_tokens: int) -> int:

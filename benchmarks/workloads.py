@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from models.flux.schedule import Schedule
+from models.flux.sampling import Schedule
 from models.presets import get_preset
 
 

@@ -6,7 +6,7 @@ Names resolve on first use, so that `models.presets` can be imported without tor
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from models.presets.families import FAMILIES
+from models.presets.table import FAMILIES
 
 if TYPE_CHECKING:
     from models.backbone import Backbone

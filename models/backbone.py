@@ -19,15 +19,14 @@ from models.checkpoints.weights import fill, on_meta_device
 from models.errors import PresetError
 from models.keras import lora
 from models.keras import weights as keras_weights
-from models.keras.layers import snake_case
-from models.keras.model import KerasModel
+from models.keras.layers import KerasModel, snake_case
 from models.keras.writing import shard_bytes
 from models.layers.adapters import merged_state
 from models.layers.dtypes import DtypeLike, as_torch_dtype, dtype_policy
 from models.presets import PRESETS, Preset
-from models.presets.families import FAMILIES
 from models.presets.formats import read_stored
 from models.presets.handles import Part, fetch
+from models.presets.table import FAMILIES
 
 WeightsFormat = Literal["h5", "safetensors"]
 

@@ -3,20 +3,28 @@
 The class of the stored backbone decides. Knows nothing about how a pipeline reads its files.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from models.checkpoints import preset_files
 from models.errors import PresetError
-from models.presets.formats import read_stored
+from models.presets import PresetTask
+from models.presets.format_detection import detect_task
 from models.presets.handles import Part, fetch
 
 if TYPE_CHECKING:
     from models.flux.text_to_image import TextToImage
     from models.fnet.text_embedder import TextEmbedder
     from models.vit.image_classifier import ImageClassifier
+
+_PIPELINES = {
+    PresetTask.TEXT_TO_IMAGE: ("models.flux.text_to_image", "TextToImage"),
+    PresetTask.IMAGE_CLASSIFICATION: ("models.vit.image_classifier", "ImageClassifier"),
+    PresetTask.EMBEDDING: ("models.fnet.text_embedder", "TextEmbedder"),
+}
 
 
 def load_pipeline(
@@ -31,26 +39,12 @@ def load_pipeline(
     PresetError for a class without a pipeline.
     """
     path = fetch(preset, Part.PIPELINE)
-    match read_stored(path).class_name:
-        case "FluxBackbone" if not (path / preset_files.CONFIG_FILE).is_file():
-            from models.flux.text_to_image import TextToImage
-
-            return TextToImage.from_preset(path, device, dtype)
-        case "FluxBackbone":
-            raise PresetError(
-                f"preset {str(preset)!r} holds a FluxBackbone alone; text-to-image needs text "
-                "encoders and an autoencoder too, in the layout of diffusers or of the original"
-            )
-        case "ViTBackbone":
-            from models.vit.image_classifier import ImageClassifier
-
-            return ImageClassifier.from_preset(path, device, dtype)
-        case "FNetBackbone":
-            from models.fnet.text_embedder import TextEmbedder
-
-            return TextEmbedder.from_preset(path, device, dtype)
-        case class_name:
-            raise PresetError(
-                f"preset {str(preset)!r} holds a {class_name}; pipelines exist for FluxBackbone, "
-                "ViTBackbone and FNetBackbone"
-            )
+    task = detect_task(path)
+    if task is PresetTask.TEXT_TO_IMAGE and (path / preset_files.CONFIG_FILE).is_file():
+        raise PresetError(
+            f"preset {str(preset)!r} holds a FluxBackbone alone; text-to-image needs text "
+            "encoders and an autoencoder too, in the layout of diffusers or of the original"
+        )
+    module, name = _PIPELINES[task]
+    pipeline = getattr(import_module(module), name).from_preset(path, device, dtype)
+    return cast("TextToImage | ImageClassifier | TextEmbedder", pipeline)

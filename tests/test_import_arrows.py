@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models.presets.families import FAMILIES
 from models.presets.handles import HUBS
+from models.presets.table import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 OURS = ("benchmarks", "models", "service", "tests", "training", "triptych", "worker")

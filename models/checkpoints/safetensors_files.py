@@ -1,7 +1,8 @@
 """Safetensors files as `Weights`, and writing them.
 
 The format: safetensors/README.md (0.8), an eight-byte length, a JSON header, the tensors in one
-piece. Knows nothing about what the tensors mean.
+piece. transformers stores a model with a head with its backbone under a prefix, a bare one without
+(modeling_utils.py, 5.23.0). Knows nothing about what the tensors mean.
 """
 
 import json
@@ -22,8 +23,8 @@ from torch import Tensor
 
 from models.checkpoints import preset_files
 from models.checkpoints.open_files import files_beside, open_file
-from models.checkpoints.tensor_reading import read_tensor
-from models.errors import PresetFileError
+from models.checkpoints.weights import read_tensor
+from models.errors import PickleError, PresetFileError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LENGTH_BYTES = 8  # of the header, little-endian, before it
@@ -58,6 +59,7 @@ class _Entry(BaseModel):
 
 
 _HEADER = TypeAdapter(dict[str, _Entry])
+PICKLED_WEIGHTS_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # of transformers
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +205,28 @@ def _split(state: Mapping[str, Tensor], max_bytes: float) -> list[dict[str, Tens
         shards[-1][name] = tensor
         free_bytes -= tensor.nbytes
     return shards
+
+
+def open_transformers_weights(directory: Path) -> SafetensorsFiles:
+    """Open the `model.safetensors` of transformers, or its shards.
+
+    Raises PresetFileError for a missing or malformed file, PickleError for weights only in one.
+    """
+    has_safetensors = any(directory.glob(f"{preset_files.WEIGHTS_STEM}.safetensors*"))
+    pickled = [name for name in PICKLED_WEIGHTS_FILES if (directory / name).is_file()]
+    if pickled and not has_safetensors:
+        raise PickleError(
+            f"{directory} holds its weights in {pickled[0]}, a pickle, which can run code and is "
+            "not read; save them as safetensors with transformers' save_pretrained"
+        )
+    return SafetensorsFiles.in_directory(directory, preset_files.WEIGHTS_STEM)
+
+
+def transformers_prefix(directory: Path, prefix: str) -> str:
+    """Say what the backbone's tensors begin with: `prefix` below a head, nothing in a bare model.
+
+    Raises PresetFileError as `open_transformers_weights` does.
+    """
+    with open_transformers_weights(directory) as weights:
+        is_below_head = any(name.startswith(prefix) for name in weights.shapes)
+    return prefix if is_below_head else ""

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.flux.embeddings import SINUSOID_WIDTH, rotation, sinusoids
 from models.flux.formats.keras_layers import list_layers
 from models.flux.layers import (
+    SINUSOID_WIDTH,
     BlockShape,
     DoubleStreamBlock,
     GeluApproximate,
     LastLayer,
     MLPEmbedder,
     SingleStreamBlock,
+    rotation,
+    sinusoids,
 )
 from models.keras.layers import KerasLayer
 from models.layers.adapters import Linear

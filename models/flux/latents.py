@@ -1,12 +1,16 @@
-"""Latents and patches: noise, the 2x2 fold and its exact inverse, positions.
+"""Latents and patches: noise, start pictures, the 2x2 fold and its exact inverse, positions.
 
-Knows nothing about models.
+Image-to-image starts as in diffusers' FluxImg2ImgPipeline (0.42). Knows nothing about transformers,
+prompts and schedules.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from diffusers import AutoencoderKL
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 LATENT_CHANNELS = 16
@@ -62,3 +66,35 @@ def image_ids(width: int, height: int) -> Tensor:
     ids[..., 1] = torch.arange(rows)[:, None]
     ids[..., 2] = torch.arange(columns)
     return ids.reshape(1, rows * columns, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What image-to-image starts from.
+
+    pictures  [B or a part of it] of any mode and size: one for all images, one each, or each for
+              as many neighbouring images
+    strength  in (0, 1]: the part of the schedule that is run; at 1 nothing of the pictures is left
+    """
+
+    pictures: Sequence[Image.Image]
+    strength: float
+
+
+def noisy_latents(
+    autoencoder: AutoencoderKL, pixels: Tensor, seeds: Sequence[int], sigma: float
+) -> Tensor:
+    """Encode pixels [P, 3, H, W] and mix in noise: [B, 16, h, w] float32 on the CPU.
+
+    P divides B, the number of seeds: neighbouring images share a picture. Each image's generator
+    draws first the sample of the autoencoder's distribution, then the noise.
+    """
+    height, width = pixels.shape[-2:]
+    encoded = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
+    own_generators = generators(seeds)
+    sample = draw(own_generators, width, height)
+    mean, std = (each(moment.float().cpu(), len(seeds)) for moment in (encoded.mean, encoded.std))
+    config = autoencoder.config
+    start = (mean + std * sample - config.shift_factor) * config.scaling_factor
+    mixed: Tensor = sigma * draw(own_generators, width, height) + (1.0 - sigma) * start
+    return mixed

@@ -16,7 +16,7 @@ from models.checkpoints.float8 import Float8Files
 from models.checkpoints.weights import fill, on_meta_device
 from models.errors import PresetError, PresetFileError
 from models.flux.backbone import FluxBackbone
-from models.flux.schedule import Schedule
+from models.flux.sampling import Schedule
 from models.presets import formats
 
 SCHEDULER_CONFIG_FILE = "scheduler/scheduler_config.json"

@@ -16,15 +16,14 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
-from models.flux import image_to_image, latents, painting, pixels, sampling
+from models.flux import latents, painting, pixels, sampling
 from models.flux.autoencoder import load_autoencoder
 from models.flux.backbone import FluxBackbone
 from models.flux.formats import lora_files
-from models.flux.image_to_image import Start
+from models.flux.latents import Start
 from models.flux.painting import PaintOptions
 from models.flux.parts import load_backbone, load_schedule
-from models.flux.sampling import ClassifierFreeGuidance, Conditioning, DenoiseStep
-from models.flux.schedule import Schedule
+from models.flux.sampling import ClassifierFreeGuidance, Conditioning, DenoiseStep, Schedule
 from models.flux.text_encoders import UNGUIDED_T5_TOKENS, TextEncoders, TextFeatures
 from models.presets import handles
 
@@ -76,8 +75,7 @@ class TextToImage:
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """What holds the parameters."""
-        encoders = self.text_encoders
-        return (self.backbone, encoders.clip, encoders.t5, self.autoencoder)
+        return (self.backbone, self.text_encoders.clip, self.text_encoders.t5, self.autoencoder)
 
     @property
     def has_guidance(self) -> bool:
@@ -227,7 +225,7 @@ class TextToImage:
             return latents.noise(seeds, width, height)
         painting.check_rows("start pictures", len(start.pictures), len(seeds))
         start_pixels = pixels.to_pixels(start.pictures, width, height)
-        return image_to_image.noisy_latents(self.autoencoder, start_pixels, seeds, sigma)
+        return latents.noisy_latents(self.autoencoder, start_pixels, seeds, sigma)
 
     def _set_lora_scales(self, scales: Mapping[str, float]) -> None:
         for name, scale in scales.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.checkpoints import preset_files, transformers_files
+from models.checkpoints import preset_files, safetensors_files
 from models.checkpoints.weights import Recipe
 from models.errors import InputError, PresetFileError
 from models.fnet.backbone import LAYER_NORM_EPSILON, FNetBackbone
@@ -165,7 +165,7 @@ def _read_transformers(directory: Path) -> StoredHead:
             f"{directory / preset_files.CONFIG_FILE}: tie_word_embeddings is false; "
             "only a head that shares the token embedding is allowed"
         )
-    with transformers_files.open_weights(directory) as weights:
+    with safetensors_files.open_transformers_weights(directory) as weights:
         names = weights.shapes.keys()
     if not any(name.startswith(TRANSFORMERS_PREFIX) for name in names):
         raise PresetFileError(
@@ -181,7 +181,9 @@ def _read_transformers(directory: Path) -> StoredHead:
         "layer_norm.bias": Recipe((f"{norm}.bias",)),
         "bias": Recipe((bias,)),
     }
-    return StoredHead(lambda: transformers_files.open_weights(directory), recipes, _is_elsewhere)
+    return StoredHead(
+        lambda: safetensors_files.open_transformers_weights(directory), recipes, _is_elsewhere
+    )
 
 
 def _is_elsewhere(name: str) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.checkpoints.open_files import files_beside, open_file
 from models.checkpoints.preset_files import KERAS_INDEX_FILE, KERAS_WEIGHTS_FILE, read_model
-from models.checkpoints.tensor_reading import read_tensor
+from models.checkpoints.weights import read_tensor
 from models.errors import PresetFileError
 
 BFLOAT16 = "bfloat16"  # numpy has none: Keras stores two opaque bytes and says so in an attribute

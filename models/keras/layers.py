@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.checkpoints.preset_files import KerasObject
 from models.layers.norm_folding import Fold
 
 
@@ -201,3 +202,28 @@ def snake_case(class_name: str) -> str:
     """Name a layer as Keras does: ViTBackbone is vi_t_backbone, FNetBackbone f_net_backbone."""
     apart = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", apart).lower()
+
+
+class KerasModel(nn.Module):
+    """A module that KerasHub knows too."""
+
+    keras_module: ClassVar[str]  # where KerasHub defines the class of this name
+    keras_tasks: ClassVar[tuple[str, ...]]  # KerasHub's tasks for it, sorted
+
+    def get_config(self) -> dict[str, object]:
+        """Give the constructor's arguments, as JSON holds them."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it was built")
+
+    def keras_layers(self) -> tuple[KerasLayer, ...]:
+        """List KerasHub's layers with weights, in order of position."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what KerasHub calls it")
+
+    def to_keras_object(self) -> KerasObject:
+        """Serialise the configuration in KerasHub's form."""
+        class_name = type(self).__name__
+        return KerasObject(
+            module=self.keras_module,
+            class_name=class_name,
+            config=self.get_config(),
+            registered_name=f"keras_hub>{class_name}",
+        )

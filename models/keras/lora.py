@@ -21,9 +21,8 @@ from torch import nn
 from models.checkpoints.weights import some
 from models.errors import WeightsError
 from models.keras import lora_file
-from models.keras.layers import Form, KerasLayer
+from models.keras.layers import Form, KerasLayer, KerasModel
 from models.keras.lora_file import LoraFile, Pair
-from models.keras.model import KerasModel
 from models.layers.adapters import Adaptable, Adapter, Embedding, adaptable_layers, adapters_of
 
 SUFFIX = ".lora.h5"

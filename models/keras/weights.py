@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from models.checkpoints import preset_files
 from models.checkpoints.weights import Recipe
 from models.keras.files import KerasFiles
-from models.keras.layers import Form, KerasLayer, stored_name
-from models.keras.model import KerasModel
+from models.keras.layers import Form, KerasLayer, KerasModel, stored_name
 from models.keras.writing import StoredLayer, shard_bytes, write_shards, write_whole
 from models.layers.adapters import merged_state
 from models.layers.norm_folding import Fold, FoldingLinear

@@ -3,18 +3,6 @@
 Importing this loads no torch; `formats` does.
 """
 
-from models.presets.table import (
-    BUNDLED_NAMES,
-    PRESETS,
-    Preset,
-    PresetTask,
-    get_preset,
-)
+from models.presets.table import BUNDLED_NAMES, PRESETS, Preset, PresetTask, get_preset
 
-__all__ = [
-    "BUNDLED_NAMES",
-    "PRESETS",
-    "Preset",
-    "PresetTask",
-    "get_preset",
-]
+__all__ = ["BUNDLED_NAMES", "PRESETS", "Preset", "PresetTask", "get_preset"]

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.checkpoints.preset_files import CONFIG_FILE, DIFFUSERS_INDEX_FILE, read_model
+from models.checkpoints.preset_files import (
+    CONFIG_FILE,
+    DIFFUSERS_INDEX_FILE,
+    read_model,
+    read_object,
+)
 from models.errors import PresetError, PresetFileError
 from models.presets.file_selection import ORIGINAL_FLUX_FILES
 from models.presets.table import PresetTask
@@ -52,13 +57,16 @@ def detect(path: Path) -> Contents:
 
     Raises PresetFileError for a missing or malformed file and for a format that is not known.
     """
-    if path.is_file() or (not _has_configuration(path) and _has_original_weights(path)):
+    names = (CONFIG_FILE, DIFFUSERS_INDEX_FILE)
+    has_configuration = any((path / name).is_file() for name in names)
+    if path.is_file() or (not has_configuration and any(path.glob(ORIGINAL_FLUX_FILES))):
         return Contents(Format.ORIGINAL_FLUX, _FLUX)
     if (path / DIFFUSERS_INDEX_FILE).is_file():
         return Contents(Format.DIFFUSERS, _FLUX)
     keys = read_model(path, CONFIG_FILE, _FormatKeys)
     if keys.registered_name is not None:
-        return Contents(Format.KERAS, keys.registered_name.rpartition(">")[2])
+        stored = read_object(path, CONFIG_FILE)
+        return Contents(Format.KERAS, stored.registered_name.rpartition(">")[2])
     if keys.model_type is not None:
         if keys.model_type not in _OF_TRANSFORMERS:
             raise PresetFileError(
@@ -84,11 +92,3 @@ def detect_task(path: Path) -> PresetTask:
         allowed = ", ".join(_TASKS)
         raise PresetError(f"{path} holds a {class_name}; pipelines exist for {allowed}")
     return _TASKS[class_name]
-
-
-def _has_configuration(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in (CONFIG_FILE, DIFFUSERS_INDEX_FILE))
-
-
-def _has_original_weights(directory: Path) -> bool:
-    return any(directory.glob(ORIGINAL_FLUX_FILES))

@@ -14,7 +14,7 @@ from models.checkpoints import preset_files
 from models.checkpoints.safetensors_files import SafetensorsFiles
 from models.checkpoints.weights import Recipe, Weights, identity_recipes, ignore_none
 from models.keras import weights as keras_weights
-from models.keras.model import KerasModel
+from models.keras.layers import KerasModel
 from models.presets.format_detection import Format, detect
 
 # Families lie above: their readers are imported when a file asks for one.
@@ -51,14 +51,13 @@ def read_stored(path: Path) -> StoredBackbone:
     """
     contents = detect(path)
     if contents.format is Format.KERAS:
-        return _read_keras(path)
+        return _read_keras(path, contents.class_name)
     reader = cast("_Reader", import_module(_READERS[contents.format, contents.class_name]))
     return reader.read_stored(path)
 
 
-def _read_keras(directory: Path) -> StoredBackbone:
+def _read_keras(directory: Path, class_name: str) -> StoredBackbone:
     stored = preset_files.read_object(directory, preset_files.CONFIG_FILE)
-    class_name = stored.registered_name.rpartition(">")[2]
     # H5 first: where KerasHub saved over a preset of ours, its file is the newer.
     if any((directory / name).is_file() for name in preset_files.KERAS_WEIGHTS_FILES):
         return StoredBackbone(

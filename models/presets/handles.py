@@ -49,12 +49,8 @@ class Hub(Protocol):
         """Download what a part needs of the preset at an address, and give its directory."""
 
 
-def _ignore_progress(done: int, total: int) -> None:
-    pass
-
-
 def fetch(
-    preset: str | Path, part: Part = Part.BACKBONE, on_progress: OnProgress = _ignore_progress
+    preset: str | Path, part: Part = Part.BACKBONE, on_progress: OnProgress = lambda *_: None
 ) -> Path:
     """Give the directory, or the single file, of a preset; download what the part needs of it.
 

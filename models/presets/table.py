@@ -39,6 +39,13 @@ class Preset:
         return "://" not in self.handle
 
 
+# The backbone classes, and where they are defined: imported when a preset asks for one.
+FAMILIES = {
+    "FNetBackbone": "models.fnet.backbone",
+    "FluxBackbone": "models.flux.backbone",
+    "ViTBackbone": "models.vit.backbone",
+}
+
 BUNDLED_DIRECTORY = Path(__file__).parents[1] / "bundled"
 
 

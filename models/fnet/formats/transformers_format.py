@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from models.checkpoints import preset_files, transformers_files
+from models.checkpoints import preset_files, safetensors_files
 from models.checkpoints.weights import Recipe
 from models.errors import PresetFileError
 from models.fnet.backbone import LAYER_NORM_EPSILON
@@ -89,9 +89,9 @@ def read_stored(directory: Path) -> StoredBackbone:
             "max_sequence_length": config.max_position_embeddings,
             "num_segments": config.type_vocab_size,
         },
-        open_weights=lambda: transformers_files.open_weights(directory),
+        open_weights=lambda: safetensors_files.open_transformers_weights(directory),
         recipes=lambda backbone: _recipes(
-            backbone, transformers_files.stored_prefix(directory, PREFIX)
+            backbone, safetensors_files.transformers_prefix(directory, PREFIX)
         ),
         is_ignored=lambda name: name.startswith(HEAD_PREFIXES) or name.endswith(BUFFER_ENDINGS),
     )

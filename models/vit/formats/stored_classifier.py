@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from models.checkpoints import preset_files, transformers_files
+from models.checkpoints import preset_files, safetensors_files
 from models.checkpoints.safetensors_files import SafetensorsFiles
 from models.checkpoints.weights import Recipe
 from models.errors import PresetFileError
@@ -118,7 +118,7 @@ def _read_converter(
 
 def _read_transformers(directory: Path) -> StoredClassifier:
     config = transformers_format.read_config(directory)
-    with transformers_files.open_weights(directory) as weights:
+    with safetensors_files.open_transformers_weights(directory) as weights:
         shape = weights.shapes.get("classifier.weight")
     if shape is None:
         raise PresetFileError(
@@ -134,7 +134,7 @@ def _read_transformers(directory: Path) -> StoredClassifier:
         ),
         converter=_read_processor(directory, config),
         head=StoredHead(
-            partial(transformers_files.open_weights, directory),
+            partial(safetensors_files.open_transformers_weights, directory),
             TRANSFORMERS_RECIPES,
             is_ignored=lambda name: not name.startswith("classifier."),
         ),

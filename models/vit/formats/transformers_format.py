@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from models.checkpoints import preset_files, transformers_files
+from models.checkpoints import preset_files, safetensors_files
 from models.checkpoints.weights import Recipe
 from models.presets.formats import StoredBackbone
 
@@ -110,7 +110,7 @@ def read_stored(directory: Path) -> StoredBackbone:
             "attention_dropout": config.attention_probs_dropout_prob,
             "layer_norm_epsilon": config.layer_norm_eps,
         },
-        open_weights=partial(transformers_files.open_weights, directory),
+        open_weights=partial(safetensors_files.open_transformers_weights, directory),
         recipes=lambda backbone: _recipes(backbone, config, directory),
         is_ignored=_is_of_a_head,
     )
@@ -143,8 +143,8 @@ def _recipes(backbone: nn.Module, config: ViTConfig, directory: Path) -> dict[st
 
 
 def _prefix_and_names(directory: Path) -> tuple[str, _Names]:
-    prefix = transformers_files.stored_prefix(directory, PREFIX)
-    with transformers_files.open_weights(directory) as weights:
+    prefix = safetensors_files.transformers_prefix(directory, PREFIX)
+    with safetensors_files.open_transformers_weights(directory) as weights:
         is_in_modules = any(name.startswith(prefix + _IN_MODULES.block) for name in weights.shapes)
     return prefix, _IN_MODULES if is_in_modules else _PUBLISHED
 

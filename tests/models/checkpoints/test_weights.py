@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.checkpoints.safetensors_files import SafetensorsFiles, save_safetensors
-from models.checkpoints.tensor_reading import read_tensor
-from models.checkpoints.weights import Recipe, fill, identity_recipes
+from models.checkpoints.weights import Recipe, fill, identity_recipes, read_tensor
 from models.errors import PresetFileError, WeightsError
 from tests.models.random_weights import randomise
 

@@ -10,7 +10,7 @@ from diffusers import FluxImg2ImgPipeline, FluxPipeline
 from PIL import Image
 from torch import Tensor
 
-from models.flux.image_to_image import Start
+from models.flux.latents import Start
 from models.flux.text_to_image import Negative, TextToImage
 
 Pipelines = dict[str, tuple[FluxPipeline, Path]]

@@ -7,7 +7,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from models.flux.latents import image_ids, noise, patchify, unpatchify
-from models.flux.schedule import Schedule
+from models.flux.sampling import Schedule
 
 
 def test_unpatchify_is_the_exact_inverse_of_patchify() -> None:

@@ -6,7 +6,7 @@ Float32 on the CPU, diffusers' weights, diffusers' generators with our seeds.
 import pytest
 import torch
 
-from models.flux.image_to_image import Start
+from models.flux.latents import Start
 from models.flux.pixels import to_pixels
 from models.flux.text_to_image import Negative, TextToImage
 from models.layers.images import to_rgb

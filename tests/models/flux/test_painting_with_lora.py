@@ -7,7 +7,7 @@ import torch
 from diffusers import FluxPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
-from models.flux.image_to_image import Start
+from models.flux.latents import Start
 from models.flux.text_to_image import Negative, TextToImage
 from tests.models.flux.loops import (
     UNWANTED,
