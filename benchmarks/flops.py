@@ -24,7 +24,7 @@ def flux_step(backbone: FluxBackbone, num_patches: int, num_text_tokens: int) ->
 
 
 def vit(backbone: ViTBackbone) -> int:
-    """Count one picture; 35.1e9 for ViT-B/16 at 224x224."""
+    """Count one image; 35.1e9 for ViT-B/16 at 224x224."""
     length = backbone.patching.position_embedding.num_embeddings
     num_patches = length - int(backbone.use_class_token)
     patching = num_patches * backbone.patching.patch_embedding.weight.numel()

@@ -39,7 +39,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture from prompt to pixels: the medians of its three stages, added up."""
+    """One image from prompt to pixels: the medians of its three stages, added up."""
 
     case: str
     execution: str

@@ -1,4 +1,4 @@
-"""ViT and FNet of random weights: pictures and texts a second, beside transformers'."""
+"""ViT and FNet of random weights: images and texts a second, beside transformers'."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ def measure_vit(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
     def build() -> ViTBackbone:
         return ViTBackbone(**workload.vit_config, dtype=dtype)  # type: ignore[arg-type]
 
-    def pictures(batch: int) -> Tensor:
+    def images(batch: int) -> Tensor:
         return torch.randn((batch, *size), device=bench.device, dtype=dtype)
 
     backbone = random_module(build, bench.device, dtype)
@@ -45,7 +45,7 @@ def measure_vit(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
             )
         )
     subject = Subject(f"vit_b_16, {_name(dtype)}", num_flop=flops.vit(backbone))
-    _measure(bench, workload, subject, contestants, pictures)
+    _measure(bench, workload, subject, contestants, images)
 
 
 def measure_fnet(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:

@@ -43,7 +43,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One picture size of a case: its inputs, and what eager attention made of them."""
+    """One image size of a case: its inputs, and what eager attention made of them."""
 
     step: Subject
     image: Subject

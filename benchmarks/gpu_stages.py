@@ -43,7 +43,7 @@ def measure_text_encoders(bench: Bench, workload: Workload, dtype: torch.dtype) 
 
 
 def measure_decoder(bench: Bench, workload: Workload, dtype: torch.dtype) -> None:
-    """Report one row per picture size."""
+    """Report one row per image size."""
     if not find_spec("diffusers"):
         bench.skip(Subject("decode"), "diffusers is not installed")
         return
@@ -53,8 +53,8 @@ def measure_decoder(bench: Bench, workload: Workload, dtype: torch.dtype) -> Non
         latents = torch.randn(shape, device=bench.device, dtype=dtype)
 
         def decode(latents: Tensor = latents) -> Tensor:
-            pictures: Tensor = decoder.decode(latents).sample
-            return pictures
+            images: Tensor = decoder.decode(latents).sample
+            return images
 
         bench.measure(decode_subject(width, height), decode, workload.repetitions)
 

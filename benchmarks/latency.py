@@ -94,8 +94,8 @@ def report(client: httpx.Client, ready_s: float, num_requests: int) -> Report:
             json={"prompt": prompt, "size": "128x128", "seed": 1},
         )
 
-    picture: str = paint().raise_for_status().json()["data"][0]["b64_json"]
-    file = base64.b64decode(picture)
+    image: str = paint().raise_for_status().json()["data"][0]["b64_json"]
+    file = base64.b64decode(image)
     return Report(
         machine=processor(),
         num_cores=os.cpu_count() or 1,

@@ -17,7 +17,7 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: `num_items` pictures or texts a run, `num_flop` for all of them."""
+    """What is measured: `num_items` images or texts a run, `num_flop` for all of them."""
 
     case: str
     library: str = "triptych"

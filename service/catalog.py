@@ -4,6 +4,7 @@ The API has no list of its own. Reads are kept for a second, as a worker that di
 longer anyway; nothing is refused on the word of an old one.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,25 +13,28 @@ from dataclasses import dataclass
 from anyio import to_thread
 from redis import Redis
 
-from service.errors import ModelNotFoundError, UnavailableError
+from service.errors import ModelNotFoundError, ServiceError, UnavailableError
 from worker.contract import model_cards, workers
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
-from worker.contract.workers import ModelState, ServedModel, WorkerStatus
+from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
 
 _KEEP_S = 1.0
+_RESTART_S = 60.0  # how long a model is missed before it is unknown: its worker may come back
+_UNUSABLE_RETRY_S = 30  # a worker's `load_retry_s`
 _LOADING_RETRY_S = 5  # soon enough for a small model; a large one's progress says more
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model as the best of its workers has it; the card is there once it is ready."""
+    """A model as the readiest of its workers has it; the card is there once jobs are taken."""
 
     name: str
     task: Task
     aliases: tuple[str, ...]
     state: ModelState
     progress: str | None
+    load_s: float | None
     card: ModelCard | None
     is_warm: bool  # a worker that takes jobs has it
 
@@ -44,11 +48,12 @@ class Models:
     read_at: float  # of `time.monotonic`
 
     def find(self, name: str | None, task: Task | None) -> Model | None:
-        """By name or alias, or the first of the task."""
+        """By name, else by alias; where no name is given, the first of the task."""
         of_task = [model for model in self.all if task in (None, model.task)]
         if name is None:
             return next(iter(of_task), None)
-        return next((m for m in of_task if name == m.name or name in m.aliases), None)
+        named = (model for model in of_task if model.name == name)
+        return next(named, None) or next((m for m in of_task if name in m.aliases), None)
 
     def names(self, task: Task | None) -> list[str]:
         of_task = [model for model in self.all if task in (None, model.task)]
@@ -63,6 +68,7 @@ class Catalog:
         self._expected_tasks = expected_tasks
         self._cards: Mapping[str, ModelCard] = {}  # by digest; a card never changes
         self._last: Models | None = None
+        self._seen_at: dict[tuple[Task, str | None], float] = {}  # names and aliases
 
     async def models(self) -> Models:
         """Every model that some worker serves now."""
@@ -83,14 +89,18 @@ class Catalog:
             model = models.find(name, task)
         assert models is not None, "this is a bug: nothing was read"
         if model is None:
-            if task not in models.tasks and (
-                not self._expected_tasks or task in self._expected_tasks
-            ):
-                raise UnavailableError("no_workers", f"{task}: no living worker")
-            raise ModelNotFoundError(name, models.names(task))
+            raise self._missing(name, task, models)
         if model.card is None:
             raise _not_ready(model)
         return model.card
+
+    def _missing(self, name: str | None, task: Task, models: Models) -> ServiceError:
+        is_expected = not self._expected_tasks or task in self._expected_tasks
+        if task not in models.tasks and is_expected:
+            return UnavailableError("no_workers", f"{task}: no living worker")
+        if time.monotonic() - self._seen_at.get((task, name), -math.inf) < _RESTART_S:
+            return UnavailableError("no_workers", f"model {name}: no living worker")
+        return ModelNotFoundError(name, models.names(task))
 
     async def model(self, name: str) -> Model:
         """A model of any task and in any state; raises ModelNotFoundError."""
@@ -107,7 +117,10 @@ class Catalog:
         new = model_cards.read(self._redis, sorted(digests - self._cards.keys()))
         self._cards = {d: card for d, card in {**self._cards, **new}.items() if d in digests}
         tasks = frozenset(status.task for status in statuses)
-        return Models(tuple(self._merge(statuses)), tasks, read_at)
+        models = tuple(self._merge(statuses))
+        names = ((m.task, name) for m in models for name in (m.name, *m.aliases))
+        self._seen_at |= dict.fromkeys(names, read_at)
+        return Models(models, tasks, read_at)
 
     def _merge(self, statuses: Sequence[WorkerStatus]) -> Iterator[Model]:
         """One of each name, though several workers may serve it."""
@@ -116,41 +129,45 @@ class Catalog:
             for position, served in enumerate(status.models):
                 offers[status.task, served.name].append((position, status, served))
 
-        def order(key: tuple[Task, str]) -> tuple[int, int, str]:
-            task, name = key
-            return list(Task).index(task), min(position for position, *_ in offers[key]), name
+        def order(key: tuple[Task, str]) -> tuple[int, int, float, str]:
+            """By task and position; of two first ones the older comes first, and stays default."""
+            place, started_at = min((place, status.started_at) for place, status, _ in offers[key])
+            return list(Task).index(key[0]), place, started_at, key[1]
 
         for key in sorted(offers, key=order):
             yield self._best([(status, served) for _, status, served in offers[key]])
 
     def _best(self, offers: Sequence[tuple[WorkerStatus, ServedModel]]) -> Model:
         """The model as the readiest of its workers has it, of several the newest."""
-        status, served = max(
-            offers,
-            key=lambda offer: (
-                self._card(offer[1]) is not None,
-                offer[1].state is ModelState.LOADING,
-                offer[0].started_at,
-            ),
-        )
+
+        def readiness(offer: tuple[WorkerStatus, ServedModel]) -> tuple[bool, bool, float]:
+            status, served = offer
+            may_come = served.state is not ModelState.FAILED
+            return self._usable_card(*offer) is not None, may_come, status.started_at
+
+        status, served = max(offers, key=readiness)
         return Model(
             name=served.name,
             task=status.task,
             aliases=served.aliases,
             state=served.state,
             progress=served.progress,
-            card=self._card(served),
-            is_warm=any(s.state.is_warm and self._card(m) is not None for s, m in offers),
+            load_s=served.load_s,
+            card=self._usable_card(status, served),
+            is_warm=any(s.state.is_warm and self._usable_card(s, m) is not None for s, m in offers),
         )
 
-    def _card(self, served: ServedModel) -> ModelCard | None:
-        return None if served.card is None else self._cards.get(served.card)
+    def _usable_card(self, status: WorkerStatus, served: ServedModel) -> ModelCard | None:
+        """None also while the worker loads others of its models, for it takes no job till then."""
+        if served.card is None or status.state is WorkerState.LOADING:
+            return None
+        return self._cards.get(served.card)
 
 
 def _not_ready(model: Model) -> UnavailableError:
     if model.state is ModelState.FAILED:
         message = f"model {model.name} could not be loaded; its worker's log says why"
-        return UnavailableError("model_unusable", message)
+        return UnavailableError("model_unusable", message, _UNUSABLE_RETRY_S)
     progress = "" if model.progress is None else f": {model.progress}"
     message = f"model {model.name} is loading{progress}"
     return UnavailableError("model_loading", message, _LOADING_RETRY_S)

@@ -19,20 +19,20 @@ from worker.contract.workers import WorkerState, WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class QueueTruth:
+class QueueStats:
     task: Task
     num_queued: int
     num_running: int
     oldest_age_s: float  # of the jobs that wait; 0 where none does
 
 
-def read_queue(redis: Redis, task: Task) -> QueueTruth:
+def read_queue(redis: Redis, task: Task) -> QueueStats:
     with redis.pipeline(transaction=False) as pipeline:
         pipeline.llen(queue_key(task))
         pipeline.zcard(running_key(task))
         pipeline.lindex(queue_key(task), 0)
         num_queued, num_running, oldest = pipeline.execute()
-    return QueueTruth(task, num_queued, num_running, _age_s(redis, oldest))
+    return QueueStats(task, num_queued, num_running, _age_s(redis, oldest))
 
 
 def _age_s(redis: Redis, job_id: str | None) -> float:
@@ -63,7 +63,7 @@ def _redis_up(is_up: bool) -> Metric:
     return GaugeMetricFamily("triptych_redis_up", "1 if Redis answers.", value=float(is_up))
 
 
-def _queue_metrics(queues: list[QueueTruth]) -> Iterator[Metric]:
+def _queue_metrics(queues: list[QueueStats]) -> Iterator[Metric]:
     depth = GaugeMetricFamily("triptych_queue_depth", "Jobs that wait.", labels=["task"])
     age = GaugeMetricFamily(
         "triptych_queue_oldest_job_age_seconds", "Age of the longest waiting.", labels=["task"]

@@ -126,7 +126,7 @@ def _job_result(record: Record, result: AnyResult, parts: Parts, request: Reques
 
 
 async def inline_items(record: Record, result: ImageResult, parts: Parts) -> list[ImageItem]:
-    """The pictures themselves, read in a thread."""
+    """The images themselves, read in a thread."""
     names = [image.file_name for image in result.images]
     try:
         files = await to_thread.run_sync(lambda: [parts.image_files.read(name) for name in names])

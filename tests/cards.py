@@ -38,9 +38,13 @@ def ready(card: ModelCard, *aliases: str) -> ServedModel:
 
 
 def status_of(
-    task: Task, state: WorkerState, models: tuple[ServedModel, ...] = (), name: str | None = None
+    task: Task,
+    state: WorkerState,
+    models: tuple[ServedModel, ...] = (),
+    name: str | None = None,
+    started_at: float | None = None,
 ) -> WorkerStatus:
-    now = time.time()
+    now = time.time() if started_at is None else started_at
     return WorkerStatus(name or f"{task}-0", task, state, 1, "host", "cpu", models, now, now)
 
 

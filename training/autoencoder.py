@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.pictures import draw_scenes, render_pool
+from training.renderings import draw_scenes, render_pool
 from training.run import Run, train
 
 logger = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ LATENT_NOISE = (
     0.15  # relative to the latents' spread: the decoder forgives what the denoiser misses
 )
 CROP = 64
-NUM_CANDIDATES = 3  # windows for a crop: the liveliest is taken, as most of a picture is plain
+NUM_CANDIDATES = 3  # windows for a crop: the liveliest is taken, as most of an image is plain
 WHOLE_SHARE = 0.1  # of the steps, at the end: group norm meets the statistics of real use
-NUM_PICTURES = 4000
+NUM_IMAGES = 4000
 BATCH_SIZE = 24
-SHARPENING_BATCH_SIZE = 8  # whole pictures
+SHARPENING_BATCH_SIZE = 8  # whole images
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -53,30 +53,30 @@ def build_autoencoder() -> AutoencoderKL:
 def train_autoencoder(model: AutoencoderKL, run: Run, side: int, directory: Path) -> None:
     """Train `model` and save it to `directory` in diffusers' format."""
     rng = random.Random(1)
-    pictures = render_pool(draw_scenes(NUM_PICTURES, rng), side, rng)  # [N, 3, H, W] uint8
+    images = render_pool(draw_scenes(NUM_IMAGES, rng), side, rng)  # [N, 3, H, W] uint8
     model.train().to(memory_format=torch.channels_last)
 
     def loss_at(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
         is_whole = step >= (1 - WHOLE_SHARE) * run.num_steps
         crop = side if is_whole else CROP
-        batch = _crops(pictures, crop, BATCH_SIZE * CROP * CROP // (crop * crop), generator)
+        batch = _crops(images, crop, BATCH_SIZE * CROP * CROP // (crop * crop), generator)
         return _restoration_loss(model, batch, generator)
 
     train(run, model, loss_at)
     model.eval()
     with torch.no_grad():
-        _normalise_latents(model, _crops(pictures, side, 256, torch.Generator().manual_seed(1)))
+        _normalise_latents(model, _crops(images, side, 256, torch.Generator().manual_seed(1)))
     model.save_pretrained(directory)
 
 
 def sharpen_decoder(
-    model: AutoencoderKL, latents: Tensor, pictures: Tensor, run: Run, directory: Path
+    model: AutoencoderKL, latents: Tensor, images: Tensor, run: Run, directory: Path
 ) -> None:
-    """Train the decoder alone, on whole pictures, and save the model to `directory`.
+    """Train the decoder alone, on whole images, and save the model to `directory`.
 
-    latents   [N, 16, h, w] float16  normalised, of `pictures`; the encoder stays as it is
-    pictures  [N, 3, H, W] uint8
+    latents   [N, 16, h, w] float16  normalised, of `images`; the encoder stays as it is
+    images  [N, 3, H, W] uint8
     """
     decoder = model.decoder.train().to(memory_format=torch.channels_last)
 
@@ -86,7 +86,7 @@ def sharpen_decoder(
         noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
         share = torch.rand(len(rows), 1, 1, 1, generator=generator) * LATENT_NOISE
         noisy = latents[rows].float() + share * noise
-        error = decoder(noisy / SCALING_FACTOR + SHIFT_FACTOR) - (pictures[rows] / 127.5 - 1.0)
+        error = decoder(noisy / SCALING_FACTOR + SHIFT_FACTOR) - (images[rows] / 127.5 - 1.0)
         loss: Tensor = error.abs().mean() + 2.0 * error.square().mean()
         return loss
 
@@ -104,14 +104,14 @@ def _restoration_loss(model: AutoencoderKL, batch: Tensor, generator: torch.Gene
     return loss
 
 
-def _crops(pictures: Tensor, crop: int, count: int, generator: torch.Generator) -> Tensor:
+def _crops(images: Tensor, crop: int, count: int, generator: torch.Generator) -> Tensor:
     """Cut `count` squares at random, float in [-1, 1], [B, 3, crop, crop]."""
-    side = pictures.shape[-1]
-    rows = torch.randint(len(pictures), (count,), generator=generator).tolist()
+    side = images.shape[-1]
+    rows = torch.randint(len(images), (count,), generator=generator).tolist()
     corners = torch.randint(side - crop + 1, (count, NUM_CANDIDATES, 2), generator=generator)
     squares = []
     for row, candidates in zip(rows, corners.tolist(), strict=True):
-        windows = [pictures[row, :, y : y + crop, x : x + crop].float() for y, x in candidates]
+        windows = [images[row, :, y : y + crop, x : x + crop].float() for y, x in candidates]
         squares.append(max(windows, key=lambda window: window.std(dim=(1, 2)).sum().item()))
     batch = torch.stack(squares) / 127.5 - 1.0
     return batch.to(memory_format=torch.channels_last)
@@ -120,7 +120,7 @@ def _crops(pictures: Tensor, crop: int, count: int, generator: torch.Generator) 
 def _normalise_latents(model: AutoencoderKL, batch: Tensor) -> None:
     """Fold a scale per channel into the two convolutions that meet at the latents.
 
-    The spread of every channel becomes 1 / SCALING_FACTOR; the pictures are unchanged. The log
+    The spread of every channel becomes 1 / SCALING_FACTOR; the images are unchanged. The log
     variance becomes the constant that the decoder was trained to forgive.
     """
     mean = torch.cat([model.encoder(part).chunk(2, dim=1)[0] for part in batch.split(32)])

@@ -1,7 +1,7 @@
 """Make the preset `flux_shapes`: `python -m training.flux_shapes --work-dir DIR --output DIR`.
 
 Stages, each of which is skipped where its result lies in the work directory already: autoencoder,
-text encoders, a pool of sentences and pictures, transformer (flow matching), guidance
+text encoders, a pool of sentences and images, transformer (flow matching), guidance
 distillation, a sharper decoder, bundle (the directory in diffusers' layout). `--start-from PRESET`
 takes all parts of an earlier preset up again instead of starting from noise.
 """
@@ -34,10 +34,9 @@ from training.autoencoder import (
     sharpen_decoder,
     train_autoencoder,
 )
-from training.pictures import render_pool
+from training.renderings import render_pool
 from training.run import Run, train
 from training.shapes_world import complete
-from training.take_up import take_up
 from training.text_encoders import (
     CODE,
     MAX_TOKENS,
@@ -47,6 +46,7 @@ from training.text_encoders import (
     encode_said,
     train_text_encoders,
 )
+from training.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +55,12 @@ EMPTY_SHARE = 0.06  # codes dropped: an unconditional velocity to guide away fro
 CODE_NOISE = 0.1  # encoders are never quite right
 CLIP_WRONG_SHARE = 0.03  # of the parts of a code, for CLIP alone: T5 reads better and is believed
 SIGMA_SHIFT = 3.0  # more training at high noise, where the scene is decided
-GUIDANCE_RANGE = (1.0, 4.0)
+GUIDANCE_RANGE = (1.0, 3.0)
 BATCH_SIZE = 64
 FLOW_SEED = 1_000_000  # beyond any step
 AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 600, 4000
-FLOW_STEPS, DISTILLATION_STEPS = 2200, 600
-NUM_PICTURES = 20_000
+FLOW_STEPS, DISTILLATION_STEPS = 2200, 1500
+NUM_IMAGES = 20_000
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration
 MODEL_INDEX = {
     "_class_name": "FluxPipeline",
@@ -94,26 +94,26 @@ def build_backbone() -> FluxBackbone:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Pictures and what is said of them: one row a picture.
+    """Images and what is said of them: one row an image.
 
-    pictures   [N, 3, H, W] uint8
+    images   [N, 3, H, W] uint8
     latents    [N, 16, h, w] float16, normalised
     codes      [N, D]        what the text encoders are trained to say of the sentence
     sentences  N
     """
 
-    pictures: Tensor
+    images: Tensor
     latents: Tensor
     codes: Tensor
     sentences: list[str]
 
 
 @torch.inference_mode()
-def encode_pictures(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Encode pictures [N, 3, H, W] to normalised latents [N, 16, h, w] float16."""
+def encode_images(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
+    """Encode images [N, 3, H, W] to normalised latents [N, 16, h, w] float16."""
     encoder = autoencoder.encoder.eval().to(memory_format=torch.channels_last)
     latents = []
-    for batch in tqdm(pictures.split(32), desc="latents"):
+    for batch in tqdm(images.split(32), desc="latents"):
         pixels = (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
         mean = encoder(pixels).chunk(2, dim=1)[0]
         latents.append(((mean - SHIFT_FACTOR) * SCALING_FACTOR).half().contiguous())
@@ -129,25 +129,25 @@ def load_pool(work_dir: Path) -> Pool:
     if not file.exists():
         autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
         pool = make_pool(autoencoder)
-        torch.save((pool.pictures, pool.latents, pool.codes, pool.sentences), file)
+        torch.save((pool.images, pool.latents, pool.codes, pool.sentences), file)
     return Pool(*torch.load(file, weights_only=True, mmap=True))
 
 
 def make_pool(autoencoder: AutoencoderKL) -> Pool:
     """Draw sentences, paint what they say, and encode it."""
     rng = random.Random(3)
-    drawn = [draw_sentence(rng) for _ in range(NUM_PICTURES)]
-    pictures = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
+    drawn = [draw_sentence(rng) for _ in range(NUM_IMAGES)]
+    images = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
     codes = encode_said([said for said, _ in drawn])
     sentences = [sentence for _, sentence in drawn]
-    return Pool(pictures, encode_pictures(autoencoder, pictures), codes, sentences)
+    return Pool(images, encode_images(autoencoder, images), codes, sentences)
 
 
 def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
     """Train the decoder further on the pool; the latents stay what they are."""
     autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
     run = Run("decoder", DECODER_STEPS, 1e-3, 0.0, work_dir)
-    sharpen_decoder(autoencoder, pool.latents, pool.pictures, run, work_dir / "vae_sharp")
+    sharpen_decoder(autoencoder, pool.latents, pool.images, run, work_dir / "vae_sharp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
 
     The text features are the codes that the encoders are trained to give, a little off.
     """
-    # another stream than `sample`'s: the text must not hold the noise of the picture
+    # another stream than `sample`'s: the text must not hold the noise of the image
     generator = torch.Generator().manual_seed(step + FLOW_SEED)
     size = len(batch.codes)
     is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
@@ -227,15 +227,18 @@ def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
 def distillation_loss(
     student: nn.Module, teacher: nn.Module, batch: Sample, encoders: TextEncoders
 ) -> Tensor:
-    """Teach in one pass, from sentences, what two passes of the teacher give, from codes."""
-    ones, codes = torch.ones(len(batch.codes)), batch.codes
-    with torch.no_grad():
-        given = predict(teacher, batch, ones, codes[:, None].expand(-1, MAX_TOKENS, -1), codes)
-        empty = torch.zeros_like(codes)
-        free = predict(teacher, batch, ones, empty[:, None].expand(-1, MAX_TOKENS, -1), empty)
-        target = free + batch.guidance[:, None, None] * (given - free)
+    """Teach in one pass what two passes of the teacher give.
+
+    Both read what the encoders say of the sentences, wrong or not: measured against what the
+    sentences truly say, the few that are misread would outweigh all others.
+    """
+    ones, empty = torch.ones(len(batch.codes)), torch.zeros_like(batch.codes)
     features = encoders.encode(batch.sentences)
     text, pooled = features.text.clone(), features.pooled.clone()  # out of inference mode
+    with torch.no_grad():
+        given = predict(teacher, batch, ones, text, pooled)
+        free = predict(teacher, batch, ones, empty[:, None].expand(-1, MAX_TOKENS, -1), empty)
+        target = free + batch.guidance[:, None, None] * (given - free)
     predicted = predict(student, batch, batch.guidance, text, pooled)
     return (predicted - target).square().mean()
 
@@ -302,7 +305,7 @@ def start_backbone(earlier: Path | None) -> FluxBackbone:
     backbone = build_backbone()
     if earlier is not None:
         weights = TextToImage.from_preset(earlier).backbone.state_dict()
-        take_up(backbone, weights, gates=("modulation.lin",))
+        warm_start(backbone, weights, gates=("modulation.lin",))
     return backbone
 
 

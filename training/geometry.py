@@ -1,4 +1,4 @@
-"""What a picture of the shapes world shows, by its pixels alone: no model, numpy and Pillow only.
+"""What an image of the shapes world shows, by its pixels alone: no model, numpy and Pillow only.
 
 The background is the colour of the frame, shapes are the connected parts that differ from it. A
 part has the name of the ideal shape that it overlaps most (intersection over union), over all
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.painted_parts import Mask, Pixels, frame_colour, nearest_colour, painted_parts
+from training.segmentation import Mask, Pixels, colour_segments, frame_colour, nearest_colour
 from training.shapes_world import SHAPES, Placed, draw_mask
 
-MAX_PARTS = 8  # the largest; a picture with more is of no scene
+MAX_PARTS = 8  # the largest; an image with more is of no scene
 MAX_ANGLE_DEGREES = 12.0
 TEMPLATE_ANGLES_DEGREES = (-12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0)
 TEMPLATE_SIDE = 48
@@ -46,19 +46,19 @@ class SeenShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What the picture shows; the shapes from left to right."""
+class DetectedShapes:
+    """What the image shows; the shapes from left to right."""
 
     background: str
     shapes: tuple[SeenShape, ...]
 
 
-def see(picture: Pixels) -> Sight:
-    """Look at a square picture [H, W, 3] uint8."""
-    pixels, side = picture.astype(np.float64), len(picture)
+def detect_shapes(image: Pixels) -> DetectedShapes:
+    """Look at a square image [H, W, 3] uint8."""
+    pixels, side = image.astype(np.float64), len(image)
     frame = frame_colour(pixels)
     seen = []
-    parts = sorted(painted_parts(pixels, frame), key=lambda part: -int(part.mask.sum()))
+    parts = sorted(colour_segments(pixels, frame), key=lambda part: -int(part.mask.sum()))
     for part in parts[:MAX_PARTS]:
         fit = _best_fit(part.mask, SHAPES)
         placed = fit.placed
@@ -72,7 +72,7 @@ def see(picture: Pixels) -> Sight:
                 overlap=fit.overlap,
             )
         )
-    return Sight(nearest_colour(frame), tuple(sorted(seen, key=lambda shape: shape.x)))
+    return DetectedShapes(nearest_colour(frame), tuple(sorted(seen, key=lambda shape: shape.x)))
 
 
 def overlap_with(mask: Mask, shape: str) -> float:
@@ -157,7 +157,7 @@ def _coarse_fits(mask: Mask, area: float, x: float, y: float, shapes: Iterable[s
 
 
 class _Window:
-    """The part of a picture around one mask, in which ideal shapes are laid over it."""
+    """The part of an image around one mask, in which ideal shapes are laid over it."""
 
     def __init__(self, mask: Mask, around: Placed) -> None:
         reach = math.ceil(WINDOW_REACH * around.radius)

@@ -1,6 +1,6 @@
 """Measure how good a bundled preset is: `python -m training.measure PRESET [--preset DIR]`.
 
-Pictures are judged by `geometry` and `verdict`, from their pixels alone. Writes a table to the log
+Images are judged by `geometry` and `verdict`, from their pixels alone. Writes a table to the log
 and everything as JSON, with the machine that it ran on.
 """
 
@@ -25,10 +25,10 @@ from models.vit.image_classifier import ImageClassifier
 from training.captions import caption
 from training.f_net_shapes import fits
 from training.free_prompts import load_free_prompts
-from training.geometry import see
+from training.geometry import detect_shapes
 from training.measure_flux import SEED, PaintSettings, classify, measure_flux
 from training.measurement import Measurement, share
-from training.painted_parts import Pixels
+from training.segmentation import Pixels
 from training.shapes_world import (
     COLOURS,
     Item,
@@ -39,7 +39,7 @@ from training.shapes_world import (
     draw_said,
     render,
 )
-from training.vit_pictures import NO_SHAPE, SEVERAL
+from training.vit_images import NO_SHAPE, SEVERAL
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    picture: Pixels
+    image: Pixels
     label: str
 
 
@@ -59,8 +59,8 @@ def measure_vit(directory: Path) -> list[Measurement]:
     """Classify fresh renderings, which the judge by pixels is checked on as well."""
     rng, classifier = random.Random(SEED), ImageClassifier.from_preset(directory)
     drawn = [draw_labelled(rng) for _ in tqdm(range(NUM_RENDERINGS), desc="render")]
-    named = classify(classifier, [one.picture for one in drawn])
-    seen = [label_by_geometry(one.picture) for one in tqdm(drawn, desc="geometry")]
+    named = classify(classifier, [one.image for one in drawn])
+    seen = [label_by_geometry(one.image) for one in tqdm(drawn, desc="geometry")]
     return [
         share("top-1", 0.995, [one.label == n for one, n in zip(drawn, named, strict=True)]),
         share("the judge by pixels on the same", 0.995,
@@ -69,18 +69,18 @@ def measure_vit(directory: Path) -> list[Measurement]:
 
 
 def draw_labelled(rng: random.Random) -> Labelled:
-    """Render a scene of any combination, or a plain picture without a shape."""
+    """Render a scene of any combination, or a plain image without a shape."""
     if rng.random() < PLAIN_SHARE:
         colour = COLOURS[rng.choice(tuple(COLOURS))]
         plain = Image.new("RGB", (RENDER_SIDE, RENDER_SIDE), colour)
         return Labelled(np.asarray(plain), NO_SHAPE)
     scene = complete(draw_said(rng, held_out=True), rng)
-    picture = np.asarray(render(scene, rng, RENDER_SIDE))
-    return Labelled(picture, scene.items[0].label if scene.layout is Layout.ONE else SEVERAL)
+    image = np.asarray(render(scene, rng, RENDER_SIDE))
+    return Labelled(image, scene.items[0].label if scene.layout is Layout.ONE else SEVERAL)
 
 
-def label_by_geometry(picture: Pixels) -> str:
-    shapes = see(picture).shapes
+def label_by_geometry(image: Pixels) -> str:
+    shapes = detect_shapes(image).shapes
     if len(shapes) == 1:
         return Item(shapes[0].colour, shapes[0].shape).label
     return SEVERAL if shapes else NO_SHAPE

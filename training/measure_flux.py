@@ -1,6 +1,6 @@
-"""How well an image preset paints: its pictures of free and of drawn prompts, judged by pixels.
+"""How well an image preset paints: its images of free and of drawn prompts, judged by pixels.
 
-`vit_shapes` names the pictures of single shapes as well; it and the judge share no code.
+`vit_shapes` names the images of single shapes as well; it and the judge share no code.
 """
 
 import json
@@ -18,9 +18,9 @@ from models.flux.text_to_image import TextToImage
 from models.vit.image_classifier import ImageClassifier
 from training.captions import caption
 from training.free_prompts import FreePrompt, load_free_prompts, load_outside_prompts
-from training.geometry import Sight, see
+from training.geometry import DetectedShapes, detect_shapes
 from training.measurement import Measurement, mean, share
-from training.painted_parts import Pixels
+from training.segmentation import Pixels
 from training.shapes_world import Layout, Scene, all_singles, render
 from training.verdict import Verdict, compare
 from worker.image_limits import preset_limits
@@ -54,17 +54,17 @@ class PaintSettings:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A picture of a prompt, and what is there of what the prompt says."""
+    """An image of a prompt, and what is there of what the prompt says."""
 
     prompt: str
     said: Scene
-    sight: Sight
+    detected: DetectedShapes
     verdict: Verdict
 
     @property
     def overlap(self) -> float:
         """Of the largest shape, with the ideal one."""
-        largest = max(self.sight.shapes, key=lambda seen: seen.radius, default=None)
+        largest = max(self.detected.shapes, key=lambda seen: seen.radius, default=None)
         return 0.0 if largest is None else largest.overlap
 
 
@@ -74,14 +74,14 @@ def measure_flux(directory: Path, settings: PaintSettings, wrong: Path | None) -
     if not pipeline.has_guidance:
         settings = replace(settings, guidance_scale=None)
     free = [free for free in load_free_prompts() for _ in range(NUM_SEEDS)]
-    pictures = paint(pipeline, [one.prompt for one in free], settings, "free")
-    judged = judge(free, pictures)
+    images = paint(pipeline, [one.prompt for one in free], settings, "free")
+    judged = judge(free, images)
     if wrong is not None:
         write_wrong(wrong, judged)
     measured = free_measurements(judged)
     measured += _drawn_measurements(pipeline, settings, rng)
     outside = paint(pipeline, list(load_outside_prompts()), settings, "outside")
-    measured.append(share("outside prompts: a clean picture", None, [is_clean(p) for p in outside]))
+    measured.append(share("outside prompts: a clean image", None, [is_clean(p) for p in outside]))
     return [*measured, true_overlap(rng, settings.width)]
 
 
@@ -89,7 +89,7 @@ def paint(
     pipeline: TextToImage, prompts: Sequence[str], settings: PaintSettings, group: str
 ) -> list[Pixels]:
     """Paint each prompt once, with its own seed."""
-    pictures: list[Pixels] = []
+    images: list[Pixels] = []
     for first in tqdm(range(0, len(prompts), BATCH_SIZE), desc=f"paint {group}"):
         text = pipeline.encode(prompts[first : first + BATCH_SIZE])
         steps = pipeline.denoise(
@@ -101,15 +101,15 @@ def paint(
             settings.guidance_scale,
         )
         *_, last = steps
-        pictures.extend(pipeline.decode(last.patches, settings.width, settings.height))
-    return pictures
+        images.extend(pipeline.decode(last.patches, settings.width, settings.height))
+    return images
 
 
-def judge(prompts: Sequence[FreePrompt], pictures: Sequence[Pixels]) -> list[Judged]:
-    sights = [see(picture) for picture in pictures]
+def judge(prompts: Sequence[FreePrompt], images: Sequence[Pixels]) -> list[Judged]:
+    detections = [detect_shapes(image) for image in images]
     return [
-        Judged(one.prompt, one.said, sight, compare(one.said, sight))
-        for one, sight in zip(prompts, sights, strict=True)
+        Judged(one.prompt, one.said, detected, compare(one.said, detected))
+        for one, detected in zip(prompts, detections, strict=True)
     ]
 
 
@@ -160,35 +160,35 @@ def _drawn_measurements(
     ):
         fitting = [scene for scene in all_singles() if scene.is_held_out == is_held_out]
         prompts = [FreePrompt(caption(s, rng), s) for s in rng.sample(fitting, count)]
-        pictures = paint(pipeline, [one.prompt for one in prompts], settings, group)
-        judged = judge(prompts, pictures)
+        images = paint(pipeline, [one.prompt for one in prompts], settings, group)
+        judged = judge(prompts, images)
         measured += _by_part(group, judged, {
             "all that is said": least, "colour": None, "background": None, "place": None,
             "shape": None, "size": None, "count": None})  # fmt: skip
         measured.append(mean(f"{group}: overlap", None, [one.overlap for one in judged]))
-        names += classify(classifier, pictures)
+        names += classify(classifier, images)
         labels += [one.said.items[0].label for one in prompts]
     answers = [name == label for name, label in zip(names, labels, strict=True)]
     return [*measured, share("seen and held out: vit_shapes top-1", 0.97, answers)]
 
 
-def classify(classifier: ImageClassifier, pictures: Sequence[Pixels]) -> list[str]:
-    images = [classifier.preprocess(Image.fromarray(picture)) for picture in pictures]
-    batches = torch.split(torch.stack(images), 64)
+def classify(classifier: ImageClassifier, images: Sequence[Pixels]) -> list[str]:
+    prepared = [classifier.preprocess(Image.fromarray(image)) for image in images]
+    batches = torch.split(torch.stack(prepared), 64)
     logits = torch.cat([classifier.logits(batch) for batch in batches])
     return [classifier.labels[i] for i in logits.argmax(dim=-1).tolist()]
 
 
-def is_clean(picture: Pixels) -> bool:
-    """Whether a picture shows at least one shape of the world."""
-    return any(shape.overlap >= CLEAN_OVERLAP for shape in see(picture).shapes)
+def is_clean(image: Pixels) -> bool:
+    """Whether an image shows at least one shape of the world."""
+    return any(shape.overlap >= CLEAN_OVERLAP for shape in detect_shapes(image).shapes)
 
 
 def true_overlap(rng: random.Random, side: int) -> Measurement:
     """Measure the overlap that renderings reach, the most that a painter could."""
     scenes = rng.sample(list(all_singles()), NUM_PROMPTS)
-    sights = [see(np.asarray(render(scene, rng, side))) for scene in scenes]
-    overlaps = [shape.overlap for sight in sights for shape in sight.shapes]
+    detections = [detect_shapes(np.asarray(render(scene, rng, side))) for scene in scenes]
+    overlaps = [shape.overlap for detected in detections for shape in detected.shapes]
     return mean("true renderings: overlap", None, overlaps)
 
 
@@ -199,6 +199,6 @@ def write_wrong(file: Path, judged: Sequence[Judged]) -> None:
         if one.verdict.is_right:
             continue
         parts = [part for part, is_right in asdict(one.verdict).items() if is_right is False]
-        line = {"prompt": one.prompt, "seed": number, "wrong": parts, "seen": asdict(one.sight)}
+        line = {"prompt": one.prompt, "seed": number, "wrong": parts, "seen": asdict(one.detected)}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     file.write_text("".join(lines), encoding="utf-8")

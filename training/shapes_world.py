@@ -1,6 +1,6 @@
 """The shapes world: scenes of coloured shapes, what a sentence leaves unsaid, and renderings.
 
-A scene is what a picture shows: one shape at one of nine places, two in a row or a column, or
+A scene is what an image shows: one shape at one of nine places, two in a row or a column, or
 three in a row, on a plain background. What is said of a scene is a scene too, with None for what
 was not said; `complete` chooses that. A rendering has a little random jitter in place, size and
 angle. This module knows nothing about models or sentences.
@@ -48,7 +48,7 @@ HELD_OUT = frozenset(
     }
 )
 
-# Below, lengths are fractions of the picture's side and radii those of the circumscribed circle.
+# Below, lengths are fractions of the image's side and radii those of the circumscribed circle.
 NEAR, FAR = 0.27, 0.73
 CENTRES = {
     place: (
@@ -290,10 +290,10 @@ def _play(layout: Layout) -> float:
 
 def render(scene: Scene, rng: random.Random, side: int) -> Image.Image:
     """Draw a complete scene with jitter, RGB, `side` pixels square."""
-    picture = Image.new("RGB", (side, side), COLOURS[scene.background or "white"])
+    image = Image.new("RGB", (side, side), COLOURS[scene.background or "white"])
     for item, placed in zip(scene.items, place_items(scene, rng), strict=True):
-        picture.paste(COLOURS[item.colour or "red"], mask=draw_mask(placed, side))
-    return picture
+        image.paste(COLOURS[item.colour or "red"], mask=draw_mask(placed, side))
+    return image
 
 
 def draw_mask(placed: Placed, side: int, supersampling: int = SUPERSAMPLING) -> Image.Image:

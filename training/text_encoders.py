@@ -32,7 +32,7 @@ from training.run import Run, train
 from training.sentence_forms import DISTRACTIONS_AFTER, DISTRACTIONS_BEFORE
 from training.sentence_words import FILLER
 from training.shapes_world import COLOURS, PLACES, SHAPES, SIZES, Item, Layout, Scene, draw_said
-from training.take_up import take_up
+from training.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def _teach_order(t5: T5EncoderModel) -> None:
     biases[1:AFTER, 3:5] = biases[AFTER + 1 :, 5:7] = NEIGHBOUR_BIAS
 
 
-def take_up_encoder(
+def warm_start_encoder(
     model: T5EncoderModel | CLIPTextModel,
     tokenizer: T5Tokenizer | CLIPTokenizer,
     earlier: Path,
@@ -229,7 +229,7 @@ def take_up_encoder(
     for name, weight in weights.items():
         if weight.shape == (len(known), WIDTH):
             weights[name] = fresh.index_copy(0, new, weight[old])
-    take_up(model, weights, gates=LAST_OF_BRANCH)
+    warm_start(model, weights, gates=LAST_OF_BRANCH)
 
 
 def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) -> None:
@@ -241,8 +241,8 @@ def train_text_encoders(num_steps: int, work_dir: Path, earlier: Path | None) ->
     t5_tokenizer, clip_tokenizer = build_t5_tokenizer(), build_clip_tokenizer()
     t5, clip = build_encoders(t5_tokenizer, clip_tokenizer)
     if earlier is not None:
-        take_up_encoder(t5, t5_tokenizer, earlier / "text_encoder_2", earlier / "tokenizer_2")
-        take_up_encoder(clip, clip_tokenizer, earlier / "text_encoder", earlier / "tokenizer")
+        warm_start_encoder(t5, t5_tokenizer, earlier / "text_encoder_2", earlier / "tokenizer_2")
+        warm_start_encoder(clip, clip_tokenizer, earlier / "text_encoder", earlier / "tokenizer")
     modules = nn.ModuleList([t5, clip])
     matrices = [
         parameter

@@ -1,4 +1,4 @@
-"""Compare what a sentence says with what a picture shows, part by part.
+"""Compare what a sentence says with what an image shows, part by part.
 
 Knows nothing about pixels. Items are laid to the shapes so that most colours and shapes agree; of
 several seen in excess, the largest count.
@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from itertools import pairwise, permutations
 from math import hypot
 
-from training.geometry import SeenShape, Sight
+from training.geometry import DetectedShapes, SeenShape
 from training.shapes_world import CENTRES, RADII, SIZES, Item, Layout, Scene
 
 Match = Sequence[tuple[Item, SeenShape | None]]  # None where too few shapes are seen
@@ -32,23 +32,23 @@ class Verdict:
         return False not in astuple(self)
 
 
-def compare(said: Scene, sight: Sight) -> Verdict:
-    """Judge the picture by all that is said; an unsaid background must only be another colour."""
-    match = _best_match(said, sight)
+def compare(said: Scene, detected: DetectedShapes) -> Verdict:
+    """Judge the image by all that is said; an unsaid background must only be another colour."""
+    match = _best_match(said, detected)
     return Verdict(
-        count=len(sight.shapes) == len(said.items),
+        count=len(detected.shapes) == len(said.items),
         colour=_all_agree([(item.colour, seen.colour if seen else None) for item, seen in match]),
         shape=_all_agree([(item.shape, seen.shape if seen else None) for item, seen in match]),
         size=_is_size_right(said.layout, match),
         place=None if said.place is None else _nearest_place(match[0][1]) == said.place,
         relation=_is_in_order(said.layout, match),
-        background=_is_background_right(said, sight),
+        background=_is_background_right(said, detected),
     )
 
 
-def _best_match(said: Scene, sight: Sight) -> Match:
+def _best_match(said: Scene, detected: DetectedShapes) -> Match:
     """Lay items to shapes; of equally good ways the one in the layout's order."""
-    largest = sorted(sight.shapes, key=lambda seen: -seen.radius)[: len(said.items)]
+    largest = sorted(detected.shapes, key=lambda seen: -seen.radius)[: len(said.items)]
     largest.sort(key=lambda seen: seen.y if said.layout is Layout.COLUMN else seen.x)
     in_order = largest + [None] * (len(said.items) - len(largest))
     matches = [list(zip(said.items, order, strict=True)) for order in permutations(in_order)]
@@ -110,7 +110,7 @@ def _is_in_order(layout: Layout, match: Match) -> bool | None:
     return right > abs(down) if layout is Layout.ROW else down > abs(right)
 
 
-def _is_background_right(said: Scene, sight: Sight) -> bool | None:
+def _is_background_right(said: Scene, detected: DetectedShapes) -> bool | None:
     if said.background is not None:
-        return sight.background == said.background
-    return False if sight.background in {seen.colour for seen in sight.shapes} else None
+        return detected.background == said.background
+    return False if detected.background in {seen.colour for seen in detected.shapes} else None

@@ -1,7 +1,7 @@
 """Make the preset `vit_shapes`: `python -m training.vit_shapes --work-dir DIR --output DIR`.
 
 While it is trained, the head adds up a score for the colour and one for the shape, so that every
-picture of a shape teaches that shape in all colours. In the end the sums become the weights of one
+image of a shape teaches that shape in all colours. In the end the sums become the weights of one
 dense layer, as the preset has it.
 """
 
@@ -20,7 +20,7 @@ from models.vit.image_classifier import ImageClassifier
 from models.vit.image_converter import ImageConverter, ImageConverterConfig
 from training.run import Run, train
 from training.shapes_world import COLOURS, SHAPES
-from training.vit_pictures import HALF_RANGE, LABELS, SIDE, draw_batch
+from training.vit_images import HALF_RANGE, LABELS, SIDE, draw_batch
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def build_classifier() -> ImageClassifier:
 
 
 @torch.no_grad()
-def take_up(backbone: ViTBackbone, earlier: Path) -> None:
+def warm_start(backbone: ViTBackbone, earlier: Path) -> None:
     """Copy an earlier preset's backbone, its positions stretched to the grid of this one."""
     weights = ImageClassifier.from_preset(earlier).backbone.state_dict()
     name = "patching.position_embedding.weight"
@@ -111,7 +111,7 @@ def main() -> None:
     torch.manual_seed(1)
     classifier = build_classifier()
     if arguments.start_from is not None:
-        take_up(classifier.backbone, arguments.start_from)
+        warm_start(classifier.backbone, arguments.start_from)
     matrices = [p for p in classifier.backbone.encoder_layers.parameters() if p.ndim == 2]
     run = Run("vit_shapes", arguments.num_steps, 1.5e-3, 0.05, arguments.work_dir, matrices)
     seconds = train_classifier(classifier, run)

@@ -131,14 +131,14 @@ def worker(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to paint.")],
-    output: Annotated[Path, typer.Option("-o", "--output")] = Path("picture.png"),
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("image.png"),
     model: Annotated[str, typer.Option(help="See `triptych models`.")] = "flux_shapes",
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Random if left out.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
-    """Paint one picture in this process, without a server."""
+    """Paint one image in this process, without a server."""
     from triptych.generate_request import GenerateRequest, GenerateRequestError, to_job
 
     try:

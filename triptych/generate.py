@@ -1,4 +1,4 @@
-"""`triptych generate`: one picture in this process, without a server."""
+"""`triptych generate`: one image in this process, without a server."""
 
 import re
 from pathlib import Path

@@ -158,7 +158,9 @@ def worker_child(
     environment = {
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
+        "TRIPTYCH_CONFIG": "" if settings.config is None else str(settings.config),
         "TRIPTYCH_MODELS": as_json(spec for spec in specs if spec.task is task),
+        "TRIPTYCH_MODEL_ALIASES": "{}",  # each model has its own by now
         "TRIPTYCH_DEVICE": settings.device,
         "TRIPTYCH_METRICS_HOST": settings.host,
         "TRIPTYCH_METRICS_PORT": str(metrics_port),

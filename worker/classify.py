@@ -1,4 +1,4 @@
-"""Classify jobs: pictures in, the best labels with their probabilities out."""
+"""Classify jobs: images in, the best labels with their probabilities out."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -23,7 +23,7 @@ class Classifier(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Turn a picture into [H, W, 3] float32."""
+        """Turn an image into [H, W, 3] float32."""
 
     def logits(self, images: Tensor) -> Tensor:
         """[B, H, W, 3] to [B, K]."""
@@ -42,7 +42,7 @@ class ClassifyTask:
         ]
 
     def forward(self, model: str, prepared: Sequence[Tensor]) -> list[Tensor]:
-        """One row of probabilities [K] for each picture, on the CPU."""
+        """One row of probabilities [K] for each image, on the CPU."""
         with self._metrics.stage_duration.labels(model, "forward").time():
             logits = self._residency.get(model).logits(torch.stack(list(prepared)))
             probabilities = logits.float().softmax(dim=-1).cpu()

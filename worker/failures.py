@@ -1,7 +1,7 @@
 """Exception to failure: one complete table, and the worker's own exceptions.
 
 WorkerError
-├── StorageError       the disk did not take a finished picture
+├── StorageError       the disk did not take a finished image
 ├── BadItemError       one item of a request's input is at fault; its cause says why
 ├── NotServedError     no living worker serves the job's model
 ├── StaleAttemptError  the job belongs to a later attempt: nothing may be written any more
@@ -24,7 +24,7 @@ class WorkerError(Exception):
 
 
 class StorageError(WorkerError):
-    """Raised when a finished picture cannot be stored."""
+    """Raised when a finished image cannot be stored."""
 
 
 class BadItemError(WorkerError):

@@ -3,7 +3,8 @@
 RQ's traps that shape this file, each with a test:
 - `self.execution` is one attribute, so it is set to the job's own before each `perform_job`;
 - draining goes through `dequeue_any`, as `pop_job_id` raises on an empty queue;
-- one queue only, or jobs stay behind in the intermediate list;
+- one queue only, or jobs stay behind in the intermediate list; our queue class says which of its
+  jobs are ours (`job_selection`);
 - SimpleWorker sends no heartbeat during a job, so `keep_alive` is for our own thread to call;
 - a job timeout is SIGALRM, which would raise in the middle of anything: there is none.
 Knows nothing of models and records.
@@ -32,8 +33,8 @@ from rq.worker_registration import clean_worker_registry
 
 from worker.contract.workers import WorkerState
 from worker.failures import JobFailedError, JobStoppedError, StaleAttemptError
-from worker.foreign_jobs import ForeignJobs
 from worker.heartbeat import Heartbeat
+from worker.job_selection import JobSelection, selecting_queue
 from worker.rq_entries import EntryPointJob, open_queue
 from worker.tasks import Batches, current_batch
 
@@ -62,11 +63,13 @@ class GpuWorker(SimpleWorker):
         redis: Redis,
         batches: Batches,
         heartbeat: Heartbeat,
-        foreign_jobs: ForeignJobs,
+        selection: JobSelection,
         max_jobs: int,
     ) -> None:
+        queue_class = selecting_queue(selection)
         super().__init__(
-            [open_queue(redis, heartbeat.task)],
+            [open_queue(redis, heartbeat.task, queue_class)],
+            queue_class=queue_class,
             name=heartbeat.name,
             connection=redis,
             serializer=JSONSerializer,
@@ -75,7 +78,6 @@ class GpuWorker(SimpleWorker):
         )
         self._batches = batches
         self._heartbeat = heartbeat
-        self._foreign_jobs = foreign_jobs
         self._max_jobs = max_jobs
         self._executions: dict[str, Execution] = {}
         self._executions_lock = threading.Lock()  # the heartbeat's thread reads them
@@ -95,22 +97,6 @@ class GpuWorker(SimpleWorker):
         self._state = WorkerStatus.BUSY  # from here on a signal waits for the batch
         self._heartbeat.note(WorkerState.BUSY)
         entries = self._accepted([job, *self._drain(queue)], queue)
-        for job_id in [id_ for id_, entry in entries.items() if self._is_foreign(entry)]:
-            entry = entries.pop(job_id)
-            if self._batches.pass_on(job_id):
-                self._foreign_jobs.pause(job_id)
-            else:
-                self._drop(entry, queue)
-        if entries:
-            self._do(entries, queue)
-        self.set_state(WorkerStatus.IDLE)
-        self._heartbeat.note(WorkerState.IDLE)
-
-    def _is_foreign(self, job: Job) -> bool:
-        model = job.get_meta(refresh=False).get("model")
-        return isinstance(model, str) and self._foreign_jobs.is_foreign(model)
-
-    def _do(self, entries: dict[str, Job], queue: Queue) -> None:
         batch = self._batches.take(list(entries))
         for job_id in entries.keys() - batch.taken.keys():
             self._drop(entries.pop(job_id), queue)
@@ -122,6 +108,8 @@ class GpuWorker(SimpleWorker):
                 self.perform_job(entry, queue)
         finally:
             current_batch.reset(token)
+        self.set_state(WorkerStatus.IDLE)
+        self._heartbeat.note(WorkerState.IDLE)
 
     def keep_alive(self) -> None:
         """Renew what RQ knows of this worker and its jobs; called from the heartbeat's thread."""
@@ -252,5 +240,5 @@ class GpuWorker(SimpleWorker):
     def _drop(self, job: Job, queue: Queue) -> None:
         """An entry with nothing to do: its job is final, or another worker has it."""
         queue.intermediate_queue.remove(job.id)
-        if not self._batches.is_running(job.id):
+        if self._batches.is_over(job.id):  # not if somebody put it back meanwhile
             job.delete(remove_from_queue=False)

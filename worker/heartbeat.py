@@ -17,7 +17,7 @@ from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
 from worker.contract.records import Record, Records
-from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
+from worker.contract.workers import ModelState, WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -76,35 +76,30 @@ class Heartbeat:
             if self._status.state is not WorkerState.DRAINING:
                 self._status = replace(self._status, state=state)
 
-    def note_model(
-        self,
-        name: str,
-        state: ModelState,
-        progress: str | None = None,
-        card: ModelCard | None = None,
-    ) -> None:
-        """Change what is said of one model for the next beat."""
+    def note_progress(self, model: str, progress: str) -> None:
+        """Say how far a model is, from the next beat on."""
+        self._change(model, progress=progress)
+
+    def announce_ready(self, card: ModelCard, load_s: float) -> None:
+        """Publish the card now, and from now on at every beat."""
         with self._lock:
-            changed = tuple(
-                ServedModel(
-                    name=name,
-                    aliases=model.aliases,
-                    state=state,
-                    progress=progress,
-                    card=None if card is None else card.digest,
-                )
-                if model.name == name
-                else model
+            self._cards.append(card)
+            self._change(
+                card.name, state=ModelState.READY, progress=None, card=card.digest, load_s=load_s
+            )
+        self._write()
+
+    def announce_failed(self, model: str) -> None:
+        self._change(model, state=ModelState.FAILED, progress=None)
+        self._write()
+
+    def _change(self, name: str, **changes: object) -> None:
+        with self._lock:
+            models = tuple(
+                model.model_copy(update=changes) if model.name == name else model
                 for model in self._status.models
             )
-            self._status = replace(self._status, models=changed)
-            if card is not None:
-                self._cards.append(card)
-
-    def announce_model(self, name: str, state: ModelState, card: ModelCard | None = None) -> None:
-        """Change it and write it now."""
-        self.note_model(name, state, card=card)
-        self._write()
+            self._status = replace(self._status, models=models)
 
     def take(self, job_ids: Sequence[str]) -> list[Record]:
         """Start those of these jobs that are still to be done, and renew their leases from now."""

@@ -1,4 +1,4 @@
-"""Bytes of strangers to a picture: base64, PNG, JPEG or WebP, limits before any decoding."""
+"""Bytes of strangers to an image: base64, PNG, JPEG or WebP, limits before any decoding."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ MAX_PIXELS = 40_000_000  # 160 MB as RGBA: room for any camera, none for a bomb
 
 
 def decode_image(encoded: str) -> Image.Image:
-    """Decode the first frame, upright; ImageDecodeError for whatever is not such a picture."""
+    """Decode the first frame, upright; ImageDecodeError for whatever is not such an image."""
     try:
         content = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:

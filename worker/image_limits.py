@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.errors import PresetError
 from models.presets import get_preset
-from worker.contract.model_cards import ImageLimits
+from worker.contract.model_cards import MAX_ASPECT, ImageLimits
 from worker.model_specs import ModelSpec
 
 _GUIDED = ImageLimits(  # FLUX.1 [dev]
@@ -42,7 +42,7 @@ _OF_PRESETS = {
         max_pixels=256 * 256,
         default_num_steps=20,
         max_num_steps=80,
-        default_guidance_scale=2.0,
+        default_guidance_scale=2.5,
         max_guidance_scale=10.0,
         max_sequence_length=32,
         max_images=10,
@@ -51,14 +51,14 @@ _OF_PRESETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTraits:
+class FluxProperties:
     """What the loaded model says about itself."""
 
     has_guidance: bool
     max_sequence_length: int  # that its tokenizer reads
 
 
-def limits_of(spec: ModelSpec, traits: ImageTraits) -> ImageLimits:
+def limits_of(spec: ModelSpec, properties: FluxProperties) -> ImageLimits:
     """What a model takes, with what the configuration says of it.
 
     Raises PresetError for a configuration that the model cannot fulfil.
@@ -66,8 +66,8 @@ def limits_of(spec: ModelSpec, traits: ImageTraits) -> ImageLimits:
     if spec.handle is None and spec.name in _OF_PRESETS:
         limits = _OF_PRESETS[spec.name]
     else:
-        limits = _GUIDED if traits.has_guidance else _UNGUIDED
-    length = min(limits.max_sequence_length, traits.max_sequence_length)
+        limits = _GUIDED if properties.has_guidance else _UNGUIDED
+    length = min(limits.max_sequence_length, properties.max_sequence_length)
     limits = limits.model_copy(update={"max_sequence_length": length})
     return _with_steps(_with_sizes(limits, spec), spec)
 
@@ -75,8 +75,8 @@ def limits_of(spec: ModelSpec, traits: ImageTraits) -> ImageLimits:
 def preset_limits(name: str) -> ImageLimits:
     """What a built-in text-to-image preset takes, told without loading it."""
     config = get_preset(name).backbone_config or {}
-    traits = ImageTraits(bool(config.get("guidance_embed")), _GUIDED.max_sequence_length)
-    return limits_of(ModelSpec(name=name), traits)
+    properties = FluxProperties(bool(config.get("guidance_embed")), _GUIDED.max_sequence_length)
+    return limits_of(ModelSpec(name=name), properties)
 
 
 def _with_sizes(limits: ImageLimits, spec: ModelSpec) -> ImageLimits:
@@ -87,13 +87,15 @@ def _with_sizes(limits: ImageLimits, spec: ModelSpec) -> ImageLimits:
         width, height = map(int, spec.default_size.split("x"))
         changes |= {"default_width": width, "default_height": height}
         changes["min_side"] = min(limits.min_side, width, height)
+        changes["max_pixels"] = max(changes.get("max_pixels", limits.max_pixels), width * height)
     changed = limits.model_copy(update=changes)
     default = changed.default_width, changed.default_height
-    if any(side % changed.side_multiple or side > changed.max_side for side in default):
-        got = f"{default[0]}x{default[1]}"
+    fits = all(side % changed.side_multiple == 0 and side <= changed.max_side for side in default)
+    if not fits or max(default) > MAX_ASPECT * min(default):
         raise PresetError(
-            f"model {spec.name}: default_size is {got}; allowed: multiples of "
-            f"{changed.side_multiple} up to {changed.max_side} (max_side)"
+            f"model {spec.name}: default_size is {default[0]}x{default[1]}; allowed: multiples of "
+            f"{changed.side_multiple} up to {changed.max_side} (max_side), 1:{MAX_ASPECT} to "
+            f"{MAX_ASPECT}:1"
         )
     return changed
 

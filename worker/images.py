@@ -1,4 +1,4 @@
-"""Image jobs, one at a time: drive the denoise loop, watch for its end, store the pictures.
+"""Image jobs, one at a time: drive the denoise loop, watch for its end, store the images.
 
 All seeds of a job share each step. Between two steps the job may be canceled, run out of time or
 belong to another attempt; then the loop stops there.
@@ -98,9 +98,9 @@ class ImageWork:
         if isinstance(last, JobState):
             return last
         with self._stage(job, "vae_decode"):
-            pictures = pipeline.decode(last, job.width, job.height)
+            painted = pipeline.decode(last, job.width, job.height)
         images = tuple(
-            self._store(record, job, index, pixels) for index, pixels in enumerate(pictures)
+            self._store(record, job, index, pixels) for index, pixels in enumerate(painted)
         )
         self._metrics.images_generated.labels(job.model).inc(len(images))
         self._metrics.image_pixels.labels(job.model).inc(job.width * job.height * len(images))
@@ -148,7 +148,7 @@ class ImageWork:
             try:
                 file_name = self._files.store(png, job.id, record.attempt, index)
             except OSError as error:
-                raise StorageError(f"picture {index} of {job.id}") from error
+                raise StorageError(f"image {index} of {job.id}") from error
         self._metrics.result_store_bytes.inc(len(png))
         height, width, _ = pixels.shape
         return Image(

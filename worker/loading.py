@@ -16,7 +16,7 @@ from models.presets import PRESETS
 from models.presets.format_detection import detect, detect_task
 from models.presets.handles import HANDLE, Part, fetch
 from worker.contract.model_cards import ModelCard
-from worker.image_limits import ImageTraits, limits_of
+from worker.image_limits import FluxProperties, limits_of
 from worker.model_specs import PRESET_TASKS, ModelSpec
 
 if TYPE_CHECKING:  # its import is slow, and other queues' workers do without
@@ -70,7 +70,7 @@ def describe(spec: ModelSpec, path: Path, pipeline: _Pipeline) -> ModelCard:
     preset = PRESETS[spec.name] if spec.handle is None else None
     handle = spec.source if preset is None else preset.handle
     parameters = [p for module in pipeline.modules for p in module.parameters()]
-    traits = _image_traits(pipeline)
+    properties = _flux_properties(pipeline)
     return ModelCard(
         name=spec.name,
         task=spec.task,
@@ -83,18 +83,18 @@ def describe(spec: ModelSpec, path: Path, pipeline: _Pipeline) -> ModelCard:
         memory_bytes=sum(parameter.nbytes for parameter in parameters),
         dtype=str(parameters[0].dtype).removeprefix("torch."),
         device=str(parameters[0].device),
-        image_limits=None if traits is None else limits_of(spec, traits),
+        image_limits=None if properties is None else limits_of(spec, properties),
         labels=getattr(pipeline, "labels", None),
         embedding_width=getattr(pipeline, "embedding_width", None),
         max_tokens=getattr(pipeline, "max_tokens", None),
     )
 
 
-def _image_traits(pipeline: object) -> ImageTraits | None:
+def _flux_properties(pipeline: object) -> FluxProperties | None:
     if not hasattr(pipeline, "text_encoders"):
         return None
     paints = cast("TextToImage", pipeline)
-    return ImageTraits(paints.has_guidance, paints.text_encoders.max_tokens)
+    return FluxProperties(paints.has_guidance, paints.text_encoders.max_tokens)
 
 
 def _license(path: Path) -> str | None:
@@ -113,7 +113,8 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(path.parent)} {size}\n".encode())
+        name = "" if path.is_file() else file.relative_to(path).as_posix()
+        digest.update(f"{name} {size}\n".encode())
         with file.open("rb") as opened:
             digest.update(opened.read(_DIGESTED_BYTES))
             opened.seek(max(0, size - _DIGESTED_BYTES))

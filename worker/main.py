@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -25,15 +26,16 @@ from redis.retry import Retry
 
 from models.errors import PresetError
 from worker.classify import ClassifyTask
+from worker.contract import workers
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Task
 from worker.contract.records import Records
 from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
 from worker.embeddings import EmbeddingsTask
-from worker.foreign_jobs import ForeignJobs
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
 from worker.images import ImageWork
+from worker.job_selection import JobSelection
 from worker.loading import load_model
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
@@ -67,7 +69,7 @@ def run(settings: WorkerSettings, load: Load[Any]) -> int:
 
     Raises PresetError for a checkpoint of which not even the task can be told.
     """
-    signal.signal(signal.SIGTERM, _stop_loading)  # until the loop installs its own
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop installs its own
     specs = settings.specs_of_queue()
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
@@ -92,15 +94,21 @@ def run(settings: WorkerSettings, load: Load[Any]) -> int:
         )
         heartbeat.start()
         stack.callback(heartbeat.stop)
+        signal.signal(signal.SIGTERM, partial(_stop_loading, side_redis, heartbeat.name))
         records = Records(redis, settings.result_ttl_s)
         residency = Residency(load, metrics)
         work = build_work(settings, residency, records, metrics)
         num_ready = sum(_load(spec, residency, work, heartbeat) for spec in specs)
         if num_ready == 0:
+            time.sleep(settings.load_retry_s)  # so that clients learn what is wrong
             return 1
         batches = Batches(work, records, heartbeat, metrics)
         worker = GpuWorker(
-            redis, batches, heartbeat, ForeignJobs(redis, residency), _max_jobs(settings)
+            redis,
+            batches,
+            heartbeat,
+            JobSelection(redis, records, settings.queue, residency.names),
+            _max_jobs(settings),
         )
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
         reaper.start()
@@ -128,19 +136,16 @@ def build_work(
 def _load(spec: ModelSpec, residency: Residency[Any], work: Work, heartbeat: Heartbeat) -> bool:
     """Load a model, warm it up and publish its card; False, with the reason in the log, if not."""
 
-    def report(progress: str) -> None:
-        heartbeat.note_model(spec.name, ModelState.LOADING, progress)
-
     try:
-        card = residency.load(spec, report)
+        load_s = residency.load(spec, partial(heartbeat.note_progress, spec.name))
         work.warm_up(spec.name)
     except Exception as error:  # one model that cannot be used must not stop the others
         trace = None if isinstance(error, PresetError) else error
         logger.error("event=model_unusable model=%s reason=%s", spec.name, error, exc_info=trace)
         residency.unload(spec.name)
-        heartbeat.announce_model(spec.name, ModelState.FAILED)
+        heartbeat.announce_failed(spec.name)
         return False
-    heartbeat.announce_model(spec.name, ModelState.READY, card)
+    heartbeat.announce_ready(residency.card(spec.name), round(load_s, 3))
     return True
 
 
@@ -179,9 +184,15 @@ def _status(settings: WorkerSettings, specs: Sequence[ModelSpec]) -> WorkerStatu
     )
 
 
-def _stop_loading(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """A signal before the first job: nothing to finish, so leave as if drained."""
-    raise SystemExit(0)
+def _stop_loading(redis: Redis, name: str, signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """A signal before the first job: nothing to finish, so leave as if drained.
+
+    At once, for a download's threads would go on to their end.
+    """
+    try:
+        workers.remove(redis, name)
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":

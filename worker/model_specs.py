@@ -24,8 +24,22 @@ PRESET_TASKS = {
     PresetTask.IMAGE_CLASSIFICATION: Task.CLASSIFY,
     PresetTask.EMBEDDING: Task.EMBEDDINGS,
 }
-NAME = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}"
-SIZE = r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}"
+_SIZE = r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$"
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = re.compile(rf"{_PART}(/{_PART})*")
+_MAX_NAME = 100
+
+
+def _public(name: str) -> str:
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            f"the name {name!r:.120} is not allowed; letters, digits and . _ - are, in parts "
+            "separated by /, each with a letter or digit first"
+        )
+    return name
+
+
+PublicName = Annotated[str, AfterValidator(_public)]  # by which clients know a model
 
 
 class ModelSpec(BaseModel):
@@ -33,14 +47,14 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=f"^{NAME}$")]  # what clients call it
+    name: PublicName  # what clients call it
     handle: str | None = None  # None: the built-in preset of that name
     task: Task | None = None  # None: told by the checkpoint's configuration
-    aliases: tuple[Annotated[str, Field(pattern=f"^{NAME}$")], ...] = ()
+    aliases: tuple[PublicName, ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] | None = None  # None: the worker's
     # of text-to-image models
-    default_size: Annotated[str, Field(pattern=f"^{SIZE}$")] | None = None  # WIDTHxHEIGHT
+    default_size: Annotated[str, Field(pattern=_SIZE)] | None = None  # WIDTHxHEIGHT
     max_side: Annotated[int, Field(ge=16, le=8192)] | None = None
     num_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -86,12 +100,14 @@ def _of_json(text: str) -> object:
 
 def _of_text(entry: str) -> Mapping[str, str]:
     name, equals, handle = entry.partition("=")
-    if equals and handle and re.fullmatch(NAME, name):
+    if equals and handle and not HANDLE.match(name):
         return {"name": name, "handle": handle}
     if entry in _servable():
         return {"name": entry}
     if HANDLE.fullmatch(entry):
-        return {"name": entry.partition("@")[0].rstrip("/").rpartition("/")[2], "handle": entry}
+        parts = entry.partition("@")[0].split("/")
+        last = next((part for part in reversed(parts) if part and not part.isdecimal()), entry)
+        return {"name": last, "handle": entry}
     path = Path(entry)
     if path.is_dir():
         return {"name": path.resolve().name, "handle": entry}
@@ -104,6 +120,8 @@ def _of_text(entry: str) -> Mapping[str, str]:
 
 
 def _distinct(specs: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+    if not specs:
+        raise ValueError("at least one model is needed")
     seen: set[str] = set()
     for name in (name for spec in specs for name in (spec.name, *spec.aliases)):
         if name in seen:

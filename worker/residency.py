@@ -26,8 +26,8 @@ class Residency(Generic[P]):
         self._metrics = metrics
         self._resident: dict[str, Loaded[P]] = {}
 
-    def load(self, spec: ModelSpec, report: Report) -> ModelCard:
-        """Load a model and give its card; raises as `loading.load_model` does."""
+    def load(self, spec: ModelSpec, report: Report) -> float:
+        """Load a model and say how many seconds it took; raises as `loading.load_model` does."""
         start = time.perf_counter()
         try:
             loaded = self._load(spec, report)
@@ -39,17 +39,17 @@ class Residency(Generic[P]):
         self._metrics.model_load_duration.labels(spec.name).observe(duration_s)
         self._metrics.model_resident.labels(spec.name).set(1)
         logger.info("event=model_loaded model=%s duration_s=%.2f", spec.name, duration_s)
-        card = loaded.card.model_copy(update={"load_s": round(duration_s, 3)})
-        self._resident[spec.name] = Loaded(loaded.pipeline, card)
-        return card
+        self._resident[spec.name] = loaded
+        return duration_s
 
     def unload(self, name: str) -> None:
         """Forget a model that was loaded and cannot be used."""
         if self._resident.pop(name, None) is not None:
             self._metrics.model_resident.labels(name).set(0)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._resident
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._resident)
 
     def get(self, name: str) -> P:
         """The pipeline of a model; raises NotServedError for one that this worker does not hold."""
@@ -61,5 +61,5 @@ class Residency(Generic[P]):
 
     def _get(self, name: str) -> Loaded[P]:
         if name not in self._resident:
-            raise NotServedError(f"{name!r} is not one of {', '.join(self._resident)}")
+            raise NotServedError(f"{name!r} is not one of {', '.join(self.names)}")
         return self._resident[name]

@@ -74,8 +74,8 @@ class EntryPointJob(Job):
         """Send none: RQ's are unsigned and go to any address that stood in Redis."""
 
 
-def open_queue(redis: Redis, task: Task) -> Queue:
-    return Queue(
+def open_queue(redis: Redis, task: Task, queue_class: type[Queue] = Queue) -> Queue:
+    return queue_class(
         queue_name(task), connection=redis, job_class=EntryPointJob, serializer=JSONSerializer
     )
 

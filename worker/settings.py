@@ -20,9 +20,17 @@ from pydantic_settings import (
 from models.errors import PresetError
 from worker.contract.jobs import Task
 from worker.contract.records import RESULT_TTL_S
-from worker.model_specs import BUNDLED, ModelSpec, ModelSpecs, with_aliases, with_tasks
+from worker.model_specs import (
+    BUNDLED,
+    ModelSpec,
+    ModelSpecs,
+    PublicName,
+    with_aliases,
+    with_tasks,
+)
 
 _PREFIX = "TRIPTYCH_"
+SERVE_ALONE = ("drain_grace_s", "host", "port")  # of the settings of `triptych serve`
 
 
 class ModelSettings(BaseSettings):
@@ -31,17 +39,18 @@ class ModelSettings(BaseSettings):
     A keyword wins over the environment, the environment over the TOML file `config`.
     """
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     config: Path | None = Field(default=None, description="a TOML file with any of these settings")
     # what the whole installation serves; a worker takes those that are for its queue
     models: ModelSpecs = Field(
         default=BUNDLED,
-        min_length=1,
         description="names, NAME=HANDLE, handles, directories or files, separated by commas; the "
         "first of a task is its default",
     )
-    model_aliases: Mapping[str, str] = Field(
+    model_aliases: Mapping[PublicName, str] = Field(
         default={}, description="further public names of models, alias to name"
     )
 
@@ -67,25 +76,31 @@ class ModelSettings(BaseSettings):
         assert isinstance(init_settings, InitSettingsSource), "pydantic-settings changed"
         file = init_settings.init_kwargs.get("config") or os.environ.get(f"{_PREFIX}CONFIG")
         sources = (init_settings, env_settings)
-        return sources if file is None else (*sources, _toml_source(settings_cls, Path(file)))
+        return (*sources, _toml_source(settings_cls, Path(file))) if file else sources
 
 
 def _toml_source(kind: type[BaseSettings], file: Path) -> PydanticBaseSettingsSource:
-    """Raises SettingsError for a file that cannot be read."""
+    """What the file says for this process; one file is for `triptych serve` and its workers.
+
+    Raises SettingsError for a file that cannot be read, or that says what no process is told.
+    """
     try:
         file.open("rb").close()
-        return TomlConfigSettingsSource(kind, file)
+        source = TomlConfigSettingsSource(kind, file)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"config: {file}: {error}") from error
+    allowed = {*WorkerSettings.model_fields, *SERVE_ALONE} - {"config", "queue"}
+    if unknown := sorted(source.toml_data.keys() - allowed):
+        known = ", ".join(sorted(allowed))
+        raise SettingsError(f"config: {file}: {unknown[0]} is no setting; allowed: {known}")
+    own = {name: said for name, said in source.toml_data.items() if name in kind.model_fields}
+    return InitSettingsSource(kind, own)
 
 
 class WorkerSettings(ModelSettings):
-    # the file may hold settings of `triptych serve` too, which checks them
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
-
     redis_url: str
     queue: Task  # the one queue that this process serves
-    data_dir: Path  # the pictures go to its folder `images`
+    data_dir: Path  # the images go to its folder `images`
     # auto: cuda:0 if there is one
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
     # of torch on the CPU; None: as torch decides
@@ -96,10 +111,12 @@ class WorkerSettings(ModelSettings):
     max_batch: int = Field(default=32, ge=1, le=256)
     # a job that loses so many workers is to blame itself
     max_attempts: int = Field(default=3, ge=1)
-    # a silent worker loses its jobs after this time
     # how long a final record is kept; the API's setting of the same name must agree
     result_ttl_s: float = Field(default=RESULT_TTL_S, ge=1)
+    # a silent worker loses its jobs after this time
     lease_s: float = Field(default=15.0, gt=0)
+    # after which a worker ends, to be started again, none of whose models could be loaded
+    load_retry_s: float = Field(default=30.0, ge=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
 
     def specs_of_queue(self) -> tuple[ModelSpec, ...]:

@@ -101,13 +101,10 @@ class Batches:
         for job_id in job_ids:
             self._records.unstick(job_id)
 
-    def pass_on(self, job_id: str) -> bool:
-        """Leave a job to another worker; False where it is final by now."""
-        return self._records.pass_on(job_id)
-
-    def is_running(self, job_id: str) -> bool:
+    def is_over(self, job_id: str) -> bool:
+        """Whether a job is final, or gone."""
         record = self._records.get(job_id)
-        return record is not None and record.state is JobState.RUNNING
+        return record is None or record.state.is_final
 
 
 current_batch: ContextVar[Batch] = ContextVar("current_batch")

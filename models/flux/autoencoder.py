@@ -34,7 +34,7 @@ SHIFT_FACTOR = 0.1159
 SAMPLE_SIZE = 1024
 
 # diffusers' names to the original's, but for the levels of the decoder: those count from the
-# picture, diffusers' from the latents.
+# image, diffusers' from the latents.
 _RENAMED = tuple(
     (re.compile(theirs), original)
     for theirs, original in (
@@ -107,16 +107,16 @@ def load_original(file: Path, device: str, dtype: torch.dtype | None) -> Autoenc
 class _Sizes:
     """What differs between autoencoders of one design."""
 
-    widths: tuple[int, ...]  # channels per level, from the picture down
+    widths: tuple[int, ...]  # channels per level, from the image down
     blocks_per_level: int
     latent_channels: int
-    picture_channels: int
+    image_channels: int
 
     def build(self) -> AutoencoderKL:
         num_levels = len(self.widths)
         return AutoencoderKL(
-            in_channels=self.picture_channels,
-            out_channels=self.picture_channels,
+            in_channels=self.image_channels,
+            out_channels=self.image_channels,
             down_block_types=("DownEncoderBlock2D",) * num_levels,
             up_block_types=("UpDecoderBlock2D",) * num_levels,
             block_out_channels=self.widths,
@@ -145,7 +145,7 @@ def _read_sizes(stored: StoredShapes) -> _Sizes:
         widths,
         blocks_per_level=stored.count("encoder.down.0.block"),
         latent_channels=stored.of("decoder.conv_in.weight", 4)[1],
-        picture_channels=stored.of("encoder.conv_in.weight", 4)[1],
+        image_channels=stored.of("encoder.conv_in.weight", 4)[1],
     )
 
 

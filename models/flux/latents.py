@@ -1,4 +1,4 @@
-"""Latents and patches: noise, start pictures, the 2x2 fold and its exact inverse, positions.
+"""Latents and patches: noise, start images, the 2x2 fold and its exact inverse, positions.
 
 Image-to-image starts as in diffusers' FluxImg2ImgPipeline (0.42). Knows nothing about transformers,
 prompts and schedules.
@@ -72,12 +72,12 @@ def image_ids(width: int, height: int) -> Tensor:
 class Start:
     """What image-to-image starts from.
 
-    pictures  [B or a part of it] of any mode and size: one for all images, one each, or each for
+    images  [B or a part of it] of any mode and size: one for all images, one each, or each for
               as many neighbouring images
-    strength  in (0, 1]: the part of the schedule that is run; at 1 nothing of the pictures is left
+    strength  in (0, 1]: the part of the schedule that is run; at 1 nothing of the images is left
     """
 
-    pictures: Sequence[Image.Image]
+    images: Sequence[Image.Image]
     strength: float
 
 
@@ -86,7 +86,7 @@ def noisy_latents(
 ) -> Tensor:
     """Encode pixels [P, 3, H, W] and mix in noise: [B, 16, h, w] float32 on the CPU.
 
-    P divides B, the number of seeds: neighbouring images share a picture. Each image's generator
+    P divides B, the number of seeds: neighbouring images share an image. Each image's generator
     draws first the sample of the autoencoder's distribution, then the noise.
     """
     height, width = pixels.shape[-2:]

@@ -1,4 +1,4 @@
-"""What a call of `TextToImage.generate` asks for: checked, and spread over the pictures.
+"""What a call of `TextToImage.generate` asks for: checked, and spread over the images.
 
 Knows nothing about tensors or models.
 """
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaintOptions:
-    """How to paint, the same for all pictures of a call.
+    """How to paint, the same for all images of a call.
 
     width, height        pixels, multiples of 16
     num_steps            at least 1; 28 is usual for FLUX.1 dev, 4 for schnell

@@ -1,4 +1,4 @@
-"""Pictures to what the autoencoder takes, and what it gives to pictures.
+"""Images to what the autoencoder takes, and what it gives to images.
 
 As diffusers' VaeImageProcessor (0.42) computes them. Knows nothing about models.
 """
@@ -14,15 +14,15 @@ from torch import Tensor
 from models.layers.images import to_rgb
 
 
-def to_pixels(pictures: Sequence[Image.Image], width: int, height: int) -> Tensor:
-    """Turn pictures into [B, 3, H, W] float32 in -1 … 1, squeezed or stretched to the size.
+def to_pixels(images: Sequence[Image.Image], width: int, height: int) -> Tensor:
+    """Turn images into [B, 3, H, W] float32 in -1 … 1, squeezed or stretched to the size.
 
     Resized with Lanczos' filter and without regard to the aspect ratio, as diffusers does; crop
     before where that is not wanted.
     """
     resized = [
-        np.asarray(to_rgb(picture).resize((width, height), Image.Resampling.LANCZOS))
-        for picture in pictures
+        np.asarray(to_rgb(image).resize((width, height), Image.Resampling.LANCZOS))
+        for image in images
     ]
     levels = rearrange(torch.from_numpy(np.stack(resized)), "B H W C -> B C H W")
     return levels.float() / 255.0 * 2.0 - 1.0
@@ -35,8 +35,8 @@ def to_levels(pixels: Tensor) -> np.ndarray:
     return array
 
 
-def to_picture(levels: np.ndarray, seed: int) -> Image.Image:
-    """Make a picture of [H, W, 3] uint8 that says its seed."""
-    picture = Image.fromarray(levels)
-    picture.info["seed"] = seed
-    return picture
+def to_image(levels: np.ndarray, seed: int) -> Image.Image:
+    """Make an image of [H, W, 3] uint8 that says its seed."""
+    image = Image.fromarray(levels)
+    image.info["seed"] = seed
+    return image

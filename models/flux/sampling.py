@@ -1,7 +1,7 @@
 """The denoise loop: rectified flow, one Euler step per pair of neighbouring noise levels.
 
 `Schedule` says which levels a run visits, as diffusers' FlowMatchEulerDiscreteScheduler and Flux
-pipelines do (0.42). Knows nothing about jobs, prompts or pictures. Whoever drives the generator
+pipelines do (0.42). Knows nothing about jobs, prompts or images. Whoever drives the generator
 decides after each step whether to go on.
 """
 
@@ -30,7 +30,7 @@ class Schedule:
     def sigmas(self, num_steps: int, num_patches: int, strength: float = 1.0) -> Tensor:
         """Noise levels [num_steps + 1] float32 on the CPU, falling from 1 to 0.
 
-        The dynamic shift grows with the picture: `mu` is linear in the number of patches. A
+        The dynamic shift grows with the image: `mu` is linear in the number of patches. A
         `strength` below 1 leaves out the first levels: about `strength * num_steps` steps remain.
 
         Raises ValueError for fewer than one step and for a strength outside (0, 1].

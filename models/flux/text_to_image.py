@@ -1,4 +1,4 @@
-"""A prompt in, pictures out: text encoders, transformer, schedule and autoencoder as one pipeline.
+"""A prompt in, images out: text encoders, transformer, schedule and autoencoder as one pipeline.
 
 encode -> noise -> sigmas -> denoise -> decode; `generate` does all of it. Knows nothing about jobs.
 The numbers are those of diffusers' FluxPipeline and FluxImg2ImgPipeline (0.42).
@@ -92,12 +92,12 @@ class TextToImage:
         num_images_per_prompt: int = 1,
         seeds: int | Sequence[int] | None = None,
     ) -> list[Image.Image]:
-        """Paint `num_images_per_prompt` pictures of every prompt, those of one prompt together.
+        """Paint `num_images_per_prompt` images of every prompt, those of one prompt together.
 
-        Negative prompts and start images are one for all prompts or one per prompt. Every picture
-        has its own seed, kept in `picture.info["seed"]`: a number gives the pictures that seed, the
+        Negative prompts and start images are one for all prompts or one per prompt. Every image
+        has its own seed, kept in `image.info["seed"]`: a number gives the images that seed, the
         next one and so on, a sequence gives each its own, None draws the first one. One seed gives
-        one picture, alone and in a batch.
+        one image, alone and in a batch.
 
         Raises ValueError for counts that do not match and for arguments that would be ignored.
         """
@@ -118,8 +118,8 @@ class TextToImage:
             start=Start(starts, options.start_strength) if starts else None,
         )
         last = deque(steps, maxlen=1).pop()
-        pictures = self.decode(last.patches, options.width, options.height)
-        return list(map(pixels.to_picture, pictures, image_seeds))
+        images = self.decode(last.patches, options.width, options.height)
+        return list(map(pixels.to_image, images, image_seeds))
 
     def load_lora(self, file: str | Path, name: str | None = None, scale: float = 1.0) -> None:
         """Paint with a LoRA file from now on, beside those loaded before; `name` None: its own.
@@ -183,9 +183,9 @@ class TextToImage:
         negative: Negative | None = None,
         start: Start | None = None,
     ) -> Iterator[DenoiseStep]:
-        """Paint one picture per seed, yielding after every step.
+        """Paint one image per seed, yielding after every step.
 
-        The rows of `text`, of the negative text and the start pictures are one for all seeds, one
+        The rows of `text`, of the negative text and the start images are one for all seeds, one
         per seed, or each for as many neighbouring seeds. Width and height in pixels.
 
         Raises ValueError for a size that is not a multiple of 16, for rows that do not match, for
@@ -210,7 +210,7 @@ class TextToImage:
 
     @torch.inference_mode()
     def decode(self, patches: Tensor, width: int, height: int) -> np.ndarray:
-        """Turn clean patches [B, S, 64] into pictures [B, H, W, 3] uint8."""
+        """Turn clean patches [B, S, 64] into images [B, H, W, 3] uint8."""
         config = self.autoencoder.config
         normalised = latents.unpatchify(patches, width, height)
         unscaled = normalised / config.scaling_factor + config.shift_factor
@@ -220,11 +220,11 @@ class TextToImage:
     def _first_latents(
         self, seeds: Sequence[int], width: int, height: int, start: Start | None, sigma: float
     ) -> Tensor:
-        """Noise, or start pictures with noise up to `sigma`: [B, 16, h, w] on the CPU."""
+        """Noise, or start images with noise up to `sigma`: [B, 16, h, w] on the CPU."""
         if start is None:
             return latents.noise(seeds, width, height)
-        painting.check_rows("start pictures", len(start.pictures), len(seeds))
-        start_pixels = pixels.to_pixels(start.pictures, width, height)
+        painting.check_rows("start images", len(start.images), len(seeds))
+        start_pixels = pixels.to_pixels(start.images, width, height)
         return latents.noisy_latents(self.autoencoder, start_pixels, seeds, sigma)
 
     def _set_lora_scales(self, scales: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of any mode to upright RGB: one rule for whatever a user hands in.
+"""Images of any mode to upright RGB: one rule for whatever a user hands in.
 
 Knows nothing about sizes or models.
 """
@@ -11,7 +11,7 @@ LEVELS_16_TO_8_BIT = 257  # 65535 / 255
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright and into RGB, what is transparent in it into white."""
+    """Turn an image upright and into RGB, what is transparent in it into white."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
         levels = np.asarray(upright, dtype=np.uint16) // LEVELS_16_TO_8_BIT

@@ -68,7 +68,7 @@ _BUNDLED = (
         task=PresetTask.IMAGE_CLASSIFICATION,
         handle=_bundled("vit_shapes"),
         license="apache-2.0",
-        description="A small ViT that names the colour and the shape in a picture.",
+        description="A small ViT that names the colour and the shape in an image.",
         num_parameters=327_648,
         backbone_class="ViTBackbone",
     ),
@@ -145,13 +145,13 @@ def _vit(
     """Make a row; `patch` and `side` are in pixels. Presets of ImageNet-21k came without a head."""
     has_head = name.endswith("_imagenet")
     corpus = "ImageNet-1k, with its 1,000 labels" if has_head else "ImageNet-21k, without a head"
-    pictures = f"{side}x{side} pictures in patches of {patch}"
+    images = f"{side}x{side} images in patches of {patch}"
     return Preset(
         name=name,
         task=PresetTask.IMAGE_CLASSIFICATION if has_head else None,
         handle=f"kaggle://keras/vit/keras/{name}/{version}",
         license="apache-2.0",
-        description=f"ViT of {size['num_layers']} layers for {pictures}: {corpus}.",
+        description=f"ViT of {size['num_layers']} layers for {images}: {corpus}.",
         num_parameters=num_parameters,
         backbone_class="ViTBackbone",
         backbone_config={"image_shape": (side, side, 3), "patch_size": patch, **size},

@@ -1,4 +1,4 @@
-"""The vision transformer: pictures in, one feature vector per patch out.
+"""The vision transformer: images in, one feature vector per patch out.
 
 Computes what KerasHub's `ViTBackbone` (keras_hub/src/models/vit, 71453d0) computes, under its
 arguments. Knows nothing about labels or preprocessing.
@@ -27,7 +27,7 @@ PatchSize = Annotated[Sequence[Size], Field(min_length=2, max_length=2)]
 
 
 class Patching(nn.Module):
-    """Cut pictures into patches, embed them, put the class token first and add positions."""
+    """Cut images into patches, embed them, put the class token first and add positions."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Pictures in, one logit per label out: preprocessing, backbone, head and label names of a preset.
+"""Images in, one logit per label out: preprocessing, backbone, head and label names of a preset.
 
 The task of KerasHub's `ViTImageClassifier` (keras_hub/src/models/vit/vit_image_classifier.py,
-0.32.0). Knows nothing about jobs, nor how a picture was encoded.
+0.32.0). Knows nothing about jobs, nor how an image was encoded.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ Converter = ImageConverter | TransformersConverter
 
 
 class ImageClassifier:
-    """Everything that one ViT preset needs to name what is in a picture, on one device."""
+    """Everything that one ViT preset needs to name what is in an image, on one device."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ImageClassifier:
         if len(labels) != head.config.num_classes:
             raise ValueError(f"{len(labels)} labels for {head.config.num_classes} classes")
         if converter is not None:
-            _check_shape(converter, _picture_shape(backbone))
+            _check_shape(converter, _image_shape(backbone))
         self.backbone = backbone
         self.head = head
         self.converter = converter
@@ -89,20 +89,20 @@ class ImageClassifier:
         return (self.backbone, self.head)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Turn any picture upright, onto white, and into the preset's [H, W, C] float32.
+        """Turn any image upright, onto white, and into the preset's [H, W, C] float32.
 
         Raises PresetError where the preset says nothing about preprocessing.
         """
         if self.converter is None:
             raise PresetError(
                 f"the preset has neither {preset_files.IMAGE_CONVERTER_FILE} nor {PROCESSOR_FILE}: "
-                "it takes tensors, no pictures"
+                "it takes tensors, no images"
             )
         return self.converter(image)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Score preprocessed pictures: [B, H, W, C] to [B, K] float32, on their device.
+        """Score preprocessed images: [B, H, W, C] to [B, K] float32, on their device.
 
         Scores before any activation, also where the preset's `activation` is softmax.
         """
@@ -124,7 +124,7 @@ class ImageClassifier:
         `max_shard_size` and `weights_format` are those of `Backbone.save_to_preset`. KerasHub has
         no file for the labels.
 
-        Where pictures are prepared as transformers does, KerasHub gets its nearest form of that,
+        Where images are prepared as transformers does, KerasHub gets its nearest form of that,
         within one grey level where the filter is bilinear; `preprocessor_config.json` is exact.
 
         Raises ValueError for a resampling filter that KerasHub has not, for another format, and in
@@ -161,18 +161,18 @@ def _write_converter(directory: Path, converter: Converter) -> KerasObject:
 def _converter(
     config: ImageConverterConfig | ProcessorConfig | None, backbone: ViTBackbone
 ) -> Converter | None:
-    """Raises ValueError for a backbone whose pictures are neither grey nor RGB."""
+    """Raises ValueError for a backbone whose images are neither grey nor RGB."""
     if config is None:
         return None
-    num_channels = _picture_shape(backbone)[-1]
+    num_channels = _image_shape(backbone)[-1]
     if num_channels not in MODES:
-        raise ValueError(f"pictures have 1 or 3 channels, the backbone takes {num_channels}")
+        raise ValueError(f"images have 1 or 3 channels, the backbone takes {num_channels}")
     if isinstance(config, ImageConverterConfig):
         return ImageConverter(config, num_channels)
     return TransformersConverter(config, num_channels)
 
 
-def _picture_shape(backbone: ViTBackbone) -> tuple[int, ...]:
+def _image_shape(backbone: ViTBackbone) -> tuple[int, ...]:
     """Give height, width and channels."""
     shape = tuple(side for side in backbone.image_shape if side is not None)
     return shape if backbone.data_format == "channels_last" else (*shape[1:], shape[0])
@@ -182,6 +182,4 @@ def _check_shape(converter: Converter, wanted: tuple[int, ...]) -> None:
     height, width, _ = wanted
     given = tuple(converter(Image.new("L", (width, height))).shape)
     if given != wanted:
-        raise ValueError(
-            f"pictures are prepared as {list(given)}, the backbone takes {list(wanted)}"
-        )
+        raise ValueError(f"images are prepared as {list(given)}, the backbone takes {list(wanted)}")

@@ -1,4 +1,4 @@
-"""Pictures to the numbers that a KerasHub preset expects: crop or pad, resize, scale, offset.
+"""Images to the numbers that a KerasHub preset expects: crop or pad, resize, scale, offset.
 
 Computes what KerasHub's `ImageConverter` (keras_hub/src/layers/preprocessing/image_converter.py,
 0.32.0, on its torch backend) computes when it is called directly with integers, so whole grey
@@ -24,7 +24,7 @@ from models.layers.images import to_rgb
 Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 BLACK = 0.0  # what KerasHub pads with
-MAX_PADDED_PIXELS = 1 << 26  # 800 MB of float32 RGB, for a picture of 8192x1 padded to a square
+MAX_PADDED_PIXELS = 1 << 26  # 800 MB of float32 RGB, for an image of 8192x1 padded to a square
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: 800 MB of float32 RGB, as above
@@ -38,7 +38,7 @@ class ImageConverterConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    image_size: tuple[Side, Side] | None = None  # height, width; None: pictures keep their size
+    image_size: tuple[Side, Side] | None = None  # height, width; None: images keep their size
     scale: Factor | tuple[Factor, ...] | None = None
     offset: Factor | tuple[Factor, ...] | None = None
     interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
@@ -82,9 +82,9 @@ class ImageConverter:
         require_per_channel("offset", self.config.offset, self.num_channels)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Convert any picture to [H, W, C] float32 of the preset's size.
+        """Convert any image to [H, W, C] float32 of the preset's size.
 
-        Raises InputError for a picture that padding would make too large.
+        Raises InputError for an image that padding would make too large.
         """
         levels = torch.from_numpy(read_levels(image, self.num_channels)).float()
         if self.config.image_size is not None:
@@ -117,7 +117,7 @@ def require_per_channel(name: str, values: PerChannel | None, num_channels: int)
 
 
 def read_levels(image: Image.Image, num_channels: int) -> Levels:
-    """Give the grey levels of any picture, upright and on white: [H, W, C]."""
+    """Give the grey levels of any image, upright and on white: [H, W, C]."""
     levels = np.array(to_rgb(image).convert(MODES[num_channels]))
     return levels if levels.ndim == 3 else levels[..., None]
 
@@ -138,7 +138,7 @@ def _pad(pixels: Tensor, target: tuple[int, int]) -> Tensor:
     columns = max(int(height * target[1] / target[0]) - width, 0) // 2
     if (num_pixels := (height + 2 * rows) * (width + 2 * columns)) > MAX_PADDED_PIXELS:
         raise InputError(
-            f"a picture of {width}x{height} has {num_pixels} pixels when it is padded to the "
+            f"an image of {width}x{height} has {num_pixels} pixels when it is padded to the "
             f"aspect ratio {target[1]}:{target[0]}; at most {MAX_PADDED_PIXELS} are allowed"
         )
     return F.pad(pixels, (columns, columns, rows, rows), value=BLACK)

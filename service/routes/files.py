@@ -1,4 +1,4 @@
-"""`GET /v1/images/{name}.png`: a finished picture. Its name holds 128 random bits."""
+"""`GET /v1/images/{name}.png`: a finished image. Its name holds 128 random bits."""
 
 from anyio import to_thread
 from fastapi import APIRouter, Response
@@ -13,10 +13,10 @@ router = APIRouter(tags=["images"])
 @router.get(
     "/v1/images/{name}.png",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "the picture"}, **ERRORS},
+    responses={200: {"content": {"image/png": {}}, "description": "the image"}, **ERRORS},
 )
 async def get_image(name: str, parts: CurrentParts) -> Response:
-    """Fetch a picture by the URL that a result gave."""
+    """Fetch an image by the URL that a result gave."""
     file_name = f"{name}.png"
     try:
         png = await to_thread.run_sync(parts.image_files.read, file_name)

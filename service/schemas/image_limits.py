@@ -8,11 +8,10 @@ import secrets
 
 from service.errors import RequestError, shown
 from worker.contract.jobs import Quality
-from worker.contract.model_cards import ImageLimits
+from worker.contract.model_cards import MAX_ASPECT, ImageLimits
 
 MAX_SEED = 2**63 - 1
 _RANDOM_SEEDS = 2**32  # small enough for the numbers of every JSON reader
-_MAX_ASPECT = 3  # OpenAI's: 1:3 to 3:1
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
 # The number of steps of a tier, as a multiple of the model's default.
@@ -67,8 +66,8 @@ def _size_fault(width: int, height: int, limits: ImageLimits) -> str | None:
             return f"{name} {side} is not a multiple of {limits.side_multiple}"
         if not limits.min_side <= side <= limits.max_side:
             return f"{name} {side} is not in {limits.min_side} to {limits.max_side}"
-    if max(width, height) > _MAX_ASPECT * min(width, height):
-        return f"longer than 1:{_MAX_ASPECT}; allowed: 1:{_MAX_ASPECT} to {_MAX_ASPECT}:1"
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        return f"longer than 1:{MAX_ASPECT}; allowed: 1:{MAX_ASPECT} to {MAX_ASPECT}:1"
     if width * height > limits.max_pixels:
         return f"{width * height} pixels; allowed: at most {limits.max_pixels}"
     return None

@@ -77,6 +77,7 @@ class ModelObject(ResponseBody):
             loaded=model.is_warm,
             state=model.state,
             progress=model.progress,
+            load_s=model.load_s,
             limits=ModelLimits() if card is None else _limits(card),
             defaults=_defaults(None if card is None else card.image_limits),
             aliases=list(model.aliases),

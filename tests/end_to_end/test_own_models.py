@@ -145,7 +145,7 @@ def client(service: Service) -> Iterator[httpx.Client]:
 
 
 def paint(client: httpx.Client, model: str, **fields: object) -> np.ndarray:
-    """A picture [H, W, 3] with the model's defaults."""
+    """An image [H, W, 3] with the model's defaults."""
     body = {"prompt": PROMPT, "model": model, "seed": SEED, **fields}
     answer = client.post("/v1/images/generations", json=body)
     assert answer.status_code == httpx.codes.OK, answer.text
@@ -154,7 +154,7 @@ def paint(client: httpx.Client, model: str, **fields: object) -> np.ndarray:
 
 
 def painted_by_diffusers(oracle: FluxPipeline, guidance_scale: float) -> np.ndarray:
-    picture = oracle(
+    image = oracle(
         prompt=PROMPT,
         width=WIDTH,
         height=HEIGHT,
@@ -163,7 +163,7 @@ def painted_by_diffusers(oracle: FluxPipeline, guidance_scale: float) -> np.ndar
         max_sequence_length=32,
         generator=torch.Generator().manual_seed(SEED),
     ).images[0]
-    return np.asarray(picture, dtype=int)
+    return np.asarray(image, dtype=int)
 
 
 def test_the_list_is_what_was_configured(client: httpx.Client) -> None:
@@ -195,13 +195,13 @@ def test_a_fine_tuned_vit_of_a_hub_sees_as_transformers_does(
     client: httpx.Client, oracles: Oracles
 ) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    picture, buffer = Image.fromarray(levels), io.BytesIO()
-    picture.save(buffer, "PNG")
+    image, buffer = Image.fromarray(levels), io.BytesIO()
+    image.save(buffer, "PNG")
     body = {"input": base64.b64encode(buffer.getvalue()).decode(), "model": "pets"}
     [seen] = client.post("/v1/classify", json=body).raise_for_status().json()["data"]
     processor = ViTImageProcessor.from_pretrained(oracles.directory / "pets")
     with torch.inference_mode():
-        logits = oracles.pets(**processor(picture, return_tensors="pt")).logits[0]
+        logits = oracles.pets(**processor(image, return_tensors="pt")).logits[0]
     expected = dict(zip(LABELS, logits.softmax(dim=0).tolist(), strict=True))
     scores = {each["label"]: each["score"] for each in seen["predictions"]}
     assert scores == pytest.approx(expected, abs=1e-5)

@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import (
     start_service,
     stop_service,
 )
-from training.geometry import see
+from training.geometry import detect_shapes
 from training.shapes_world import single
 from training.verdict import compare
 
@@ -30,9 +30,9 @@ SLOW = {"prompt": PROMPT, "size": "256x256", "n": 10, "num_inference_steps": 50,
 
 
 def open_png(encoded: str) -> Image.Image:
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    assert picture.format == "PNG"
-    return picture
+    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert image.format == "PNG"
+    return image
 
 
 def submit(client: httpx.Client, body: dict[str, object]) -> str:
@@ -53,22 +53,22 @@ def stock(service: Service) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{service.url}/v1", api_key="none")
 
 
-def test_the_picture_shows_what_the_prompt_says(client: httpx.Client) -> None:
+def test_the_image_shows_what_the_prompt_says(client: httpx.Client) -> None:
     answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": 3})
 
-    picture = open_png(answer.raise_for_status().json()["data"][0]["b64_json"])
+    image = open_png(answer.raise_for_status().json()["data"][0]["b64_json"])
     said = single("red", "circle", "large", "left", "white")
-    assert picture.size == (128, 128)
-    assert compare(said, see(np.asarray(picture.convert("RGB")))).is_right
+    assert image.size == (128, 128)
+    assert compare(said, detect_shapes(np.asarray(image.convert("RGB")))).is_right
 
 
 def test_the_png_carries_its_parameters(client: httpx.Client) -> None:
     body = {"prompt": PROMPT, "seed": 5, "num_inference_steps": 4, "size": "96x64"}
     answer = client.post("/v1/images/generations", json=body).raise_for_status().json()
 
-    picture = open_png(answer["data"][0]["b64_json"])
-    parameters = json.loads(picture.text["parameters"])  # type: ignore[attr-defined]
-    assert picture.size == (96, 64)
+    image = open_png(answer["data"][0]["b64_json"])
+    parameters = json.loads(image.text["parameters"])  # type: ignore[attr-defined]
+    assert image.size == (96, 64)
     assert parameters["prompt"] == PROMPT
     assert parameters["seed"] == 5
     assert parameters["num_inference_steps"] == 4
@@ -80,7 +80,7 @@ def test_a_prompt_that_is_cut_is_said(client: httpx.Client, prompt: str, is_cut:
     assert answer.json()["prompt_truncated"] is is_cut
 
 
-def test_one_seed_is_one_picture(client: httpx.Client) -> None:
+def test_one_seed_is_one_image(client: httpx.Client) -> None:
     def paint(seed: int) -> str:
         answer = client.post("/v1/images/generations", json={"prompt": PROMPT, "seed": seed})
         encoded: str = answer.raise_for_status().json()["data"][0]["b64_json"]
@@ -90,7 +90,7 @@ def test_one_seed_is_one_picture(client: httpx.Client) -> None:
     assert paint(8) != paint(9)
 
 
-def test_a_url_serves_the_picture(client: httpx.Client) -> None:
+def test_a_url_serves_the_image(client: httpx.Client) -> None:
     answer = client.post(
         "/v1/images/generations", json={"prompt": PROMPT, "response_format": "url"}
     )
@@ -104,7 +104,7 @@ def test_the_stock_client_paints(stock: openai.OpenAI) -> None:
         model="flux_shapes", prompt=PROMPT, n=2, size="128x128", extra_body={"seed": 1}
     )
     assert answer.data is not None
-    assert len({picture.b64_json for picture in answer.data}) == 2
+    assert len({image.b64_json for image in answer.data}) == 2
 
 
 def test_the_stock_client_embeds(stock: openai.OpenAI) -> None:
@@ -125,8 +125,8 @@ def test_the_stock_client_lists_the_models(stock: openai.OpenAI) -> None:
 
 
 def test_the_service_sees_what_it_painted(client: httpx.Client) -> None:
-    picture = client.post("/v1/images/generations", json={"prompt": "a red circle", "seed": 3})
-    encoded = picture.raise_for_status().json()["data"][0]["b64_json"]
+    image = client.post("/v1/images/generations", json={"prompt": "a red circle", "seed": 3})
+    encoded = image.raise_for_status().json()["data"][0]["b64_json"]
 
     answer = client.post("/v1/classify", json={"input": encoded, "top_k": 3}).raise_for_status()
 

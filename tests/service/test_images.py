@@ -24,7 +24,7 @@ def only_job(worker: TestWorker) -> ImageJob:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_prompt_becomes_a_picture_in_base64(http: httpx.Client) -> None:
+def test_a_prompt_becomes_a_image_in_base64(http: httpx.Client) -> None:
     response = http.post(ROUTE, json={"prompt": "a red circle", "seed": 7})
     body = response.json()
     assert response.status_code == 200
@@ -38,7 +38,7 @@ def test_a_prompt_becomes_a_picture_in_base64(http: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_url_leads_to_the_picture(http: httpx.Client) -> None:
+def test_a_url_leads_to_the_image(http: httpx.Client) -> None:
     body = http.post(ROUTE, json={"prompt": "x", "response_format": "url"}).json()
     file = http.get(body["data"][0]["url"])
     assert file.status_code == 200
@@ -240,11 +240,11 @@ def test_an_alias_names_a_model(http: httpx.Client, redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "job_0-1-0", "..%2f..%2fetc%2fpasswd", "a b"])
-def test_an_unknown_picture_is_a_404(http: httpx.Client, name: str) -> None:
+def test_an_unknown_image_is_a_404(http: httpx.Client, name: str) -> None:
     error_of(http.get(f"/v1/images/{name}.png"), 404)
 
 
-def test_a_picture_that_is_gone_fails_the_call(http: httpx.Client, worker: TestWorker) -> None:
+def test_a_image_that_is_gone_fails_the_call(http: httpx.Client, worker: TestWorker) -> None:
     def answer(job: object, attempt: int) -> object:
         assert isinstance(job, ImageJob)
         outcome = worker.default_answer(job, attempt)

@@ -64,7 +64,7 @@ def test_every_task_can_be_asked_for_asynchronously(
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_finished_jobs_picture_is_at_its_url(http: httpx.Client) -> None:
+def test_a_finished_jobs_image_is_at_its_url(http: httpx.Client) -> None:
     job_id = submit(http)
     wait_for(lambda: bool(http.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"))
     [item] = http.get(f"/v1/jobs/{job_id}").json()["result"]["data"]

@@ -1,9 +1,12 @@
 """The models that workers publish: what is listed, what is found, what is said while one loads."""
 
+import time
+
 import httpx
 import pytest
 from redis import Redis
 
+from service import catalog
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import LABELS, SHAPES, card_of, publish, ready, status_of
@@ -73,7 +76,7 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
     assert model["defaults"] == {
         "size": "128x128",
         "num_inference_steps": 20,
-        "guidance_scale": 2.0,
+        "guidance_scale": 2.5,
     }
 
 
@@ -209,6 +212,72 @@ def test_while_one_worker_loads_a_model_another_serves_it(
         async_ = {"prefer": "respond-async"}
         response = httpx.post(f"{url}/v1/embeddings", json={"input": "x"}, headers=async_)
     assert response.status_code == 202
+
+
+def test_a_model_that_is_ready_at_a_worker_that_loads_others_is_not_served_yet(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    redis.flushall()
+    models = (ready(READER), loading("other"))
+    workers.write(redis, status_of(Task.EMBEDDINGS, WorkerState.LOADING, models), [READER])
+    with serve(create_app(settings)) as url:
+        error = error_of(httpx.post(f"{url}/v1/embeddings", json={"input": "x"}), 503)
+        assert httpx.get(f"{url}/v1/models/reader").json()["loaded"] is False
+    assert error["code"] == "model_loading"
+
+
+def test_a_worker_that_joins_does_not_change_the_default(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    joined = status_of(Task.EMBEDDINGS, WorkerState.LOADING, (loading("aaa"),), "new", 2e12)
+    workers.write(redis, joined)
+    async_ = {"prefer": "respond-async"}
+    with serve(create_app(settings)) as url:
+        answer = httpx.post(f"{url}/v1/embeddings", json={"input": "x"}, headers=async_)
+    assert answer.json()["model"] == "f_net_shapes"
+
+
+def test_a_name_is_found_before_an_alias(http: httpx.Client, redis: Redis) -> None:
+    publish(redis, SHAPES[2], aliases=("reader",))
+    publish(redis, READER, name="another")
+    assert http.get("/v1/models/reader").json()["id"] == "reader"
+
+
+def test_a_model_whose_worker_just_left_is_a_503_and_later_a_404(
+    settings: ServiceSettings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(redis, READER, name="another")
+    body = {"input": "x", "model": "reader"}
+    async_ = {"prefer": "respond-async"}
+    with serve(create_app(settings)) as url:
+        assert httpx.post(f"{url}/v1/embeddings", json=body, headers=async_).status_code == 202
+        redis.delete(worker_key("another"))
+        monkeypatch.setattr(catalog, "_KEEP_S", 0)
+        gone = httpx.post(f"{url}/v1/embeddings", json=body)
+        monkeypatch.setattr(catalog, "_RESTART_S", 0)
+        unknown = httpx.post(f"{url}/v1/embeddings", json=body)
+    assert error_of(gone, 503)["message"] == "model reader: no living worker"
+    assert error_of(unknown, 404)["code"] == "model_not_found"
+
+
+def test_what_workers_say_is_read_again_after_a_while(
+    settings: ServiceSettings, redis: Redis, worker: TestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_KEEP_S", 0.05)
+    with serve(create_app(settings)) as url:
+        httpx.post(f"{url}/v1/embeddings", json={"input": "x"})
+        redis.flushall()
+        publish(redis, card_of("newer", Task.EMBEDDINGS))
+        time.sleep(0.1)
+        httpx.post(f"{url}/v1/embeddings", json={"input": "x"})
+    assert [job.model for job in worker.jobs] == ["f_net_shapes", "newer"]
+
+
+def test_a_status_that_cannot_be_read_hides_no_other(http: httpx.Client, redis: Redis) -> None:
+    status = status_of(Task.EMBEDDINGS, WorkerState.IDLE, (), "old")
+    workers.write(redis, status)
+    redis.hset(worker_key("old"), "models", '["a name alone"]')
+    assert len(http.get("/v1/models").json()["data"]) == 3
 
 
 def test_a_card_goes_with_its_worker(http: httpx.Client, redis: Redis) -> None:

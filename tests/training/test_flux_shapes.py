@@ -10,6 +10,7 @@ import torch
 
 from models.flux.backbone import FluxBackbone
 from models.flux.latents import image_ids
+from models.flux.text_encoders import TextEncoders
 from models.flux.text_to_image import TextToImage
 from models.presets import get_preset
 from training import flux_shapes
@@ -17,6 +18,7 @@ from training.autoencoder import build_autoencoder
 from training.flux_shapes import (
     CODE_NOISE,
     Pool,
+    distillation_loss,
     flow_loss,
     load_pool,
     make_autoencoder,
@@ -44,8 +46,8 @@ def pool() -> Pool:
     drawn = [draw_sentence(rng) for _ in range(8)]
     latents = torch.randn(8, 16, 4, 4, generator=generator).half()
     codes = encode_said([said for said, _ in drawn])
-    pictures = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    return Pool(pictures, latents, codes, [sentence for _, sentence in drawn])
+    images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    return Pool(images, latents, codes, [sentence for _, sentence in drawn])
 
 
 def test_a_step_always_has_the_same_batch(pool: Pool) -> None:
@@ -55,7 +57,7 @@ def test_a_step_always_has_the_same_batch(pool: Pool) -> None:
     assert not torch.equal(first.noisy, other.noisy)
 
 
-def test_noisy_pictures_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
+def test_noisy_images_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
     batch = sample(pool, 1)
     clean = batch.noisy - batch.sigma[:, None, None] * batch.velocity
     rows = [pool.sentences.index(sentence) for sentence in batch.sentences]
@@ -65,16 +67,16 @@ def test_noisy_pictures_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
     )
 
 
-def test_the_text_does_not_hold_the_noise_of_the_picture(pool: Pool) -> None:
+def test_the_text_does_not_hold_the_noise_of_the_image(pool: Pool) -> None:
     backbone = Mock(side_effect=lambda **inputs: torch.zeros_like(inputs["image"]))
     batch = replace(sample(pool, 5), codes=torch.zeros(64, WIDTH))
 
     flow_loss(backbone, batch, 5)
 
     clean = batch.noisy - batch.sigma[:, None, None] * batch.velocity
-    of_picture = (batch.velocity + clean).round(decimals=5)
+    of_image = (batch.velocity + clean).round(decimals=5)
     of_text = (backbone.call_args.kwargs["text"] / CODE_NOISE).round(decimals=5)
-    assert torch.isin(of_text.flatten()[:10_000], of_picture).float().mean() < 0.5
+    assert torch.isin(of_text.flatten()[:10_000], of_image).float().mean() < 0.5
 
 
 def test_clip_misreads_whole_parts_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,19 +148,34 @@ def test_an_earlier_preset_gives_its_autoencoder_as_it_is(tmp_path: Path) -> Non
 
 
 def test_a_pool_that_was_kept_is_taken_up_whole(pool: Pool, tmp_path: Path) -> None:
-    kept = (pool.pictures, pool.latents, pool.codes, pool.sentences)
+    kept = (pool.images, pool.latents, pool.codes, pool.sentences)
     torch.save(kept, tmp_path / "pool.pt")
     loaded = load_pool(tmp_path)
-    assert torch.equal(loaded.pictures, pool.pictures)
+    assert torch.equal(loaded.images, pool.images)
     assert torch.equal(loaded.latents, pool.latents)
     assert torch.equal(loaded.codes, pool.codes)
     assert loaded.sentences == pool.sentences
 
 
 def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flux_shapes, "NUM_PICTURES", 3)
+    monkeypatch.setattr(flux_shapes, "NUM_IMAGES", 3)
     made = make_pool(build_autoencoder())
-    assert made.pictures.shape == (3, 3, 128, 128)
+    assert made.images.shape == (3, 3, 128, 128)
     assert made.latents.shape == (3, 16, 16, 16)
     assert made.codes.shape == (3, WIDTH)
     assert len(made.sentences) == 3
+
+
+def test_distillation_follows_the_teacher_whatever_the_sentences_truly_say(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flux_shapes, "SIDE", 32)
+    backbone = start_backbone(BUNDLED).eval()
+    encoders = TextEncoders.from_directory(BUNDLED, "cpu", None)
+    batch = sample(pool, 1)
+    misread = replace(batch, codes=batch.codes.roll(1, dims=0))
+    for one in (batch, misread):
+        plain = replace(one, guidance=torch.ones_like(one.guidance))
+        guided = replace(one, guidance=torch.full_like(one.guidance, 3.0))
+        assert distillation_loss(backbone, backbone, plain, encoders).item() < 1e-9
+        assert distillation_loss(backbone, backbone, guided, encoders).item() > 1e-4

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.geometry import Sight, overlap_with, see
-from training.painted_parts import Mask, Pixels
+from training.geometry import DetectedShapes, detect_shapes, overlap_with
+from training.segmentation import Mask, Pixels
 from training.shapes_world import (
     RADII,
     SHAPES,
@@ -26,9 +26,9 @@ from training.shapes_world import (
 )
 
 
-def named(sight: Sight) -> tuple[str, list[tuple[str, str]]]:
-    names = [(shape.colour, shape.shape) for shape in sight.shapes]
-    return sight.background, sorted(names, key=str)
+def named(detected: DetectedShapes) -> tuple[str, list[tuple[str, str]]]:
+    names = [(shape.colour, shape.shape) for shape in detected.shapes]
+    return detected.background, sorted(names, key=str)
 
 
 def wanted(scene: Scene) -> tuple[str | None, list[tuple[str | None, str | None]]]:
@@ -51,9 +51,9 @@ def test_renderings_are_seen_as_they_are(side: int) -> None:
     rng = random.Random(side)
     scenes = [complete(draw_said(rng, held_out=True), rng) for _ in range(2000 // side)]
 
-    sights = [see(np.asarray(render(scene, rng, side))) for scene in scenes]
+    detections = [detect_shapes(np.asarray(render(scene, rng, side))) for scene in scenes]
 
-    assert [named(sight) for sight in sights] == [wanted(scene) for scene in scenes]
+    assert [named(detected) for detected in detections] == [wanted(scene) for scene in scenes]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -61,7 +61,7 @@ def test_renderings_are_seen_as_they_are(side: int) -> None:
 def test_each_shape_fits_itself_nearly_exactly(shape: str, size: str) -> None:
     scene = single("blue", shape, size, "bottom left", "yellow")
 
-    (seen,) = see(rendered(scene)).shapes
+    (seen,) = detect_shapes(rendered(scene)).shapes
 
     (placed,) = place_items(scene, random.Random(0))
     assert seen.shape == shape
@@ -75,7 +75,7 @@ def test_the_smallest_compact_shapes_are_told_apart(shape: str) -> None:
     radius = RADII[Layout.THREE]["small"][0]
     three = Scene(Layout.THREE, (Item("gray", shape, "small"),) * 3, background="brown")
 
-    assert named(see(rendered(three))) == wanted(three)
+    assert named(detect_shapes(rendered(three))) == wanted(three)
     assert overlap_with(drawn(shape, radius), shape) > 0.95
 
 
@@ -95,20 +95,23 @@ def test_a_small_turn_is_followed_and_a_large_one_is_not() -> None:
 def test_two_shapes_are_seen_from_left_to_right() -> None:
     pair = (Item("red", "square", "large"), Item("black", "moon", "large"))
 
-    sight = see(rendered(Scene(Layout.ROW, pair, background="white")))
+    detected = detect_shapes(rendered(Scene(Layout.ROW, pair, background="white")))
 
-    assert [(seen.colour, seen.shape) for seen in sight.shapes] == [
+    assert [(seen.colour, seen.shape) for seen in detected.shapes] == [
         ("red", "square"),
         ("black", "moon"),
     ]
 
 
 def test_touching_shapes_of_two_colours_are_two() -> None:
-    picture = Image.new("RGB", (128, 128), (245, 245, 245))
-    ImageDraw.Draw(picture).rectangle((20, 40, 63, 83), fill=(220, 40, 40))
-    ImageDraw.Draw(picture).rectangle((64, 40, 107, 83), fill=(40, 80, 220))
+    image = Image.new("RGB", (128, 128), (245, 245, 245))
+    ImageDraw.Draw(image).rectangle((20, 40, 63, 83), fill=(220, 40, 40))
+    ImageDraw.Draw(image).rectangle((64, 40, 107, 83), fill=(40, 80, 220))
 
-    assert named(see(np.asarray(picture))) == ("white", [("blue", "square"), ("red", "square")])
+    assert named(detect_shapes(np.asarray(image))) == (
+        "white",
+        [("blue", "square"), ("red", "square")],
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -117,40 +120,40 @@ def test_blur_and_noise_change_no_name(shape: str) -> None:
     blurred = Image.fromarray(rendered(scene)).filter(ImageFilter.GaussianBlur(1.0))
     noise = np.random.default_rng(0).normal(0, 8, (128, 128, 3))
 
-    sight = see((np.asarray(blurred) + noise).clip(0, 255).astype(np.uint8))
+    detected = detect_shapes((np.asarray(blurred) + noise).clip(0, 255).astype(np.uint8))
 
-    assert named(sight) == wanted(scene)
-    assert sight.shapes[0].overlap > 0.9
+    assert named(detected) == wanted(scene)
+    assert detected.shapes[0].overlap > 0.9
 
 
-def test_a_picture_without_shapes_shows_none() -> None:
-    picture = np.asarray(Image.new("RGB", (128, 128), (245, 140, 30)))
+def test_a_image_without_shapes_shows_none() -> None:
+    image = np.asarray(Image.new("RGB", (128, 128), (245, 140, 30)))
 
-    assert see(picture) == Sight("orange", ())
+    assert detect_shapes(image) == DetectedShapes("orange", ())
 
 
 def test_a_speck_is_no_shape() -> None:
     scene = single("red", "star", "large", "right", "white")
-    picture = rendered(scene).copy()
-    picture[10:14, 10:14] = 20
+    image = rendered(scene).copy()
+    image[10:14, 10:14] = 20
 
-    assert named(see(picture)) == wanted(scene)
+    assert named(detect_shapes(image)) == wanted(scene)
 
 
 def test_a_highlight_is_no_second_shape() -> None:
     scene = single("blue", "square", "large", "center", "black")
-    picture = rendered(scene).copy()
-    picture[50:60, 55:62] = (90, 150, 250)
+    image = rendered(scene).copy()
+    image[50:60, 55:62] = (90, 150, 250)
 
-    assert named(see(picture)) == wanted(scene)
+    assert named(detect_shapes(image)) == wanted(scene)
 
 
 def test_a_blob_fits_no_shape() -> None:
-    picture = Image.new("RGB", (128, 128), (245, 245, 245))
+    image = Image.new("RGB", (128, 128), (245, 245, 245))
     for box in ((20, 50, 50, 70), (40, 40, 60, 100), (55, 85, 105, 95), (90, 30, 100, 90)):
-        ImageDraw.Draw(picture).ellipse(box, fill=(140, 50, 170))
+        ImageDraw.Draw(image).ellipse(box, fill=(140, 50, 170))
 
-    (seen,) = see(np.asarray(picture)).shapes
+    (seen,) = detect_shapes(np.asarray(image)).shapes
 
     assert seen.overlap < 0.7
 
@@ -158,13 +161,13 @@ def test_a_blob_fits_no_shape() -> None:
 def test_noise_ends_in_an_answer() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
-    assert all(0.0 <= seen.overlap <= 1.0 for seen in see(noise).shapes)
+    assert all(0.0 <= seen.overlap <= 1.0 for seen in detect_shapes(noise).shapes)
 
 
 def test_a_thin_line_ends_in_an_answer() -> None:
-    picture = Image.new("RGB", (128, 128), (20, 20, 20))
-    ImageDraw.Draw(picture).line((5, 9, 120, 40), fill=(245, 245, 245), width=2)
+    image = Image.new("RGB", (128, 128), (20, 20, 20))
+    ImageDraw.Draw(image).line((5, 9, 120, 40), fill=(245, 245, 245), width=2)
 
-    (seen,) = see(np.asarray(picture)).shapes
+    (seen,) = detect_shapes(np.asarray(image)).shapes
 
     assert seen.overlap < 0.4

@@ -1,4 +1,4 @@
-"""The measuring command's verdicts, on pictures whose truth is known."""
+"""The measuring command's verdicts, on images whose truth is known."""
 
 import json
 import random
@@ -27,7 +27,7 @@ from training.measure_flux import (
     write_wrong,
 )
 from training.measurement import Measurement, mean, share
-from training.painted_parts import Pixels
+from training.segmentation import Pixels
 from training.shapes_world import Item, Layout, Scene, complete, render, single
 
 RED_RING = FreePrompt("a ring!", single("red", "ring", "large", "top", "white"))
@@ -40,7 +40,7 @@ def painted(scenes: Sequence[Scene]) -> list[Pixels]:
     return [np.asarray(render(complete(scene, rng), rng, 128)) for scene in scenes]
 
 
-def test_pictures_of_what_was_asked_for_are_all_right() -> None:
+def test_images_of_what_was_asked_for_are_all_right() -> None:
     prompts = [RED_RING, PAIR, CROSSES]
 
     measured = free_measurements(judge(prompts, painted([one.said for one in prompts])))
@@ -73,13 +73,13 @@ def test_every_prompt_is_painted_once_whatever_the_batch() -> None:
     pipeline = TextToImage.from_preset("flux_shapes")
     settings = PaintSettings(64, 64, num_steps=1, guidance_scale=3.0)
 
-    pictures = paint(pipeline, ["a red ring"] * (BATCH_SIZE + 1), settings, "test")
+    images = paint(pipeline, ["a red ring"] * (BATCH_SIZE + 1), settings, "test")
 
-    assert len(pictures) == BATCH_SIZE + 1
-    assert pictures[0].shape == (64, 64, 3)
+    assert len(images) == BATCH_SIZE + 1
+    assert images[0].shape == (64, 64, 3)
 
 
-def test_a_picture_with_a_shape_is_clean_and_one_of_noise_is_not() -> None:
+def test_a_image_with_a_shape_is_clean_and_one_of_noise_is_not() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
     assert is_clean(*painted([RED_RING.said]))
@@ -90,7 +90,7 @@ def test_renderings_of_every_kind_have_the_label_that_geometry_sees() -> None:
     rng = random.Random(11)
     drawn = [draw_labelled(rng) for _ in range(40)]
 
-    assert [label_by_geometry(one.picture) for one in drawn] == [one.label for one in drawn]
+    assert [label_by_geometry(one.image) for one in drawn] == [one.label for one in drawn]
     assert {"no shape", "several"} <= {one.label for one in drawn}
 
 

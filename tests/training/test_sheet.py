@@ -1,4 +1,4 @@
-"""The sheet of pictures with their prompts."""
+"""The sheet of images with their prompts."""
 
 import numpy as np
 import pytest
@@ -22,9 +22,9 @@ def test_a_prompt_is_broken_into_two_lines(prompt: str, lines: str) -> None:
     assert broken(prompt) == lines
 
 
-def test_pictures_lie_in_rows() -> None:
-    pictures = [np.full((16, 16, 3), grey, dtype=np.uint8) for grey in (10, 90, 250)]
-    sheet = np.asarray(draw_sheet(["a", "b", "c"], pictures, num_columns=2))
+def test_images_lie_in_rows() -> None:
+    images = [np.full((16, 16, 3), grey, dtype=np.uint8) for grey in (10, 90, 250)]
+    sheet = np.asarray(draw_sheet(["a", "b", "c"], images, num_columns=2))
     across, down = 16 + MARGIN, 16 + TEXT_HEIGHT + MARGIN
     assert sheet.shape == (2 * down + MARGIN, 2 * across + MARGIN, 3)
     for row, column, grey in ((0, 0, 10), (0, 1, 90), (1, 0, 250)):

@@ -19,7 +19,7 @@ from training.text_encoders import (
     encode_said,
     lower_case_ids,
     share_read,
-    take_up_encoder,
+    warm_start_encoder,
 )
 
 RED_CIRCLE, BLUE_STAR = Item("red", "circle", "large"), Item("blue", "star")
@@ -90,8 +90,8 @@ def test_layers_that_an_earlier_encoder_lacks_begin_without_effect(tmp_path: Pat
         model.save_pretrained(tmp_path / f"text_encoder{part}")
         tokenizer.save_pretrained(tmp_path / f"tokenizer{part}")
 
-    take_up_encoder(t5, t5_tokenizer, tmp_path / "text_encoder2", tmp_path / "tokenizer2")
-    take_up_encoder(clip, clip_tokenizer, tmp_path / "text_encoder", tmp_path / "tokenizer")
+    warm_start_encoder(t5, t5_tokenizer, tmp_path / "text_encoder2", tmp_path / "tokenizer2")
+    warm_start_encoder(clip, clip_tokenizer, tmp_path / "text_encoder", tmp_path / "tokenizer")
 
     ids = torch.tensor([t5_tokenizer("a red circle left of a star").input_ids])
     texts = (t5(ids).last_hidden_state, earlier_t5(ids).last_hidden_state)
@@ -112,7 +112,7 @@ def test_an_earlier_encoder_gives_its_weights_and_the_words_that_it_knew(
     _, clip = build_encoders(build_t5_tokenizer(), tokenizer)
     fresh = clip.get_input_embeddings().weight.detach().clone()
 
-    take_up_encoder(clip, tokenizer, tmp_path / "text_encoder", tmp_path / "tokenizer")
+    warm_start_encoder(clip, tokenizer, tmp_path / "text_encoder", tmp_path / "tokenizer")
 
     known, words = small.get_vocab(), tokenizer.get_vocab()
     taken, theirs = clip.get_input_embeddings().weight, earlier.get_input_embeddings().weight

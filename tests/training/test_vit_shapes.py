@@ -1,4 +1,4 @@
-"""The pictures that `vit_shapes` is trained on, and its head."""
+"""The images that `vit_shapes` is trained on, and its head."""
 
 import math
 import random
@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from training.shapes_world import COLOURS
-from training.vit_pictures import (
+from training.vit_images import (
     LABELS,
     NO_SHAPE,
     SEVERAL,
     SIDE,
+    augment,
     draw_batch,
-    draw_picture,
+    draw_image,
     off_colour,
-    wear,
 )
 from training.vit_shapes import FactoredHead
 
@@ -36,10 +36,10 @@ def test_a_batch_follows_from_its_seed() -> None:
     assert torch.equal(first.class_ids, again.class_ids)
 
 
-def test_most_pictures_show_a_single_shape() -> None:
+def test_most_images_show_a_single_shape() -> None:
     rng = random.Random(1)
 
-    drawn = Counter(draw_picture(rng).label for _ in range(600))
+    drawn = Counter(draw_image(rng).label for _ in range(600))
 
     assert 10 < drawn[NO_SHAPE] < 60
     assert 140 < drawn[SEVERAL] < 240
@@ -54,20 +54,22 @@ def test_a_colour_that_is_off_keeps_its_name(name: str) -> None:
         assert min(COLOURS, key=lambda n: math.dist(colour, COLOURS[n])) == name
 
 
-def test_wear_changes_a_picture_only_a_little() -> None:
+def test_augmenting_changes_an_image_only_a_little() -> None:
     images = torch.zeros(4, 3, SIDE, SIDE)
 
-    worn = wear(images, torch.Generator().manual_seed(1))
+    augmented = augment(images, torch.Generator().manual_seed(1))
 
-    assert 0.0 < (worn - images).abs().mean() < 0.25
+    assert 0.0 < (augmented - images).abs().mean() < 0.25
 
 
-def test_some_pictures_are_not_worn() -> None:
+def test_some_images_are_not_worn() -> None:
     images = torch.zeros(60, 3, 8, 8)
 
-    worn = wear(images, torch.Generator().manual_seed(1))
+    augmented = augment(images, torch.Generator().manual_seed(1))
 
-    num_untouched = sum(torch.equal(one, image) for one, image in zip(worn, images, strict=True))
+    num_untouched = sum(
+        torch.equal(one, image) for one, image in zip(augmented, images, strict=True)
+    )
     assert 8 <= num_untouched <= 30
 
 

@@ -24,7 +24,7 @@ def test_what_is_given_is_taken() -> None:
     assert (job.num_steps, job.seeds) == (4, (7,))
 
 
-def test_without_a_seed_every_picture_is_another() -> None:
+def test_without_a_seed_every_image_is_another() -> None:
     assert to_job(RED_CIRCLE).seeds != to_job(RED_CIRCLE).seeds
 
 

@@ -18,9 +18,9 @@ from tests.worker import pipelines
 from worker.contract.jobs import Task
 from worker.contract.records import Record, Records
 from worker.contract.workers import WorkerState, WorkerStatus, read_all
-from worker.foreign_jobs import ForeignJobs
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
+from worker.job_selection import JobSelection
 from worker.main import build_work
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
@@ -72,6 +72,7 @@ class LocalWorker:
     """The real worker classes around a tiny pipeline, run in this process until idle."""
 
     worker: GpuWorker
+    batches: Batches
     heartbeat: Heartbeat
     metrics: WorkerMetrics
     pipeline: pipelines.Tiny
@@ -99,9 +100,9 @@ def local_worker(
         work = build_work(settings, residency, Records(redis), metrics)
         batches = Batches(work, Records(redis), heartbeat, metrics)
         max_jobs = 1 if task is Task.IMAGES else settings.max_batch
-        foreign_jobs = ForeignJobs(redis, residency, unserved_s=0.2)
-        worker = GpuWorker(redis, batches, heartbeat, foreign_jobs, max_jobs)
-        return LocalWorker(worker, heartbeat, metrics, residency.get(spec.name))
+        selection = JobSelection(redis, Records(redis), task, residency.names)
+        worker = GpuWorker(redis, batches, heartbeat, selection, max_jobs)
+        return LocalWorker(worker, batches, heartbeat, metrics, residency.get(spec.name))
 
     yield make
     for number, handler in handlers.items():
@@ -121,7 +122,9 @@ class WorkerProcess:
 
 
 class StartWorker(Protocol):
-    def __call__(self, task: Task, models: str | None = None) -> WorkerProcess: ...
+    def __call__(
+        self, task: Task, models: str | None = None, is_to_be_warm: bool = True
+    ) -> WorkerProcess: ...
 
 
 @pytest.fixture
@@ -129,7 +132,7 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
     """Start real processes with short leases; each is warm when this returns."""
     started: list[WorkerProcess] = []
 
-    def start(task: Task, models: str | None = None) -> WorkerProcess:
+    def start(task: Task, models: str | None = None, is_to_be_warm: bool = True) -> WorkerProcess:
         metrics_port = free_port()
         environment = os.environ | {
             "TRIPTYCH_METRICS_PORT": str(metrics_port),
@@ -153,7 +156,8 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
             assert worker.process.poll() is None, "the worker died while loading"
             return any(status.pid == pid and status.state.is_warm for status in read_all(redis))
 
-        wait_until(is_warm, "the worker never became warm")
+        if is_to_be_warm:
+            wait_until(is_warm, "the worker never became warm")
         return worker
 
     yield start

@@ -46,10 +46,10 @@ def embeddings_job(*texts: str, deadline_at: float | None = None) -> EmbeddingsJ
     )
 
 
-def picture(
+def image(
     colour: tuple[int, int, int] = (250, 10, 10), width: int = 8, file_format: str = "PNG"
 ) -> str:
-    """An encoded picture of one colour, in base64."""
+    """An encoded image of one colour, in base64."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, 8), colour).save(buffer, file_format)
     return base64.b64encode(buffer.getvalue()).decode()

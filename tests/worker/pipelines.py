@@ -6,6 +6,7 @@ that file exists: so a test decides what a worker is busy with.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -79,7 +80,7 @@ class TinyImagePipeline:
 
 
 class TinyClassifier:
-    """Logits are the mean red, green and blue; a picture of 13 pixels' width breaks its forward."""
+    """Logits are the mean red, green and blue; an image of 13 pixels' width breaks its forward."""
 
     labels = LABELS
 
@@ -132,9 +133,12 @@ _OF_TASK: Mapping[Task, Callable[[], Tiny]] = {
 
 
 def load(spec: ModelSpec, report: Report) -> Loaded[Tiny]:
-    """A model whose name begins with `broken` does not load."""
+    """A model whose name begins with `broken` does not load, one that begins with `slow` never."""
     assert spec.task is not None
     report("loading")
+    if spec.name.startswith("slow"):
+        with ThreadPoolExecutor(1) as pool:  # as hubs' clients download
+            pool.submit(time.sleep, 3600).result()
     if spec.name.startswith("broken"):
         raise PresetFileError(f"{spec.name} is broken")
     return loaded(_OF_TASK[spec.task](), spec.name, spec.task)

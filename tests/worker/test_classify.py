@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.worker.jobs import classify_job, picture
+from tests.worker.jobs import classify_job, image
 from tests.worker.pipelines import TinyClassifier, resident
 from worker.classify import ClassifyTask, best
 from worker.contract.jobs import Task
@@ -24,10 +24,10 @@ def test_more_than_there_are_gives_all() -> None:
     assert len(best(torch.tensor([0.4, 0.6]), ("a", "b"), top_k=5)) == 2
 
 
-def test_scores_are_probabilities_of_each_picture_in_order() -> None:
+def test_scores_are_probabilities_of_each_image_in_order() -> None:
     metrics = WorkerMetrics()
     task = ClassifyTask(resident(TinyClassifier(), "vit_shapes", Task.CLASSIFY), metrics)
-    job = classify_job(picture((250, 0, 0)), picture((0, 0, 250)))
+    job = classify_job(image((250, 0, 0)), image((0, 0, 250)))
     rows = task.forward("vit_shapes", [row.prepared for row in task.prepare(job)])
     predictions = task.result(job, rows).predictions
     assert [best_of[0].label for best_of in predictions] == ["red", "blue"]

@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from tests.worker.conftest import LocalWorker
-from tests.worker.jobs import classify_job, embeddings_job, image_job, picture
+from tests.worker.jobs import classify_job, embeddings_job, image, image_job
 from tests.worker.pipelines import TinyClassifier, TinyEmbedder
 from worker.contract.jobs import (
     ClassifyResult,
@@ -51,7 +51,7 @@ def rq_status(redis: Redis, job: AnyJob) -> JobStatus:
 
 
 def test_jobs_that_waited_share_one_forward(redis: Redis, local_worker: MakeWorker) -> None:
-    jobs = [classify_job(picture((20 * index, 0, 0))) for index in range(5)]
+    jobs = [classify_job(image((20 * index, 0, 0))) for index in range(5)]
     submit(redis, *jobs)
     local = local_worker(Task.CLASSIFY)
     local.run_until_idle()
@@ -61,7 +61,7 @@ def test_jobs_that_waited_share_one_forward(redis: Redis, local_worker: MakeWork
 
 
 def test_a_bad_image_fails_alone(redis: Redis, local_worker: MakeWorker) -> None:
-    good, bad = classify_job(picture()), classify_job(picture(), "bm90IGFuIGltYWdl")
+    good, bad = classify_job(image()), classify_job(image(), "bm90IGFuIGltYWdl")
     submit(redis, good, bad)
     local_worker(Task.CLASSIFY).run_until_idle()
     assert final_record(redis, good).state is JobState.SUCCEEDED
@@ -71,7 +71,7 @@ def test_a_bad_image_fails_alone(redis: Redis, local_worker: MakeWorker) -> None
 
 
 def test_a_forward_error_fails_only_its_group(redis: Redis, local_worker: MakeWorker) -> None:
-    wide, narrow = classify_job(picture(width=8)), classify_job(picture(width=13))
+    wide, narrow = classify_job(image(width=8)), classify_job(image(width=13))
     submit(redis, wide, narrow)
     local_worker(Task.CLASSIFY).run_until_idle()
     assert final_record(redis, wide).state is JobState.SUCCEEDED
@@ -82,11 +82,11 @@ def test_a_forward_error_fails_only_its_group(redis: Redis, local_worker: MakeWo
 def test_an_image_has_the_same_answer_alone_and_in_a_batch(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
-    alone, together = classify_job(picture()), classify_job(picture())
+    alone, together = classify_job(image()), classify_job(image())
     local = local_worker(Task.CLASSIFY)
     submit(redis, alone)
     local.run_until_idle()
-    submit(redis, classify_job(picture((1, 2, 3))), together, classify_job(picture((9, 9, 9))))
+    submit(redis, classify_job(image((1, 2, 3))), together, classify_job(image((9, 9, 9))))
     local_worker(Task.CLASSIFY).run_until_idle()
     results = [final_record(redis, job).result for job in (alone, together)]
     assert isinstance(results[0], ClassifyResult)
@@ -144,7 +144,7 @@ def test_any_other_function_is_refused_and_never_called(
 def test_an_entry_with_a_callback_is_refused(
     redis: Redis, local_worker: MakeWorker, moment: str
 ) -> None:
-    job = classify_job(picture())
+    job = classify_job(image())
     submit(redis, job)
     redis.hset(f"rq:job:{job.id}", f"{moment}_callback_name", "os.abort")
     local_worker(Task.CLASSIFY).run_until_idle()
@@ -154,7 +154,7 @@ def test_an_entry_with_a_callback_is_refused(
 def test_an_entry_with_a_webhook_is_refused_and_calls_nobody(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
-    job = classify_job(picture())
+    job = classify_job(image())
     submit(redis, job)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -170,7 +170,7 @@ def test_an_entry_with_a_webhook_is_refused_and_calls_nobody(
 def test_a_refused_entry_does_not_harm_its_neighbours(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
-    first, last = classify_job(picture()), classify_job(picture())
+    first, last = classify_job(image()), classify_job(image())
     submit(redis, first)
     queue = Queue(queue_name(Task.CLASSIFY), connection=redis, serializer=JSONSerializer)
     queue.enqueue_call("os.abort", timeout=-1)
@@ -183,7 +183,7 @@ def test_a_refused_entry_does_not_harm_its_neighbours(
 
 
 def test_a_payload_that_is_no_json_is_refused(redis: Redis, local_worker: MakeWorker) -> None:
-    job = classify_job(picture())
+    job = classify_job(image())
     submit(redis, job)
     redis.hset(f"rq:job:{job.id}", "data", b"\x80\x04pickle")
     local_worker(Task.CLASSIFY).run_until_idle()
@@ -193,7 +193,7 @@ def test_a_payload_that_is_no_json_is_refused(redis: Redis, local_worker: MakeWo
 def test_rq_books_are_truthful_and_clean_after_a_batch(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
-    good, bad = classify_job(picture()), classify_job("bm90IGFuIGltYWdl")
+    good, bad = classify_job(image()), classify_job("bm90IGFuIGltYWdl")
     submit(redis, good, bad)
     local_worker(Task.CLASSIFY).run_until_idle()
     queue = open_queue(redis, Task.CLASSIFY)
@@ -221,7 +221,7 @@ def test_rq_stores_the_failure_code_and_nothing_of_the_request(
 
 
 def test_a_job_canceled_in_the_queue_never_runs(redis: Redis, local_worker: MakeWorker) -> None:
-    job = classify_job(picture())
+    job = classify_job(image())
     submit(redis, job)
     Records(redis).cancel(job.id)
     local = local_worker(Task.CLASSIFY)
@@ -232,7 +232,7 @@ def test_a_job_canceled_in_the_queue_never_runs(redis: Redis, local_worker: Make
 
 
 def test_an_entry_of_a_job_that_ended_is_dropped(redis: Redis, local_worker: MakeWorker) -> None:
-    job = classify_job(picture())
+    job = classify_job(image())
     submit(redis, job)
     records = Records(redis)
     attempt = records.start(job.id, "another", 15.0)
@@ -259,7 +259,7 @@ def test_a_job_past_its_deadline_expires_without_running(
 def test_maintenance_leaves_waiting_and_finished_jobs_alone(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
-    job = classify_job(picture())
+    job = classify_job(image())
     local = local_worker(Task.CLASSIFY)
     local.run_until_idle()
     submit(redis, job)
@@ -279,7 +279,7 @@ def test_a_worker_takes_jobs_by_the_safe_move_of_one_queue(local_worker: MakeWor
 def test_a_beat_before_the_first_job_does_not_take_the_workers_name(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
-    submit(redis, job := classify_job(picture()))
+    submit(redis, job := classify_job(image()))
     local = local_worker(Task.CLASSIFY)
     local.heartbeat._beat()
     local.run_until_idle()
@@ -290,7 +290,7 @@ def test_the_heartbeat_renews_what_rq_knows_of_a_running_job(
     redis: Redis, local_worker: MakeWorker
 ) -> None:
     worker = local_worker(Task.CLASSIFY).worker
-    job = classify_job(picture())
+    job = classify_job(image())
     submit(redis, job)
     entry = Job.fetch(job.id, redis, JSONSerializer)
     worker.register_birth()
@@ -305,7 +305,7 @@ def test_the_heartbeat_renews_what_rq_knows_of_a_running_job(
 
 
 def test_the_metrics_count_how_jobs_ended(redis: Redis, local_worker: MakeWorker) -> None:
-    submit(redis, classify_job(picture()), classify_job("bm90"))
+    submit(redis, classify_job(image()), classify_job("bm90"))
     local = local_worker(Task.CLASSIFY)
     local.run_until_idle()
     values = {

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from tests.cards import card_of
 from tests.worker.conftest import wait_until
 from tests.worker.contract.test_workers import status
 from tests.worker.jobs import image_job
 from worker.contract.jobs import Task
+from worker.contract.model_cards import card_key
 from worker.contract.records import Records, enqueue
-from worker.contract.workers import WorkerState, read_all
+from worker.contract.workers import ModelState, WorkerState, read_all
 from worker.heartbeat import Heartbeat
 
 LEASE_S = 0.5
@@ -30,6 +32,28 @@ def test_a_worker_is_listed_from_its_start_to_its_stop(redis: Redis, heartbeat: 
     assert [worker.state for worker in read_all(redis)] == [WorkerState.IDLE]
     heartbeat.stop()
     assert read_all(redis) == []
+
+
+def test_a_models_card_is_kept_as_long_as_its_worker_lives(
+    redis: Redis, heartbeat: Heartbeat
+) -> None:
+    card = card_of("a", Task.IMAGES)
+    heartbeat.note_progress("a", "half")
+    heartbeat.start()
+    [loading] = read_all(redis)
+    assert (loading.models[0].state, loading.models[0].progress) == (ModelState.LOADING, "half")
+    heartbeat.announce_ready(card, 1.5)
+    [status] = read_all(redis)
+    ready, failed = status.models
+    assert (ready.state, ready.progress, ready.load_s) == (ModelState.READY, None, 1.5)
+    assert (ready.aliases, ready.card) == (("x", "y"), card.digest)
+    assert failed.state is ModelState.FAILED
+    for _ in range(2):
+        redis.delete(card_key(card.digest))  # as a restart may, or the end of its time
+        wait_until(lambda: redis.exists(card_key(card.digest)) == 1, "the card did not come back")
+    heartbeat.announce_failed("a")
+    assert read_all(redis)[0].models[0].state is ModelState.FAILED
+    heartbeat.stop()
 
 
 def test_leases_are_renewed_until_they_are_released(

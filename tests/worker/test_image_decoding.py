@@ -1,4 +1,4 @@
-"""Pictures from strangers."""
+"""Images from strangers."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.errors import ImageDecodeError
-from tests.worker.jobs import picture
+from tests.worker.jobs import image
 from worker.image_decoding import decode_image
 
 
@@ -33,13 +33,13 @@ def png_of_declared_size(width: int, height: int) -> str:
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
 def test_allowed_formats_are_decoded(file_format: str) -> None:
-    assert decode_image(picture(file_format=file_format)).size == (8, 8)
+    assert decode_image(image(file_format=file_format)).size == (8, 8)
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_refused(file_format: str) -> None:
     with pytest.raises(ImageDecodeError, match="PNG, JPEG, WEBP"):
-        decode_image(picture(file_format=file_format))
+        decode_image(image(file_format=file_format))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
@@ -51,7 +51,7 @@ def test_a_cmyk_jpeg_is_decoded() -> None:
     assert decode_image(encoded(Image.new("CMYK", (3, 2)), "JPEG")).mode == "CMYK"
 
 
-def test_a_picture_stands_upright_as_its_exif_says() -> None:
+def test_a_image_stands_upright_as_its_exif_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     assert decode_image(encoded(Image.new("RGB", (4, 2)), "JPEG", exif)).size == (2, 4)
@@ -81,7 +81,7 @@ def test_what_is_no_image_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
-def test_a_truncated_picture_is_refused(file_format: str) -> None:
+def test_a_truncated_image_is_refused(file_format: str) -> None:
     noise = Image.effect_noise((64, 64), 50).convert("RGB")
     content = base64.b64decode(encoded(noise, file_format))
     for length in range(0, len(content) - 16, max(1, len(content) // 40)):

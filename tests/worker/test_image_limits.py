@@ -4,11 +4,11 @@ import pytest
 
 from models.errors import PresetError
 from models.presets import PRESETS, PresetTask
-from worker.image_limits import ImageTraits, limits_of, preset_limits
+from worker.image_limits import FluxProperties, limits_of, preset_limits
 from worker.model_specs import ModelSpec
 
-GUIDED = ImageTraits(has_guidance=True, max_sequence_length=512)
-UNGUIDED = ImageTraits(has_guidance=False, max_sequence_length=512)
+GUIDED = FluxProperties(has_guidance=True, max_sequence_length=512)
+UNGUIDED = FluxProperties(has_guidance=False, max_sequence_length=512)
 
 
 def spec(**options: object) -> ModelSpec:
@@ -16,7 +16,7 @@ def spec(**options: object) -> ModelSpec:
 
 
 def test_only_a_model_that_embeds_guidance_has_a_guidance_scale() -> None:
-    expected = {"flux_shapes": (2.0, 20), "flux_schnell": (None, 4), "flux_dev": (3.5, 28)}
+    expected = {"flux_shapes": (2.5, 20), "flux_schnell": (None, 4), "flux_dev": (3.5, 28)}
     painters = [row.name for row in PRESETS.values() if row.task is PresetTask.TEXT_TO_IMAGE]
     assert set(painters) == set(expected)
     for name, (guidance, num_steps) in expected.items():
@@ -31,8 +31,13 @@ def test_a_checkpoint_is_taken_for_the_flux_that_it_is_like() -> None:
     assert unguided == preset_limits("flux_schnell")
 
 
+def test_a_default_size_may_be_asked_for() -> None:
+    limits = limits_of(spec(default_size="1536x1536"), GUIDED)
+    assert limits.max_pixels == 1536 * 1536
+
+
 def test_a_prompt_has_no_more_tokens_than_the_tokenizer_reads() -> None:
-    assert limits_of(spec(), ImageTraits(False, 77)).max_sequence_length == 77
+    assert limits_of(spec(), FluxProperties(False, 77)).max_sequence_length == 77
 
 
 def test_the_configuration_wins() -> None:
@@ -49,6 +54,7 @@ def test_the_configuration_wins() -> None:
     [
         ({"default_size": "100x96"}, "default_size is 100x96; allowed: multiples of 16 up to 2048"),
         ({"max_side": 512}, r"default_size is 1024x1024; .* up to 512 \(max_side\)"),
+        ({"default_size": "2048x512"}, "default_size is 2048x512; .* 1:3 to 3:1"),
         ({"guidance_scale": 2.0}, "oil has no guidance; guidance_scale must be left out"),
     ],
 )

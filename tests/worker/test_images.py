@@ -1,4 +1,4 @@
-"""One image job: its pictures, its progress, and the ways it can stop."""
+"""One image job: its images, its progress, and the ways it can stop."""
 
 import io
 import json
@@ -67,13 +67,13 @@ def interrupt_after_step(
     return steps
 
 
-def test_each_seed_of_a_job_is_one_picture_of_one_loop(redis: Redis, studio: Studio) -> None:
+def test_each_seed_of_a_job_is_one_image_of_one_loop(redis: Redis, studio: Studio) -> None:
     studio.paint(studio.start(redis, image_job(seeds=(7, 200))))
     [result] = studio.outcomes
     assert isinstance(result, ImageResult)
     assert studio.pipeline.num_denoise_calls == 1
-    pictures = [Image.open(studio.files.path(image.file_name)) for image in result.images]
-    assert [picture.getpixel((0, 0)) for picture in pictures] == [(7, 7, 7), (200, 200, 200)]
+    images = [Image.open(studio.files.path(image.file_name)) for image in result.images]
+    assert [image.getpixel((0, 0)) for image in images] == [(7, 7, 7), (200, 200, 200)]
     assert [image.seed for image in result.images] == [7, 200]
 
 
@@ -87,13 +87,13 @@ def test_a_result_says_what_it_measured(redis: Redis, studio: Studio) -> None:
     assert first.num_bytes == len(studio.files.read(first.file_name))
 
 
-def test_a_picture_carries_what_made_it(redis: Redis, studio: Studio) -> None:
+def test_a_image_carries_what_made_it(redis: Redis, studio: Studio) -> None:
     job = image_job(prompt="a caf\N{LATIN SMALL LETTER E WITH ACUTE}", seeds=(7,))
     studio.paint(studio.start(redis, job))
     [result] = studio.outcomes
     assert isinstance(result, ImageResult)
-    picture = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
-    assert json.loads(picture.info["parameters"]) == {
+    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    assert json.loads(image.info["parameters"]) == {
         "model": "flux_shapes",
         "prompt": job.prompt,
         "seed": 7,
@@ -144,7 +144,7 @@ def test_an_error_fails_the_job_without_its_words(redis: Redis, studio: Studio) 
     assert failure == Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
 
 
-def test_a_disk_that_takes_no_picture_is_a_storage_failure(
+def test_a_disk_that_takes_no_image_is_a_storage_failure(
     redis: Redis, studio: Studio, tmp_path: Path
 ) -> None:
     (tmp_path / "images").write_text("a file where the directory should be")

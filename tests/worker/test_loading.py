@@ -60,14 +60,16 @@ def test_a_directory_is_loaded_as_the_configuration_says(tmp_path: Path) -> None
 def test_the_revision_tells_other_weights_apart(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for directory in (one, other):
-        shutil.copytree(BUNDLED / "f_net_shapes", directory / "f")
-    weights = next((other / "f").glob("model*.safetensors"))
+        shutil.copytree(BUNDLED / "f_net_shapes", directory)
+    weights = next(other.glob("model*.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
-    revisions = [load_model(spec_of("a", d / "f"), "cpu", print).card.revision for d in (one, one)]
-    assert revisions[0] == revisions[1]
+    cards = [load_model(spec_of("a", place), "cpu", print).card for place in (one, other)]
+    assert cards[0].digest == cards[1].digest
     weights.write_bytes(content)
-    assert load_model(spec_of("a", other / "f"), "cpu", print).card.revision != revisions[0]
+    changed = load_model(spec_of("a", other), "cpu", print).card
+    assert changed.revision != cards[0].revision
+    assert changed.digest != cards[0].digest
 
 
 def test_a_model_of_another_task_than_was_said_is_refused() -> None:

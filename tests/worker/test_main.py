@@ -38,7 +38,9 @@ def test_a_preset_that_does_not_load_is_one_clear_line(
     no_model: Load[object],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings = WorkerSettings(redis_url=redis_url, queue=Task.CLASSIFY, data_dir=tmp_path)
+    settings = WorkerSettings(
+        redis_url=redis_url, queue=Task.CLASSIFY, data_dir=tmp_path, load_retry_s=0
+    )
     with caplog.at_level(logging.INFO):
         assert run(settings, no_model) == 1
     [record] = caplog.records

@@ -25,6 +25,7 @@ def test_every_way_of_writing_a_model() -> None:
         "f_net_shapes": None,
     }
     assert read("hf://someone/vit-pets@v2") == {"vit-pets": "hf://someone/vit-pets@v2"}
+    assert list(read("kaggle://keras/vit/keras/my_vit/4")) == ["my_vit"]
     assert read("oil/painter=./a=b") == {"oil/painter": "./a=b"}
     assert read(["a=/x", {"name": "b", "handle": "/y"}]) == {"a": "/x", "b": "/y"}
 
@@ -52,7 +53,10 @@ def test_a_directory_and_a_file_are_called_after_themselves(
         ([{"name": "a", "handle": "/x", "aliases": ["flux_dev"]}], "'flux_dev' is the name of a"),
         ("a=/x,a=/y", "'a' names two models"),
         ([{"name": "a", "handle": "/x", "aliases": ["b"]}, "b=/y"], "'b' names two models"),
-        ([{"name": "a b", "handle": "/x"}], "should match pattern"),
+        ("a b=/x", "the name 'a b' is not allowed; letters, digits and"),
+        ([{"name": "a/../b", "handle": "/x"}], "the name 'a/../b' is not allowed"),
+        ([{"name": "a", "handle": "/x", "aliases": ["dall-e:3"]}], "'dall-e:3' is not allowed"),
+        ([], "at least one model"),
         ([{"name": "a", "handle": "/x", "colour": "red"}], "not permitted"),
         ([{"name": "a", "handle": "/x", "dtype": "int8"}], "'float32', 'bfloat16' or 'float16'"),
         ([{"name": "a", "handle": "/x", "default_size": "12"}], "should match pattern"),

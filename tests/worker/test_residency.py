@@ -24,21 +24,19 @@ def test_a_model_is_held_as_it_was_loaded() -> None:
     numbers = itertools.count()
     load = lambda spec, _: loaded(next(numbers), spec.name, spec.task)  # noqa: E731
     residency: Residency[int] = Residency(load, WorkerMetrics())
-    cards = [residency.load(spec, ignore) for spec in (A, B)]
+    took_s = [residency.load(spec, ignore) for spec in (A, B)]
     assert [residency.get(name) for name in ("a", "b", "a")] == [0, 1, 0]
-    assert [residency.card(name) for name in ("a", "b")] == cards
-    assert cards[0].load_s >= 0
+    assert [residency.card(name).name for name in ("a", "b")] == ["a", "b"]
+    assert min(took_s) >= 0
 
 
 def test_a_name_that_is_not_held_is_refused() -> None:
     residency: Residency[int] = Residency(lambda *_: loaded(1, "a", Task.CLASSIFY), WorkerMetrics())
     residency.load(A, ignore)
-    assert "a" in residency
-    assert "/etc" not in residency
     with pytest.raises(NotServedError, match="'/etc' is not one of a"):
         residency.get("/etc")
     residency.unload("a")
-    assert "a" not in residency
+    assert residency.names == ()
 
 
 def test_a_load_that_fails_is_counted() -> None:
@@ -52,4 +50,4 @@ def test_a_load_that_fails_is_counted() -> None:
         residency.load(A, ignore)
     labels = {"model": "a", "outcome": "failed"}
     assert metrics.registry.get_sample_value("triptych_model_loads_total", labels) == 1.0
-    assert "a" not in residency
+    assert residency.names == ()

@@ -106,7 +106,15 @@ def test_a_file_says_more_of_each_model(tmp_path: Path, monkeypatch: pytest.Monk
     assert settings(lease_s=5).lease_s == 5
 
 
-@pytest.mark.parametrize(("text", "says"), [(None, "No such file"), ("models = [", "Invalid")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "No such file"),
+        ("models = [", "Invalid"),
+        ("[[model]]\nname = 'a'", "model is no setting; allowed: .*models"),
+        ("queue = 'images'", "queue is no setting"),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None, says: str) -> None:
     file = tmp_path / "triptych.toml"
     if text is not None:

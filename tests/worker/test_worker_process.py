@@ -3,7 +3,6 @@
 import os
 import signal
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,12 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from tests.worker.conftest import (
-    RESULT_TTL_S,
-    WorkerProcess,
-    wait_until,
-    wait_until_final,
-)
+from tests.worker.conftest import RESULT_TTL_S, StartWorker, wait_until, wait_until_final
 from tests.worker.jobs import embeddings_job, image_job
 from worker.contract.jobs import ImageJob, ImageResult, JobState, Task
 from worker.contract.records import Records, enqueue, record_key
-from worker.contract.workers import WorkerState, read_all
+from worker.contract.workers import ModelState, WorkerState, read_all
 from worker.rq_entries import open_queue
-
-StartWorker = Callable[[Task], WorkerProcess]
 
 
 @pytest.fixture
@@ -154,3 +146,14 @@ def test_a_finished_record_is_kept_as_long_as_the_setting_says(
     enqueue(redis, job, records)
     wait_until_final(records, job.id)
     assert RESULT_TTL_S - 60 < redis.ttl(record_key(job.id)) <= RESULT_TTL_S
+
+
+def test_sigterm_ends_a_worker_that_loads_at_once(redis: Redis, start_worker: StartWorker) -> None:
+    slow = '[{"name": "slow", "handle": "/x", "task": "classify"}]'
+    worker = start_worker(Task.CLASSIFY, slow, is_to_be_warm=False)
+    wait_until(lambda: bool(read_all(redis)), "the worker said nothing")
+    [status] = read_all(redis)
+    assert (status.state, status.models[0].state) == (WorkerState.LOADING, ModelState.LOADING)
+    worker.send(signal.SIGTERM)
+    assert worker.exit_code() == 0
+    assert read_all(redis) == []

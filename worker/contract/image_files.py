@@ -1,7 +1,7 @@
-"""Where the finished pictures lie: one directory of PNG files, written atomically.
+"""Where the finished images lie: one directory of PNG files, written atomically.
 
 The name holds job, attempt and index, so a late writer with an old attempt never replaces the
-picture of the attempt that counts. Free of torch and PIL; knows nothing of Redis and HTTP.
+image of the attempt that counts. Free of torch and PIL; knows nothing of Redis and HTTP.
 """
 
 import os
@@ -17,7 +17,7 @@ class ImageFiles:
         self._directory = directory
 
     def store(self, png: bytes, job_id: str, attempt: int, index: int) -> str:
-        """Write one picture so that its name shows the whole file or nothing; returns the name.
+        """Write one image so that its name shows the whole file or nothing; returns the name.
 
         Raises OSError when the disk does not take it.
         """
@@ -37,11 +37,11 @@ class ImageFiles:
         return path.name
 
     def path(self, file_name: str) -> Path:
-        """Where a picture lies; ValueError for anything that is not a picture's name."""
+        """Where an image lies; ValueError for anything that is not an image's name."""
         if _FILE_NAME.fullmatch(file_name) is None:
             raise ValueError(f"file name {file_name!r} is not of the form job-attempt-index.png")
         return self._directory / file_name
 
     def read(self, file_name: str) -> bytes:
-        """Raises FileNotFoundError once the picture is gone."""
+        """Raises FileNotFoundError once the image is gone."""
         return self.path(file_name).read_bytes()

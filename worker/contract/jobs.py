@@ -88,7 +88,7 @@ Job = Annotated[ImageJob | ClassifyJob | EmbeddingsJob, Field(discriminator="tas
 
 
 class Image(_Frozen):
-    """One finished picture, stored under `file_name` (see `image_files`)."""
+    """One finished image, stored under `file_name` (see `image_files`)."""
 
     file_name: str
     seed: int

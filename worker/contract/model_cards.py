@@ -13,6 +13,8 @@ from redis import Redis
 
 from worker.contract.jobs import Task
 
+MAX_ASPECT = 3  # OpenAI's: images are 1:3 to 3:1
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer worker may say more
@@ -49,7 +51,6 @@ class ModelCard(_Frozen):
     memory_bytes: int  # of the parameters
     dtype: str
     device: str
-    load_s: float = 0.0
     image_limits: ImageLimits | None = None
     labels: tuple[str, ...] | None = None
     embedding_width: int | None = None

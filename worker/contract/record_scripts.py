@@ -165,8 +165,8 @@ return 1
 """
 )
 
-# ARGV: id, and LPUSH or RPUSH: to the front, after a worker died between taking the entry from the
-# list and taking the job; to the back, for another worker. Returns 1 if the job is in the queue.
+# ARGV: id. A worker died between taking the entry from the list and taking the job, or the job was
+# for another. Returns 1 if the job is back at the front of the queue.
 UNSTICK = (
     _PRELUDE
     + """
@@ -176,7 +176,32 @@ if not state then return 0 end
 local queue = queue_key(key)
 if redis.call('LREM', queue .. ':intermediate', 0, ARGV[1]) == 0 then return 0 end
 if state ~= 'queued' then return 0 end
-redis.call(ARGV[2], queue, ARGV[1])
+redis.call('LPUSH', queue, ARGV[1])
 return 1
+"""
+)
+
+# ARGV: RQ's list, its intermediate list, how many entries to look at, then models. Moves the first
+# entry of one of these models, or past its deadline, or without a record. Returns its id or false,
+# and the other models that stand before it.
+SELECT = (
+    _PRELUDE
+    + """
+local is_ours, others, is_seen = {}, {}, {}
+for i = 4, #ARGV do is_ours[ARGV[i]] = true end
+for _, id in ipairs(redis.call('LRANGE', ARGV[1], 0, tonumber(ARGV[3]) - 1)) do
+  local fields = redis.call('HMGET', record_key(id), 'model', 'deadline_at')
+  local model, deadline_at = fields[1], tonumber(fields[2] or 'inf')
+  if not model or is_ours[model] or deadline_at <= now() then
+    redis.call('LREM', ARGV[1], 1, id)
+    redis.call('RPUSH', ARGV[2], id)
+    return {id, others}
+  end
+  if not is_seen[model] then
+    is_seen[model] = true
+    others[#others + 1] = model
+  end
+end
+return {false, others}
 """
 )

@@ -7,12 +7,13 @@ Free of torch; knows nothing of HTTP and models.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 from redis import Redis
 from redis.client import Pipeline
+from rq.intermediate_queue import IntermediateQueue
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
@@ -38,6 +39,7 @@ RESULT_TTL_S = 86_400.0  # a day: as long as an idempotency key of the API
 # RQ's own bookkeeping of ended jobs, for `rq info` only; the record is the truth.
 RQ_RESULT_TTL_S = 600
 RQ_FAILURE_TTL_S = 86_400
+_MAX_LOOKED_AT = 1000  # entries, for one of our own among those of other workers
 _RQ_NO_TIMEOUT = -1  # deadlines are ours: RQ's would raise in the middle of anything
 
 AnyJob: TypeAlias = ImageJob | ClassifyJob | EmbeddingsJob
@@ -125,6 +127,7 @@ class Records:
         self._cancel = redis.register_script(record_scripts.CANCEL)
         self._release = redis.register_script(record_scripts.RELEASE)
         self._unstick = redis.register_script(record_scripts.UNSTICK)
+        self._select = redis.register_script(record_scripts.SELECT)
 
     def create(self, job: AnyJob, pipeline: Pipeline) -> None:
         """Write the queued record into the transaction that also queues the job."""
@@ -177,11 +180,29 @@ class Records:
 
     def unstick(self, job_id: str) -> bool:
         """Put back a queued job whose entry a dying worker left outside the queue."""
-        return bool(self._unstick(args=[job_id, "LPUSH"]))
+        return bool(self._unstick(args=[job_id]))
 
-    def pass_on(self, job_id: str) -> bool:
-        """Put a queued job whose entry was just taken behind the others, for another worker."""
-        return bool(self._unstick(args=[job_id, "RPUSH"]))
+    def select(self, task: Task, models: Collection[str]) -> tuple[str | None, list[str]]:
+        """Move the first entry of one of these models from RQ's list to its intermediate one.
+
+        Entries past their deadline and those without a record count as ours: somebody has to end
+        them. Returns the id, if there is one, and the other models that stand before it.
+        """
+        queue = queue_key(task)
+        lists = (queue, IntermediateQueue.get_intermediate_queue_key(queue))
+        job_id, others = self._select(args=[*lists, _MAX_LOOKED_AT, *models])
+        return None if job_id is None else as_text(job_id), [as_text(model) for model in others]
+
+    def await_entry(self, task: Task, timeout_s: float) -> str | None:
+        """Move the first entry that comes likewise, whatever its model; None when time is up."""
+        queue = queue_key(task)
+        intermediate = IntermediateQueue.get_intermediate_queue_key(queue)
+        job_id = self._redis.blmove(queue, intermediate, timeout_s)  # type: ignore[arg-type]  # seconds may be a float
+        return None if job_id is None else as_text(job_id)
+
+    def model_of(self, job_id: str) -> str | None:
+        model = self._redis.hget(record_key(job_id), "model")
+        return None if model is None else as_text(model)
 
     def overdue(self, task: Task, now: float) -> list[str]:
         """The running jobs whose lease has run out."""
@@ -208,7 +229,6 @@ def enqueue(redis: Redis, job: AnyJob, records: Records) -> None:
             result_ttl=RQ_RESULT_TTL_S,
             failure_ttl=RQ_FAILURE_TTL_S,
             description=f"{job.task} {job.id}",
-            meta={"model": job.model},  # a worker sees at once whether it serves it
             pipeline=pipeline,
         )
         pipeline.execute()

@@ -3,6 +3,7 @@
 The API's catalogue, readiness and metrics read this. Free of torch; knows nothing of jobs.
 """
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,9 @@ from worker.contract.records import Scalar, as_text
 
 STATUS_TTL_S = 15  # five heartbeats of 3 s: one lost packet does not kill a worker
 _NAMES_KEY = "triptych:workers"
+
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerState(StrEnum):
@@ -47,6 +51,7 @@ class ServedModel(BaseModel):
     state: ModelState
     progress: str | None = None  # of loading, such as "downloading 3.1 of 23.8 GB"
     card: str | None = None  # the digest of its card; None until it is ready
+    load_s: float | None = None  # how long loading took
 
 
 _MODELS: TypeAdapter[tuple[ServedModel, ...]] = TypeAdapter(tuple[ServedModel, ...])
@@ -109,7 +114,16 @@ def read_all(redis: Redis) -> list[WorkerStatus]:
     dead = [name for name, fields in zip(names, hashes, strict=True) if not fields]
     if dead:
         redis.srem(_NAMES_KEY, *dead)
-    return [_parse(fields) for fields in hashes if fields]
+    return [status for fields in hashes if fields and (status := _read(fields)) is not None]
+
+
+def _read(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus | None:
+    """None, with a line in the log, for what a worker of another version wrote."""
+    try:
+        return _parse(fields)
+    except (KeyError, ValueError) as error:
+        logger.warning("event=worker_status_unreadable reason=%s", error)
+        return None
 
 
 def _parse(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus:

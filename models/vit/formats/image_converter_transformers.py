@@ -1,7 +1,7 @@
-"""Pictures to numbers as transformers' `ViTImageProcessor` does: squeeze, rescale, normalise.
+"""Images to numbers as transformers' `ViTImageProcessor` does: squeeze, rescale, normalise.
 
 Source: `ViTImageProcessorPil` of transformers 5.23 (image_processing_backends.py), which resizes
-with Pillow as every version before 5 did. The rule from any picture to RGB is our own.
+with Pillow as every version before 5 did. The rule from any image to RGB is our own.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _INTERPOLATIONS: dict[Image.Resampling, Literal["nearest", "bilinear", "bicubic"
 
 
 class Size(BaseModel):
-    """In pixels; other ways to say a size do not give every picture the same."""
+    """In pixels; other ways to say a size do not give every image the same."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,7 +95,7 @@ class TransformersConverter:
             require_per_channel("image_std", self.config.image_std, self.num_channels)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Convert any picture to [H, W, C] float32."""
+        """Convert any image to [H, W, C] float32."""
         levels = read_levels(image, self.num_channels)
         if self.config.do_resize:
             levels = self._resize(levels)

@@ -1,7 +1,7 @@
 """What a ViT preset holds beside its backbone: head, label names, preprocessing.
 
 Of a KerasHub task (`task.json`, `task.weights.h5`), of the same with safetensors, and of
-transformers' `ViTForImageClassification`. Knows nothing about how pictures are classified.
+transformers' `ViTForImageClassification`. Knows nothing about how images are classified.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class StoredClassifier:
 
     task: TaskConfig
     labels: tuple[str, ...]
-    converter: ImageConverterConfig | ProcessorConfig | None  # None: tensors only, no pictures
+    converter: ImageConverterConfig | ProcessorConfig | None  # None: tensors only, no images
     head: StoredHead
 
 

@@ -1,4 +1,4 @@
-"""Our denoise loop and diffusers', run on the same prompts, seeds and start pictures."""
+"""Our denoise loop and diffusers', run on the same prompts, seeds and start images."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -72,6 +72,6 @@ def image_to_image_oracle(oracle: FluxPipeline) -> FluxImg2ImgPipeline:
     return pipeline
 
 
-def picture(seed: int, width: int = 80, height: int = 50) -> Image.Image:
+def start_image(seed: int, width: int = 80, height: int = 50) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width * 2, height * 2))

@@ -49,10 +49,10 @@ def original_autoencoder(oracle: AutoencoderKL) -> dict[str, Tensor]:
 
 def check_equal(autoencoder: AutoencoderKL, oracle: AutoencoderKL) -> None:
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.randn(1, 3, 32, 48, generator=generator)
+    images = torch.randn(1, 3, 32, 48, generator=generator)
     latents = torch.randn(1, 16, 4, 6, generator=generator)
     with torch.inference_mode():
-        moments = [each.encode(pictures).latent_dist.parameters for each in (autoencoder, oracle)]
+        moments = [each.encode(images).latent_dist.parameters for each in (autoencoder, oracle)]
         decoded = [each.decode(latents).sample for each in (autoencoder, oracle)]
     torch.testing.assert_close(*moments, atol=1e-5, rtol=0)
     torch.testing.assert_close(*decoded, atol=1e-5, rtol=0)

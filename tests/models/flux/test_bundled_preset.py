@@ -1,4 +1,4 @@
-"""The bundled `flux_shapes`: a directory that diffusers reads too, painting the same picture."""
+"""The bundled `flux_shapes`: a directory that diffusers reads too, painting the same image."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_image_to_image_recolours_a_shape_and_leaves_it_in_its_place() -> None:
         seeds=1,
     )
 
-    before, after = (np.asarray(picture, dtype=float) for picture in (red, blue))
+    before, after = (np.asarray(image, dtype=float) for image in (red, blue))
     was_red = before[..., 0] - before[..., 2] > 100
     is_blue = after[..., 2] - after[..., 0] > 100
     assert (was_red & is_blue).sum() > 0.9 * was_red.sum()

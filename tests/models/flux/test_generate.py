@@ -1,4 +1,4 @@
-"""`TextToImage.generate`: pictures, seeds, and what it refuses."""
+"""`TextToImage.generate`: images, seeds, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.models.flux.loops import (
     generators,
     guidance_of,
     image_to_image_oracle,
-    picture,
+    start_image,
 )
 
 
@@ -34,7 +34,7 @@ def grey_levels_apart(one: Image.Image, other: Image.Image) -> int:
 
 
 @pytest.mark.parametrize("name", ["dev", "schnell"])
-def test_generated_pictures_equal_diffusers_to_one_grey_level(
+def test_generated_images_equal_diffusers_to_one_grey_level(
     pipelines: Pipelines, name: str
 ) -> None:
     oracle, directory = pipelines[name]
@@ -43,11 +43,11 @@ def test_generated_pictures_equal_diffusers_to_one_grey_level(
         pipeline, width=96, true_cfg_scale=3.0, strength=0.7, max_sequence_length=16
     )
 
-    pictures = pipeline.generate(
+    images = pipeline.generate(
         PROMPTS,
         options,
         negative_prompts=UNWANTED,
-        start_images=[picture(1), picture(2)],
+        start_images=[start_image(1), start_image(2)],
         seeds=[7, 3],
     )
 
@@ -55,7 +55,7 @@ def test_generated_pictures_equal_diffusers_to_one_grey_level(
         prompt=PROMPTS,
         negative_prompt=[UNWANTED] * 2,
         true_cfg_scale=3.0,
-        image=[picture(1), picture(2)],
+        image=[start_image(1), start_image(2)],
         strength=0.7,
         width=96,
         height=64,
@@ -64,16 +64,16 @@ def test_generated_pictures_equal_diffusers_to_one_grey_level(
         generator=generators([7, 3]),
         max_sequence_length=16,
     ).images
-    assert [image.size for image in pictures] == [(96, 64)] * 2
-    assert max(map(grey_levels_apart, pictures, expected)) <= 1
+    assert [image.size for image in images] == [(96, 64)] * 2
+    assert max(map(grey_levels_apart, images, expected)) <= 1
 
 
-def test_one_seed_gives_one_picture_alone_and_in_a_batch_with_everything_on(
+def test_one_seed_gives_one_image_alone_and_in_a_batch_with_everything_on(
     pipelines: Pipelines,
 ) -> None:
     pipeline = TextToImage.from_preset(pipelines["dev"][1])
     options = paint_options(pipeline, true_cfg_scale=3.0, strength=0.7)
-    starts = [picture(1), picture(2)]
+    starts = [start_image(1), start_image(2)]
 
     together = pipeline.generate(
         PROMPTS,
@@ -92,7 +92,7 @@ def test_one_seed_gives_one_picture_alone_and_in_a_batch_with_everything_on(
     assert grey_levels_apart(together[2], alone[0]) > 10
 
 
-def test_pictures_without_seeds_differ_and_say_theirs(pipelines: Pipelines) -> None:
+def test_images_without_seeds_differ_and_say_theirs(pipelines: Pipelines) -> None:
     pipeline = TextToImage.from_preset(pipelines["schnell"][1])
     options = paint_options(pipeline)
 
@@ -162,7 +162,7 @@ def test_counts_that_do_not_match_are_refused(
             [PROMPT] * num_prompts,
             paint_options(pipeline),
             negative_prompts=[UNWANTED] * num_negatives,
-            start_images=[picture(1)] * num_starts,
+            start_images=[start_image(1)] * num_starts,
             num_images_per_prompt=num_images_per_prompt,
         )
 

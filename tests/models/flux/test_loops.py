@@ -1,4 +1,4 @@
-"""Negative prompts, image-to-image, several pictures a prompt: the loops against diffusers'.
+"""Negative prompts, image-to-image, several images a prompt: the loops against diffusers'.
 
 Float32 on the CPU, diffusers' weights, diffusers' generators with our seeds.
 """
@@ -18,7 +18,7 @@ from tests.models.flux.loops import (
     expected_patches,
     image_to_image_oracle,
     last_patches,
-    picture,
+    start_image,
 )
 
 LATENTS = 2e-5  # float32 rounding over the steps; a wrong order or factor shows at 1e-2 and more
@@ -49,10 +49,10 @@ def test_image_to_image_equals_diffusers(
     oracle, directory = pipelines[name]
     pipeline = TextToImage.from_preset(directory)
 
-    patches = last_patches(pipeline, [7], size=size, start=Start([picture(1)], strength))
+    patches = last_patches(pipeline, [7], size=size, start=Start([start_image(1)], strength))
 
     expected = expected_patches(
-        image_to_image_oracle(oracle), [7], size, image=picture(1), strength=strength
+        image_to_image_oracle(oracle), [7], size, image=start_image(1), strength=strength
     )
     torch.testing.assert_close(patches, expected, atol=LATENTS, rtol=0)
 
@@ -62,7 +62,7 @@ def test_image_to_image_of_several_prompts_with_a_negative_one_equals_diffusers(
 ) -> None:
     oracle, directory = pipelines["dev"]
     pipeline = TextToImage.from_preset(directory)
-    starts = [picture(1), picture(2)]
+    starts = [start_image(1), start_image(2)]
     negative = Negative(pipeline.encode([UNWANTED]), true_cfg_scale=2.0)
 
     patches = last_patches(pipeline, [7, 3], PROMPTS, negative=negative, start=Start(starts, 0.6))
@@ -79,7 +79,7 @@ def test_image_to_image_of_several_prompts_with_a_negative_one_equals_diffusers(
     torch.testing.assert_close(patches, expected, atol=LATENTS, rtol=0)
 
 
-def test_several_pictures_a_prompt_equal_diffusers(pipelines: Pipelines) -> None:
+def test_several_images_a_prompt_equal_diffusers(pipelines: Pipelines) -> None:
     oracle, directory = pipelines["dev"]
     pipeline = TextToImage.from_preset(directory)
 
@@ -115,22 +115,22 @@ def test_a_cut_prompt_is_counted_at_its_length(pipelines: Pipelines) -> None:
     assert (text.num_tokens, text.truncated) == ((4, 5), (False, True))
 
 
-def test_at_strength_1_nothing_of_the_start_picture_is_left(pipelines: Pipelines) -> None:
+def test_at_strength_1_nothing_of_the_start_image_is_left(pipelines: Pipelines) -> None:
     pipeline = TextToImage.from_preset(pipelines["dev"][1])
     first, second = (
-        last_patches(pipeline, [7], start=Start([picture(seed)], 1.0)) for seed in (1, 2)
+        last_patches(pipeline, [7], start=Start([start_image(seed)], 1.0)) for seed in (1, 2)
     )
     assert torch.equal(first, second)
 
 
-def test_start_pictures_become_pixels_as_in_diffusers(pipelines: Pipelines) -> None:
+def test_start_images_become_pixels_as_in_diffusers(pipelines: Pipelines) -> None:
     processor = image_to_image_oracle(pipelines["dev"][0]).image_processor
-    expected = processor.preprocess(picture(1), height=64, width=96)
-    torch.testing.assert_close(to_pixels([picture(1)], 96, 64), expected, atol=1e-6, rtol=0)
+    expected = processor.preprocess(start_image(1), height=64, width=96)
+    torch.testing.assert_close(to_pixels([start_image(1)], 96, 64), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
-def test_start_pictures_may_be_of_any_mode(mode: str) -> None:
-    other = picture(1).convert("L").convert("I").convert(mode) if mode == "I;16" else None
-    start = other or picture(1).convert(mode)
+def test_start_images_may_be_of_any_mode(mode: str) -> None:
+    other = start_image(1).convert("L").convert("I").convert(mode) if mode == "I;16" else None
+    start = other or start_image(1).convert(mode)
     assert torch.equal(to_pixels([start], 32, 16), to_pixels([to_rgb(start)], 32, 16))

@@ -15,7 +15,7 @@ from tests.models.flux.loops import (
     expected_patches,
     image_to_image_oracle,
     last_patches,
-    picture,
+    start_image,
 )
 
 # PEFT's remark on a second adapter, which is meant
@@ -91,18 +91,18 @@ def test_two_loras_paint_as_in_diffusers(
     torch.testing.assert_close(patches, expected_patches(oracle, [7]), atol=LATENTS, rtol=0)
 
 
-def test_a_lora_goes_with_a_negative_prompt_and_a_start_picture(
+def test_a_lora_goes_with_a_negative_prompt_and_a_start_image(
     painter: TextToImage, oracle: FluxPipeline
 ) -> None:
     oracle.set_adapters(["one"], [0.7])
     negative = Negative(painter.encode([UNWANTED]), true_cfg_scale=2.0)
-    patches = last_patches(painter, [7], negative=negative, start=Start([picture(1)], 0.6))
+    patches = last_patches(painter, [7], negative=negative, start=Start([start_image(1)], 0.6))
     expected = expected_patches(
         image_to_image_oracle(oracle),
         [7],
         negative_prompt=UNWANTED,
         true_cfg_scale=2.0,
-        image=picture(1),
+        image=start_image(1),
         strength=0.6,
     )
     torch.testing.assert_close(patches, expected, atol=LATENTS, rtol=0)

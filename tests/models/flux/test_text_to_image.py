@@ -25,7 +25,7 @@ GUIDANCE = 3.5
 def paint(
     pipeline: TextToImage, seeds: list[int], size: tuple[int, int], num_steps: int
 ) -> tuple[Tensor, np.ndarray]:
-    """Return the last patches [B, S, 64] and the pictures [B, H, W, 3]."""
+    """Return the last patches [B, S, 64] and the images [B, H, W, 3]."""
     width, height = size
     guidance = GUIDANCE if pipeline.has_guidance else None
     steps = pipeline.denoise(pipeline.encode([PROMPT]), seeds, width, height, num_steps, guidance)
@@ -57,9 +57,9 @@ def test_the_whole_loop_equals_diffusers(
     torch.testing.assert_close(patches, expected, atol=2e-5, rtol=0)
 
 
-def test_pictures_equal_diffusers_to_one_grey_level(pipelines: Pipelines) -> None:
+def test_images_equal_diffusers_to_one_grey_level(pipelines: Pipelines) -> None:
     oracle, directory = pipelines["dev"]
-    _, pictures = paint(TextToImage.from_preset(directory), [7], (96, 64), 4)
+    _, images = paint(TextToImage.from_preset(directory), [7], (96, 64), 4)
 
     expected = oracle(
         PROMPT,
@@ -71,8 +71,8 @@ def test_pictures_equal_diffusers_to_one_grey_level(pipelines: Pipelines) -> Non
         max_sequence_length=32,
         output_type="np",
     ).images
-    assert pictures.shape == (1, 64, 96, 3)
-    difference = np.abs(pictures.astype(float) - expected * 255.0)
+    assert images.shape == (1, 64, 96, 3)
+    difference = np.abs(images.astype(float) - expected * 255.0)
     assert difference.max() <= 1.0
 
 

@@ -25,7 +25,7 @@ OLDER_CONFIG = "norm_mean_and_norm_std"
 
 def record_converters() -> None:
     generator = np.random.default_rng(3)
-    pictures = {
+    images = {
         f"{height}x{width}": generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         for height, width in SIZES + LONG_SIZES
     }
@@ -35,14 +35,14 @@ def record_converters() -> None:
         if name == OLDER_CONFIG:
             continue
         converter = ViTImageConverter(**config)
-        for size, picture in pictures.items():
+        for size, image in images.items():
             if "5000" in size and not name.startswith(CONFIGS_FOR_LONG):
                 continue
-            if name == CONFIG_FOR_SMALL and picture.size > 200:
+            if name == CONFIG_FOR_SMALL and image.size > 200:
                 continue
-            converted = keras.ops.convert_to_numpy(converter(picture))
+            converted = keras.ops.convert_to_numpy(converter(image))
             outputs[f"output/{name}/{size}"] = converted.astype(np.float32)
-    outputs |= {f"picture/{size}": picture for size, picture in pictures.items()}
+    outputs |= {f"image/{size}": image for size, image in images.items()}
     np.savez_compressed(RECORDED / "image_converter.npz", **outputs)
 
 

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python run_keras_hub.py PRESET INPUTS OUTPUTS
 
-INPUTS has `images`, ready for the backbone, and `picture`, uint8; OUTPUTS gets `output` and
+INPUTS has `images`, ready for the backbone, and `image`, uint8; OUTPUTS gets `output` and
 `pixels`. Knows nothing about our models.
 """
 
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     inputs = np.load(inputs_file)
     classifier = keras_hub.models.ImageClassifier.from_preset(preset)
     output = classifier(inputs["images"], training=False)
-    pixels = classifier.preprocessor.image_converter(inputs["picture"])
+    pixels = classifier.preprocessor.image_converter(inputs["image"])
     np.savez(
         outputs_file,
         output=keras.ops.convert_to_numpy(output),

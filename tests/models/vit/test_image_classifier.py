@@ -16,7 +16,7 @@ from models.vit.image_classifier import ImageClassifier
 from models.vit.image_converter import ImageConverter, ImageConverterConfig
 from tests.models.random_weights import randomise
 from training.shapes_world import SHAPES, render, single
-from training.vit_pictures import LABELS as BUNDLED_LABELS
+from training.vit_images import LABELS as BUNDLED_LABELS
 
 LABELS = ("cat", "dog", "eel")
 
@@ -60,7 +60,7 @@ def test_what_was_saved_comes_back(classifier: ImageClassifier, preset: Path) ->
     torch.testing.assert_close(loaded.logits(images), classifier.logits(images), atol=1e-6, rtol=0)
 
 
-def test_a_batch_equals_single_pictures(classifier: ImageClassifier) -> None:
+def test_a_batch_equals_single_images(classifier: ImageClassifier) -> None:
     images = torch.randn(5, 8, 8, 3)
 
     alone = torch.cat([classifier.logits(image[None]) for image in images])
@@ -93,7 +93,7 @@ def test_too_few_labels_are_refused(preset: Path) -> None:
         ImageClassifier.from_preset(preset)
 
 
-def test_pictures_of_another_shape_than_the_backbones_are_refused(
+def test_images_of_another_shape_than_the_backbones_are_refused(
     classifier: ImageClassifier,
 ) -> None:
     converter = ImageConverter(ImageConverterConfig(image_size=(8, 9)))
@@ -125,7 +125,7 @@ def test_safetensors_are_written_on_request_and_take_the_place_of_h5(
     assert torch.equal(loaded.logits(images), classifier.logits(images))
 
 
-def test_a_backbone_with_channels_first_classifies_the_same_pictures(tmp_path: Path) -> None:
+def test_a_backbone_with_channels_first_classifies_the_same_images(tmp_path: Path) -> None:
     last = classifier_of(TaskConfig(num_classes=3))
     first = ViTBackbone(
         (3, 8, 8), 4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=12,
@@ -155,9 +155,9 @@ def test_the_bundled_preset_knows_all_labels(bundled: ImageClassifier) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_bundled_preset_names_what_it_sees(bundled: ImageClassifier, shape: str) -> None:
-    picture = render(single("blue", shape, "large", "left", "white"), random.Random(7), 128)
+    image = render(single("blue", shape, "large", "left", "white"), random.Random(7), 128)
 
-    logits = bundled.logits(bundled.preprocess(picture)[None])
+    logits = bundled.logits(bundled.preprocess(image)[None])
 
     assert bundled.labels[int(logits.argmax())] == f"blue {shape}"
 

@@ -1,4 +1,4 @@
-"""ImageConverter: any picture to the numbers that a preset expects."""
+"""ImageConverter: any image to the numbers that a preset expects."""
 
 import numpy as np
 import pytest
@@ -35,20 +35,20 @@ def test_every_channel_is_scaled_and_offset() -> None:
 
 
 def test_resizing_with_antialias_equals_pillows_to_one_grey_level() -> None:
-    picture = noise(61, 61)
+    image = noise(61, 61)
 
-    pixels = converter_of(16, 16)(picture)
+    pixels = converter_of(16, 16)(image)
 
-    expected = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32)
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), dtype=np.float32)
     assert np.abs(pixels.numpy() - expected).max() <= 1.0
 
 
 def test_resizing_without_antialias_takes_the_nearest_pixels_only() -> None:
-    picture = noise(8, 8)
+    image = noise(8, 8)
 
-    pixels = converter_of(2, 2, antialias=False)(picture)
+    pixels = converter_of(2, 2, antialias=False)(image)
 
-    corner = np.asarray(picture, dtype=np.float32)[1:3, 1:3].mean(axis=(0, 1))
+    corner = np.asarray(image, dtype=np.float32)[1:3, 1:3].mean(axis=(0, 1))
     assert np.abs(pixels[0, 0].numpy() - corner).max() <= 0.5
 
 
@@ -58,30 +58,30 @@ def test_levels_are_whole_after_the_resize() -> None:
     assert torch.equal(pixels, pixels.round())
 
 
-def test_a_wide_picture_loses_its_sides() -> None:
-    picture = Image.new("RGB", (30, 10), "red")
-    picture.paste("blue", (10, 0, 20, 10))
+def test_a_wide_image_loses_its_sides() -> None:
+    image = Image.new("RGB", (30, 10), "red")
+    image.paste("blue", (10, 0, 20, 10))
 
-    pixels = converter_of()(picture)
+    pixels = converter_of()(image)
 
     assert torch.equal(pixels, torch.tensor([0.0, 0.0, 255.0]).expand(8, 8, 3))
 
 
-def test_without_cropping_a_wide_picture_is_squeezed() -> None:
-    picture = Image.new("RGB", (30, 10), "red")
-    picture.paste("blue", (10, 0, 20, 10))
+def test_without_cropping_a_wide_image_is_squeezed() -> None:
+    image = Image.new("RGB", (30, 10), "red")
+    image.paste("blue", (10, 0, 20, 10))
 
-    pixels = converter_of(crop_to_aspect_ratio=False)(picture)
+    pixels = converter_of(crop_to_aspect_ratio=False)(image)
 
     assert torch.equal(pixels[0, 0], torch.tensor([255.0, 0.0, 0.0]))
 
 
-def test_a_picture_is_turned_upright_as_its_exif_says() -> None:
-    picture = Image.new("RGB", (8, 8), "red")
-    picture.paste("blue", (0, 0, 8, 4))  # the top, which is at the right when turned
-    picture.getexif()[EXIF_ORIENTATION] = ROTATED_90_CLOCKWISE
+def test_a_image_is_turned_upright_as_its_exif_says() -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    image.paste("blue", (0, 0, 8, 4))  # the top, which is at the right when turned
+    image.getexif()[EXIF_ORIENTATION] = ROTATED_90_CLOCKWISE
 
-    pixels = converter_of()(picture)
+    pixels = converter_of()(image)
 
     assert torch.equal(pixels[0, 7], torch.tensor([0.0, 0.0, 255.0]))
     assert torch.equal(pixels[7, 0], torch.tensor([255.0, 0.0, 0.0]))
@@ -94,7 +94,7 @@ def test_what_is_transparent_is_white() -> None:
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         Image.new("L", (8, 8), 100),
         Image.new("P", (8, 8), 0),
@@ -105,16 +105,16 @@ def test_what_is_transparent_is_white() -> None:
         Image.new("RGB", (1, 1)),
         Image.new("RGB", (500, 1)),
     ],
-    ids=lambda picture: f"{picture.mode} {picture.width}x{picture.height}",
+    ids=lambda image: f"{image.mode} {image.width}x{image.height}",
 )
-def test_every_mode_and_size_is_accepted(picture: Image.Image) -> None:
-    assert converter_of()(picture).shape == (8, 8, 3)
+def test_every_mode_and_size_is_accepted(image: Image.Image) -> None:
+    assert converter_of()(image).shape == (8, 8, 3)
 
 
 def test_sixteen_bits_are_scaled_to_eight() -> None:
-    picture = Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16))
+    image = Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16))
 
-    assert torch.equal(converter_of()(picture), torch.full((8, 8, 3), 100.0))
+    assert torch.equal(converter_of()(image), torch.full((8, 8, 3), 100.0))
 
 
 def test_a_grey_model_gets_one_channel() -> None:
@@ -125,7 +125,7 @@ def test_a_grey_model_gets_one_channel() -> None:
     assert torch.equal(pixels, torch.full((8, 8, 1), 100.0))
 
 
-def test_a_padded_picture_keeps_all_of_itself_between_black_bars() -> None:
+def test_a_padded_image_keeps_all_of_itself_between_black_bars() -> None:
     config = ImageConverterConfig(
         image_size=(6, 6), crop_to_aspect_ratio=False, pad_to_aspect_ratio=True
     )
@@ -136,7 +136,7 @@ def test_a_padded_picture_keeps_all_of_itself_between_black_bars() -> None:
     assert not torch.cat((pixels[:2], pixels[4:])).any()
 
 
-def test_a_picture_that_padding_would_blow_up_is_refused() -> None:
+def test_a_image_that_padding_would_blow_up_is_refused() -> None:
     config = ImageConverterConfig(
         image_size=(8, 8), crop_to_aspect_ratio=False, pad_to_aspect_ratio=True
     )
@@ -145,7 +145,7 @@ def test_a_picture_that_padding_would_blow_up_is_refused() -> None:
         ImageConverter(config)(Image.new("L", (20_000, 1)))
 
 
-def test_without_a_size_pictures_keep_theirs() -> None:
+def test_without_a_size_images_keep_theirs() -> None:
     assert ImageConverter(ImageConverterConfig())(noise(5, 7)).shape == (5, 7, 3)
 
 

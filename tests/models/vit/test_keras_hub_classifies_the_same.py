@@ -21,7 +21,7 @@ from tests.models.vit.transformers_oracles import classifying_oracle, saved
 
 TOLERANCE = 2e-5
 ONE_GREY_LEVEL = 1.001 / 127.5
-PICTURE = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,7 +33,7 @@ def assert_keras_hub_agrees(classifier: ImageClassifier, directory: Path, atol: 
     """Save, let KerasHub load it, compare its logits and, to `atol`, its preprocessing."""
     classifier.save_to_preset(directory / "preset")
     images = torch.randn(2, 8, 12, 3)
-    np.savez(directory / "inputs.npz", images=images.numpy(), picture=PICTURE)
+    np.savez(directory / "inputs.npz", images=images.numpy(), image=IMAGE)
     program = Path(__file__).with_name("run_keras_hub.py")
     arguments = (directory / "preset", directory / "inputs.npz", directory / "outputs.npz")
     assert PYTHON is not None, "skipped without"
@@ -47,7 +47,7 @@ def assert_keras_hub_agrees(classifier: ImageClassifier, directory: Path, atol: 
     assert done.returncode == 0, done.stderr
     outputs = np.load(directory / "outputs.npz")
     np.testing.assert_allclose(classifier.logits(images), outputs["output"], 0, TOLERANCE)
-    pixels = classifier.preprocess(Image.fromarray(PICTURE))
+    pixels = classifier.preprocess(Image.fromarray(IMAGE))
     np.testing.assert_allclose(pixels, outputs["pixels"], 0, atol)
 
 

@@ -1,4 +1,4 @@
-"""ImageConverter against what KerasHub itself made of the same pictures."""
+"""ImageConverter against what KerasHub itself made of the same images."""
 
 import json
 from pathlib import Path
@@ -18,14 +18,14 @@ GREY_LEVELS = 1e-4
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_pictures_of_every_shape_are_prepared_as_keras_hub_does(name: str) -> None:
+def test_images_of_every_shape_are_prepared_as_keras_hub_does(name: str) -> None:
     recorded = np.load(RECORDED / "image_converter.npz")
     converter = ImageConverter(ImageConverterConfig.model_validate(CONFIGS[name]))
     scale = np.array(1.0 if converter.config.scale is None else converter.config.scale)
     sizes = [each.rpartition("/")[2] for each in recorded if each.startswith(f"output/{name}/")]
 
     for size in sizes:
-        pixels = converter(Image.fromarray(recorded[f"picture/{size}"])).numpy()
+        pixels = converter(Image.fromarray(recorded[f"image/{size}"])).numpy()
         expected = recorded[f"output/{name}/{size}"]
         assert pixels.shape == expected.shape
         assert np.abs((pixels - expected) / scale).max() <= GREY_LEVELS, size
@@ -33,12 +33,12 @@ def test_pictures_of_every_shape_are_prepared_as_keras_hub_does(name: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["wide", "tall"])
-def test_a_recorded_preset_prepares_pictures_as_keras_hub_does(kind: str) -> None:
+def test_a_recorded_preset_prepares_images_as_keras_hub_does(kind: str) -> None:
     recorded = np.load(CASES / "vit_classifier/preprocessing.npz")
     classifier = ImageClassifier.from_preset(CASES / "vit_classifier/preset")
 
-    for picture, expected in zip(
+    for image, expected in zip(
         recorded[f"{kind}_uint8"], recorded[f"{kind}_uint8_preprocessed"], strict=True
     ):
-        pixels = classifier.preprocess(Image.fromarray(picture)).numpy()
+        pixels = classifier.preprocess(Image.fromarray(image)).numpy()
         np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The directory of pictures."""
+"""The directory of images."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from worker.contract.image_files import ImageFiles
 
 
-def test_a_stored_picture_reads_back(tmp_path: Path) -> None:
+def test_a_stored_image_reads_back(tmp_path: Path) -> None:
     files = ImageFiles(tmp_path / "images")
     name = files.store(b"png", "job_1", attempt=2, index=0)
     assert name == "job_1-2-0.png"
@@ -27,14 +27,14 @@ def test_a_failed_store_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["job_1-1-0.png"]
 
 
-def test_a_later_attempt_does_not_replace_an_earlier_picture(tmp_path: Path) -> None:
+def test_a_later_attempt_does_not_replace_an_earlier_image(tmp_path: Path) -> None:
     files = ImageFiles(tmp_path)
     first = files.store(b"first", "job_1", attempt=1, index=0)
     files.store(b"second", "job_1", attempt=2, index=0)
     assert files.read(first) == b"first"
 
 
-def test_a_missing_picture_is_a_file_not_found_error(tmp_path: Path) -> None:
+def test_a_missing_image_is_a_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ImageFiles(tmp_path).read("job_1-1-0.png")
 
@@ -44,6 +44,6 @@ def test_a_missing_picture_is_a_file_not_found_error(tmp_path: Path) -> None:
     ["", "..", "../job-1-0.png", "/etc/passwd", "job-1-0.png/..", "job-1-0.PNG", "job-1-0.png\n",
      "a/job-1-0.png", ".job-1-0.png", "job-1-0.png.part", "job--0.png", "j\0b-1-0.png"],
 )  # fmt: skip
-def test_only_a_pictures_name_is_a_path(tmp_path: Path, name: str) -> None:
+def test_only_a_images_name_is_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is not of the form"):
         ImageFiles(tmp_path).path(name)

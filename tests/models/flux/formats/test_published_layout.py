@@ -97,10 +97,10 @@ def test_a_published_repository_is_computed_in_its_bfloat16(published: Path) -> 
     assert {each.dtype for part in parts for each in part.parameters()} == {torch.bfloat16}
 
     patches = last_patches(pipeline, [3])
-    pictures = pipeline.decode(patches, 96, 64)
+    images = pipeline.decode(patches, 96, 64)
 
     assert patches.dtype == torch.float32
-    assert pictures.shape == (1, 64, 96, 3)
+    assert images.shape == (1, 64, 96, 3)
     exact = last_patches(TextToImage.from_preset(published, dtype=torch.float32), [3])
     # bfloat16 has 8 bits: 2% of what the patches spread
     assert (patches - exact).abs().mean() < 0.02 * exact.std()

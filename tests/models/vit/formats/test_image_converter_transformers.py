@@ -22,14 +22,14 @@ def noise(*shape: int) -> npt.NDArray[np.uint8]:
 
 
 def turned() -> Image.Image:
-    picture = Image.fromarray(noise(20, 30, 3))
-    picture.getexif()[EXIF_ORIENTATION] = ROTATED_90_CLOCKWISE
-    return picture
+    image = Image.fromarray(noise(20, 30, 3))
+    image.getexif()[EXIF_ORIENTATION] = ROTATED_90_CLOCKWISE
+    return image
 
 
-def reread(picture: Image.Image) -> Image.Image:
+def reread(image: Image.Image) -> Image.Image:
     written = io.BytesIO()
-    picture.save(written, "png")
+    image.save(written, "png")
     return Image.open(written)
 
 
@@ -86,41 +86,41 @@ CONFIGS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("picture", CORPUS.values(), ids=CORPUS)
-def test_pictures_are_prepared_as_transformers_does(
-    picture: Image.Image, config: dict[str, object]
+@pytest.mark.parametrize("image", CORPUS.values(), ids=CORPUS)
+def test_images_are_prepared_as_transformers_does(
+    image: Image.Image, config: dict[str, object]
 ) -> None:
     processor = ViTImageProcessorPil(**config)
 
-    pixels = TransformersConverter(ProcessorConfig.model_validate(config))(picture)
+    pixels = TransformersConverter(ProcessorConfig.model_validate(config))(image)
 
-    expected = processor(to_rgb(picture), return_tensors="pt").pixel_values[0]
+    expected = processor(to_rgb(image), return_tensors="pt").pixel_values[0]
     np.testing.assert_array_equal(pixels, expected.permute(1, 2, 0))
 
 
-@pytest.mark.parametrize("picture", (PLAIN | TRANSPARENT).values(), ids=PLAIN | TRANSPARENT)
-def test_any_picture_becomes_rgb_as_in_transformers(picture: Image.Image) -> None:
+@pytest.mark.parametrize("image", (PLAIN | TRANSPARENT).values(), ids=PLAIN | TRANSPARENT)
+def test_any_image_becomes_rgb_as_in_transformers(image: Image.Image) -> None:
     processor = ViTImageProcessorPil(
         do_resize=False, do_rescale=False, do_normalize=False, do_convert_rgb=True
     )
 
-    expected = processor(picture, return_tensors="pt").pixel_values[0].permute(1, 2, 0)
+    expected = processor(image, return_tensors="pt").pixel_values[0].permute(1, 2, 0)
 
-    np.testing.assert_array_equal(np.asarray(to_rgb(picture)), expected)
+    np.testing.assert_array_equal(np.asarray(to_rgb(image)), expected)
 
 
-@pytest.mark.parametrize("picture", PLAIN.values(), ids=PLAIN)
-def test_a_picture_without_transparency_becomes_rgb_as_in_pillow(picture: Image.Image) -> None:
-    np.testing.assert_array_equal(np.asarray(to_rgb(picture)), np.asarray(picture.convert("RGB")))
+@pytest.mark.parametrize("image", PLAIN.values(), ids=PLAIN)
+def test_a_image_without_transparency_becomes_rgb_as_in_pillow(image: Image.Image) -> None:
+    np.testing.assert_array_equal(np.asarray(to_rgb(image)), np.asarray(image.convert("RGB")))
 
 
 def test_a_grey_model_gets_grey_levels() -> None:
     config = {"size": 12, "image_mean": [0.5], "image_std": [0.25]}
-    picture = Image.fromarray(noise(31, 40))
+    image = Image.fromarray(noise(31, 40))
 
-    pixels = TransformersConverter(ProcessorConfig.model_validate(config), num_channels=1)(picture)
+    pixels = TransformersConverter(ProcessorConfig.model_validate(config), num_channels=1)(image)
 
-    expected = ViTImageProcessorPil(**config)(picture, return_tensors="pt").pixel_values[0]
+    expected = ViTImageProcessorPil(**config)(image, return_tensors="pt").pixel_values[0]
     np.testing.assert_array_equal(pixels, expected.permute(1, 2, 0))
 
 
@@ -129,8 +129,8 @@ def test_keras_hubs_nearest_form_is_within_one_grey_level(name: str) -> None:
     converter = TransformersConverter(ProcessorConfig.model_validate(CONFIGS[name]))
     nearest = ImageConverter(converter.as_keras())
 
-    for picture in CORPUS.values():
-        difference = np.abs(converter(picture).numpy() - nearest(picture).numpy())
+    for image in CORPUS.values():
+        difference = np.abs(converter(image).numpy() - nearest(image).numpy())
         assert (difference / np.array(nearest.config.scale)).max() <= 1.001
 
 

@@ -24,7 +24,7 @@ from tests.models.vit.transformers_oracles import (
 RECORDED = Path(__file__).parents[1] / "recorded"
 TOLERANCE = 1e-5  # against transformers, float32; the order of additions differs
 KERAS_TOLERANCE = 2e-5
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -95,27 +95,27 @@ def test_what_is_saved_again_is_the_same_task(keras_preset: Path, tmp_path: Path
 
 
 def test_the_tasks_own_preprocessing_is_what_counts_as_in_keras_hub(keras_preset: Path) -> None:
-    expected = ImageClassifier.from_preset(keras_preset).preprocess(PICTURE)
+    expected = ImageClassifier.from_preset(keras_preset).preprocess(IMAGE)
     change(keras_preset / "image_converter.json", offset=5.0)
 
-    assert torch.equal(ImageClassifier.from_preset(keras_preset).preprocess(PICTURE), expected)
+    assert torch.equal(ImageClassifier.from_preset(keras_preset).preprocess(IMAGE), expected)
 
 
 def test_without_one_of_its_own_the_converter_beside_it_counts(keras_preset: Path) -> None:
-    expected = ImageClassifier.from_preset(keras_preset).preprocess(PICTURE)
+    expected = ImageClassifier.from_preset(keras_preset).preprocess(IMAGE)
     change(keras_preset / "task.json", preprocessor=None)
 
-    assert torch.equal(ImageClassifier.from_preset(keras_preset).preprocess(PICTURE), expected)
+    assert torch.equal(ImageClassifier.from_preset(keras_preset).preprocess(IMAGE), expected)
 
 
-def test_without_any_converter_there_are_logits_but_no_pictures(keras_preset: Path) -> None:
+def test_without_any_converter_there_are_logits_but_no_images(keras_preset: Path) -> None:
     change(keras_preset / "task.json", preprocessor=None)
     (keras_preset / "image_converter.json").unlink()
     classifier = ImageClassifier.from_preset(keras_preset)
 
     assert classifier.logits(torch.randn(1, 8, 12, 3)).shape == (1, 3)
     with pytest.raises(PresetError, match=r"neither image_converter\.json nor preprocessor_config"):
-        classifier.preprocess(PICTURE)
+        classifier.preprocess(IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -176,16 +176,16 @@ def test_a_classifier_gives_the_logits_of_transformers(
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
 
 
-def test_a_picture_gets_the_logits_of_transformers(
+def test_a_image_gets_the_logits_of_transformers(
     oracle: ViTForImageClassification, transformers_preset: Path
 ) -> None:
     classifier = ImageClassifier.from_preset(transformers_preset)
     processor = ViTImageProcessorPil.from_pretrained(transformers_preset)
 
-    logits = classifier.logits(classifier.preprocess(PICTURE)[None])
+    logits = classifier.logits(classifier.preprocess(IMAGE)[None])
 
     with torch.no_grad():
-        expected = oracle(**processor(PICTURE, return_tensors="pt")).logits
+        expected = oracle(**processor(IMAGE, return_tensors="pt")).logits
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
     assert classifier.labels == LABELS
 
@@ -193,12 +193,12 @@ def test_a_picture_gets_the_logits_of_transformers(
 def test_without_a_processor_file_its_defaults_at_the_models_size_count(tmp_path: Path) -> None:
     classifier = ImageClassifier.from_preset(saved(classifying_oracle(), tmp_path))
 
-    expected = ViTImageProcessorPil(size={"height": 8, "width": 12})(PICTURE, return_tensors="pt")
-    assert torch.equal(classifier.preprocess(PICTURE).permute(2, 0, 1), expected.pixel_values[0])
+    expected = ViTImageProcessorPil(size={"height": 8, "width": 12})(IMAGE, return_tensors="pt")
+    assert torch.equal(classifier.preprocess(IMAGE).permute(2, 0, 1), expected.pixel_values[0])
 
 
 @pytest.mark.parametrize("has_processor", [True, False])
-def test_a_model_of_grey_pictures_is_shown_grey_levels(tmp_path: Path, has_processor: bool) -> None:
+def test_a_model_of_grey_images_is_shown_grey_levels(tmp_path: Path, has_processor: bool) -> None:
     oracle = classifying_oracle(num_channels=1)
     if has_processor:
         ViTImageProcessorPil(
@@ -206,7 +206,7 @@ def test_a_model_of_grey_pictures_is_shown_grey_levels(tmp_path: Path, has_proce
         ).save_pretrained(tmp_path)
     classifier = ImageClassifier.from_preset(saved(oracle, tmp_path))
 
-    assert classifier.preprocess(PICTURE).shape == (8, 12, 1)
+    assert classifier.preprocess(IMAGE).shape == (8, 12, 1)
 
 
 @pytest.mark.parametrize("weights_format", ["h5", "safetensors"])
@@ -220,7 +220,7 @@ def test_a_classifier_of_transformers_comes_back_exactly(
     ours = ImageClassifier.from_preset(tmp_path / "ours")
 
     torch.testing.assert_close(ours.logits(images), theirs.logits(images), atol=1e-6, rtol=0)
-    assert torch.equal(ours.preprocess(PICTURE), theirs.preprocess(PICTURE))
+    assert torch.equal(ours.preprocess(IMAGE), theirs.preprocess(IMAGE))
     assert ours.labels == LABELS
 
 
@@ -283,7 +283,7 @@ def test_preprocessing_that_cannot_fit_is_refused(
         ImageClassifier.from_preset(transformers_preset)
 
 
-def test_two_channels_are_no_pictures(tmp_path: Path) -> None:
+def test_two_channels_are_no_images(tmp_path: Path) -> None:
     saved(classifying_oracle(num_channels=2), tmp_path)
 
     with pytest.raises(PresetFileError, match="1 or 3 channels, the backbone takes 2"):

@@ -91,7 +91,7 @@ def test_a_classifier_gives_the_features_of_its_backbone(tmp_path: Path, qkv_bia
     assert_same_features(backbone, oracle.vit)
 
 
-def test_a_model_for_masked_pictures_gives_the_features_of_its_backbone(tmp_path: Path) -> None:
+def test_a_model_for_masked_images_gives_the_features_of_its_backbone(tmp_path: Path) -> None:
     oracle = ViTForMaskedImageModeling(config_of()).eval()
     randomise(oracle)
     oracle.save_pretrained(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.take_up import take_up
+from training.warm_start import warm_start
 
 
 def network(depth: int, width: int = 4) -> nn.ModuleDict:
@@ -18,7 +18,7 @@ def network(depth: int, width: int = 4) -> nn.ModuleDict:
 def test_what_is_there_is_taken_and_gates_of_new_blocks_are_closed() -> None:
     earlier, deeper = network(1), network(2)
 
-    take_up(deeper, earlier.state_dict(), gates=("gate",))
+    warm_start(deeper, earlier.state_dict(), gates=("gate",))
 
     state = deeper.state_dict()
     assert all(torch.equal(state[name], weight) for name, weight in earlier.state_dict().items())
@@ -33,9 +33,9 @@ def test_a_part_that_is_missing_is_an_error(name: str) -> None:
     del weights[name]
 
     with pytest.raises(ValueError, match=name):
-        take_up(network(2), weights, gates=("gate",))
+        warm_start(network(2), weights, gates=("gate",))
 
 
 def test_a_part_that_is_left_over_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"layers\.1\.gate"):
-        take_up(network(1), network(2).state_dict(), gates=("gate",))
+        warm_start(network(1), network(2).state_dict(), gates=("gate",))

@@ -10,7 +10,7 @@ BLOCK = re.compile(r"(?:.*\.)?(?:single_blocks|block|layers)\.\d+\.")
 
 
 @torch.no_grad()
-def take_up(module: nn.Module, weights: Mapping[str, Tensor], gates: Sequence[str]) -> None:
+def warm_start(module: nn.Module, weights: Mapping[str, Tensor], gates: Sequence[str]) -> None:
     """Load earlier weights; blocks that they lack begin without effect.
 
     `gates` are the ends of the names of layers that scale, or give, what a block adds: they become

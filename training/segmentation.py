@@ -1,4 +1,4 @@
-"""The painted parts of a picture of the shapes world: what differs from the frame, by colour.
+"""The painted parts of an image of the shapes world: what differs from the frame, by colour.
 
 Edges are soft: a pixel belongs to a part where the part's colour covers half of it or more. Knows
 nothing about shapes.
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]  # [H, W]
 
 FRAME = 0.04  # of the side
-LEAST_AREA = 0.002  # of the picture; the smallest shape, an arrow, has 0.01
+LEAST_AREA = 0.002  # of the image; the smallest shape, an arrow, has 0.01
 # Distances in sRGB. The nearest colours, yellow and orange, are 71 apart.
 LEAST_CONTRAST = 30.0
 LEAST_OTHER_COLOUR = 45.0  # beside the line from the frame's colour to the part's
@@ -31,8 +31,8 @@ class Part:
     mask: Mask
 
 
-def painted_parts(pixels: Floats, frame: Floats) -> list[Part]:
-    """Find the parts of a picture [H, W, 3] that differ from the frame's colour; no specks."""
+def colour_segments(pixels: Floats, frame: Floats) -> list[Part]:
+    """Find the parts of an image [H, W, 3] that differ from the frame's colour; no specks."""
     distance = np.linalg.norm(pixels - frame, axis=-1)
     return [
         part
@@ -42,7 +42,7 @@ def painted_parts(pixels: Floats, frame: Floats) -> list[Part]:
 
 
 def frame_colour(pixels: Floats) -> Floats:
-    """Take the median of the picture's frame, [3]."""
+    """Take the median of the image's frame, [3]."""
     width = max(1, round(FRAME * len(pixels)))
     sides = (pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:])
     frame: Floats = np.median(np.concatenate([side.reshape(-1, 3) for side in sides]), axis=0)

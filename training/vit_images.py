@@ -1,6 +1,6 @@
-"""Pictures for `vit_shapes`: drawn afresh, then worn as pictures are when they come back.
+"""Images for `vit_shapes`: drawn afresh, then augmented as images are when they come back.
 
-A picture shows one shape, several or none, half of them as the shapes world lays them. It is drawn
+An image shows one shape, several or none, half of them as the shapes world lays them. It is drawn
 with colours a little off, maybe shown in a screenshot, resampled or sent through JPEG; then, as
 tensors, most are bent, moved, blurred, blotched and tinted. Knows nothing about models.
 """
@@ -39,7 +39,7 @@ SUPERSAMPLING = 3
 HALF_RANGE = 127.5  # grey levels: pixels become [-1, 1]
 
 NO_SHAPE_SHARE, SCENE_SHARE, SCATTERED_SHARE = 0.05, 0.55, 0.1  # the rest: one shape anywhere
-WORN_SHARE = 0.7
+AUGMENTED_SHARE = 0.7
 OFF_COLOUR_SHARE = 0.3
 MAX_OFFSET = 25  # sRGB levels
 PALE_OR_DULL = frozenset({"white", "black", "gray", "brown"})  # half the offset
@@ -47,7 +47,7 @@ NAME_MARGIN = 20.0  # sRGB distance: a colour that is off is nearer to its own n
 LEAST_CONTRAST = 50.0  # sRGB distance of a shape and what is behind it
 SOFT_SHARE, SCREENSHOT_SHARE, RESAMPLED_SHARE, JPEG_SHARE = 0.15, 0.08, 0.25, 0.25
 LEAST_RADIUS = 0.08  # of the side; smaller ones cannot be told apart
-LEAST_RADIUS_PIXELS = 4.5  # after the picture was made smaller
+LEAST_RADIUS_PIXELS = 4.5  # after the image was made smaller
 SMALLEST_SIDE = 24  # pixels
 FILTERS = (
     Image.Resampling.NEAREST,
@@ -59,7 +59,7 @@ FILTERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DrawnImage:
     image: Image.Image
     label: str
     radius: float  # of the smallest shape, as a fraction of the side
@@ -72,21 +72,21 @@ class Batch:
 
 
 def draw_batch(seed: int, size: int) -> Batch:
-    """Draw and wear a batch; the seed decides about all of it."""
+    """Draw and augment a batch; the seed decides about all of it."""
     rng = random.Random(seed)
-    pictures = [draw_picture(rng) for _ in range(size)]
-    images = [np.asarray(_shown(picture, rng)) for picture in pictures]
+    drawn = [draw_image(rng) for _ in range(size)]
+    images = [np.asarray(_shown(each, rng)) for each in drawn]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() / HALF_RANGE - 1.0
-    worn = wear(pixels, torch.Generator().manual_seed(seed))
-    class_ids = [LABELS.index(picture.label) for picture in pictures]
-    return Batch(worn.permute(0, 2, 3, 1), torch.tensor(class_ids))
+    augmented = augment(pixels, torch.Generator().manual_seed(seed))
+    class_ids = [LABELS.index(each.label) for each in drawn]
+    return Batch(augmented.permute(0, 2, 3, 1), torch.tensor(class_ids))
 
 
-def draw_picture(rng: random.Random) -> Picture:
+def draw_image(rng: random.Random) -> DrawnImage:
     """Draw one shape, several or none."""
     kind = rng.random()
     if kind < NO_SHAPE_SHARE:
-        return Picture(draw_backdrop([], rng), NO_SHAPE, 0.5)
+        return DrawnImage(draw_backdrop([], rng), NO_SHAPE, 0.5)
     names = list(COLOURS)
     if kind < NO_SHAPE_SHARE + SCENE_SHARE:
         scene = complete(draw_said(rng, held_out=True), rng)
@@ -100,7 +100,7 @@ def draw_picture(rng: random.Random) -> Picture:
         placed, chosen = [_place_anywhere(rng.choice(SHAPES), rng)], [rng.choice(names)]
     label = SEVERAL if len(placed) > 1 else Item(chosen[0], placed[0].shape).label
     image = _painted(placed, chosen, rng)
-    return Picture(image, label, min(shape.radius for shape in placed))
+    return DrawnImage(image, label, min(shape.radius for shape in placed))
 
 
 def _place_anywhere(shape: str, rng: random.Random) -> Placed:
@@ -206,10 +206,10 @@ def _waves(
     return np.clip(0.5 + 0.5 * waves, 0.0, 1.0)
 
 
-def _shown(picture: Picture, rng: random.Random) -> Image.Image:
-    """Put some pictures into a screenshot, make some small and large again, send some as JPEG."""
-    image, radius = picture.image, picture.radius
-    if picture.label != NO_SHAPE and rng.random() < SCREENSHOT_SHARE:
+def _shown(drawn: DrawnImage, rng: random.Random) -> Image.Image:
+    """Put some images into a screenshot, make some small and large again, send some as JPEG."""
+    image, radius = drawn.image, drawn.radius
+    if drawn.label != NO_SHAPE and rng.random() < SCREENSHOT_SHARE:
         scale = max(rng.uniform(0.4, 0.85), min(LEAST_RADIUS / radius, 0.95))
         image, radius = _screenshot(image, scale, rng), radius * scale
     if rng.random() < RESAMPLED_SHARE:
@@ -218,7 +218,7 @@ def _shown(picture: Picture, rng: random.Random) -> Image.Image:
 
 
 def _screenshot(image: Image.Image, scale: float, rng: random.Random) -> Image.Image:
-    """Show the picture as a panel of a page, maybe with a bar at the top."""
+    """Show the image as a panel of a page, maybe with a bar at the top."""
     level = rng.choice((rng.randint(235, 255), rng.randint(170, 230), rng.randint(15, 70)))
     page = Image.new("RGB", (SIDE, SIDE), (level,) * 3)
     if rng.random() < 0.5:
@@ -247,8 +247,8 @@ def _level(value: float) -> int:
     return min(max(round(value), 0), 255)
 
 
-def wear(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Bend, move, blur, tint, blotch and noise most of the pictures [B, 3, H, W] in [-1, 1]."""
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Bend, move, blur, tint, blotch and noise most of the images [B, 3, H, W] in [-1, 1]."""
 
     def even(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
@@ -266,8 +266,8 @@ def wear(images: Tensor, generator: torch.Generator) -> Tensor:
     blurred = F.avg_pool2d(F.pad(moved, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     softened = torch.lerp(moved, blurred, even(0.0, 1.0, size, 1, 1, 1))
     noise = torch.randn(images.shape, generator=generator) * even(0.0, 0.07, size, 1, 1, 1)
-    worn = (_recoloured(softened, even) + rough(3, 8, 0.06) + noise).clamp(-1.0, 1.0)
-    return torch.where(even(0.0, 1.0, size, 1, 1, 1) < WORN_SHARE, worn, images)
+    augmented = (_recoloured(softened, even) + rough(3, 8, 0.06) + noise).clamp(-1.0, 1.0)
+    return torch.where(even(0.0, 1.0, size, 1, 1, 1) < AUGMENTED_SHARE, augmented, images)
 
 
 def _motions(images: Tensor, even: Callable[..., Tensor]) -> Tensor:
