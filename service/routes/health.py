@@ -12,7 +12,7 @@ from service.responses import ERRORS, json_response
 from service.schemas.health import Health, Readiness
 from worker.contract import workers
 from worker.contract.jobs import Task
-from worker.contract.workers import WorkerStatus
+from worker.contract.workers import ModelState, WorkerState, WorkerStatus
 
 router = APIRouter(tags=["health"])
 
@@ -46,13 +46,18 @@ async def get_metrics(parts: CurrentParts) -> Response:
 
 
 _LOADING = "the worker is loading its model"
+_FAILED = "no model could be loaded"
 
 
 def _fault(task: Task, statuses: Sequence[WorkerStatus]) -> str | None:
     """Why a task is not served; None where it is."""
-    states = [status.state for status in statuses if status.task is task]
-    if any(state.is_warm for state in states):
+    of_task = [status for status in statuses if status.task is task]
+    if any(status.state.is_warm for status in of_task):
         return None
-    if not states:
+    if not of_task:
         return "no live worker"
-    return _LOADING if "loading" in states else "the worker is draining"
+    states = {model.state for status in of_task for model in status.models}
+    if states == {ModelState.FAILED}:
+        return _FAILED
+    is_loading = any(status.state is WorkerState.LOADING for status in of_task)
+    return _LOADING if is_loading else "the worker is draining"

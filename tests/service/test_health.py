@@ -14,7 +14,7 @@ from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.records import Records
-from worker.contract.workers import WorkerState
+from worker.contract.workers import ModelState, ServedModel, WorkerState
 
 ASYNC = {"prefer": "respond-async"}
 
@@ -52,6 +52,13 @@ def test_while_models_load_it_is_not_ready(http: httpx.Client, redis: Redis) -> 
     for task in Task:
         workers.write(redis, status_of(task, WorkerState.LOADING))
     assert error_of(http.get("/readyz"), 503)["code"] == "model_loading"
+
+
+def test_a_worker_none_of_whose_models_loads_is_not_ready(http: httpx.Client, redis: Redis) -> None:
+    failed = (ServedModel(name="broken", state=ModelState.FAILED),)
+    workers.write(redis, status_of(Task.CLASSIFY, WorkerState.LOADING, failed))
+    error = error_of(http.get("/readyz"), 503)
+    assert (error["code"], error["message"]) == ("no_workers", "classify: no model could be loaded")
 
 
 def test_with_a_warm_worker_for_each_task_it_is_ready(http: httpx.Client, redis: Redis) -> None:
