@@ -42,7 +42,7 @@ def record_converters() -> None:
                 continue
             converted = keras.ops.convert_to_numpy(converter(image))
             outputs[f"output/{name}/{size}"] = converted.astype(np.float32)
-    outputs |= {f"image/{size}": image for size, image in images.items()}
+    outputs |= {f"picture/{size}": image for size, image in images.items()}
     np.savez_compressed(RECORDED / "image_converter.npz", **outputs)
 
 

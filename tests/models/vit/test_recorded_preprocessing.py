@@ -25,7 +25,7 @@ def test_images_of_every_shape_are_prepared_as_keras_hub_does(name: str) -> None
     sizes = [each.rpartition("/")[2] for each in recorded if each.startswith(f"output/{name}/")]
 
     for size in sizes:
-        pixels = converter(Image.fromarray(recorded[f"image/{size}"])).numpy()
+        pixels = converter(Image.fromarray(recorded[f"picture/{size}"])).numpy()
         expected = recorded[f"output/{name}/{size}"]
         assert pixels.shape == expected.shape
         assert np.abs((pixels - expected) / scale).max() <= GREY_LEVELS, size
