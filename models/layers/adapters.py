@@ -7,7 +7,7 @@ files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`), w
 of attention heads share one B, and of PEFT 0.21, where an adapter may own a slice of the rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -156,11 +156,6 @@ def adaptable_layers(module: nn.Module) -> dict[str, Adaptable]:
     return {name: each for name, each in module.named_modules() if isinstance(each, Adaptable)}
 
 
-def base_state(module: nn.Module) -> dict[str, Tensor]:
-    """Give the state dict as it is without adapters."""
-    return _state(module, lambda layer: layer.weight)
-
-
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
     """Give the state dict of a module without adapters that computes what this one does.
 
@@ -168,12 +163,10 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     """
     if any(each.is_meta for each in module.parameters()):
         raise ValueError(f"this {type(module).__name__} is on the meta device: it has no weights")
-    return _state(module, lambda layer: layer.merged_weight())
-
-
-def _state(module: nn.Module, weight_of: Callable[[Adaptable], Tensor]) -> dict[str, Tensor]:
     layers = {name: each for name, each in adaptable_layers(module).items() if each.is_adapted}
-    weights = {_join(name, "weight"): weight_of(each).detach() for name, each in layers.items()}
+    weights = {
+        _join(name, "weight"): each.merged_weight().detach() for name, each in layers.items()
+    }
     added = tuple(_join(name, "adapters.") for name in layers)
     state = module.state_dict()
     return {k: weights.get(k, v) for k, v in state.items() if not k.startswith(added)}

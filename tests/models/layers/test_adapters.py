@@ -12,7 +12,6 @@ from models.layers.adapters import (
     Conv2d,
     Embedding,
     Linear,
-    base_state,
     merged_state,
 )
 
@@ -78,23 +77,12 @@ def test_adapters_leave_no_trace_when_they_go(case: Case) -> None:
     before, state = layer(x), layer.state_dict()
     for adapter in adapters:
         layer.add_adapter(adapter)
-    assert base_state(layer).keys() == state.keys()
+    assert merged_state(layer).keys() == state.keys()
     for adapter in adapters:
         layer.remove_adapters(adapter.name)
     assert torch.equal(layer(x), before)
     assert layer.state_dict().keys() == state.keys()
     assert not layer.is_adapted
-
-
-def test_the_base_state_holds_the_weights_alone() -> None:
-    module = nn.Sequential(Linear(4, 4), nn.ReLU(), Linear(4, 4))
-    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    last = module[2]
-    assert isinstance(last, Linear)
-    last.add_adapter(Adapter(draw(2, 4), draw(4, 2)))
-    base = base_state(module)
-    assert base.keys() == state.keys()
-    assert all(torch.equal(base[name], state[name]) for name in state)
 
 
 def test_a_scale_of_zero_switches_an_adapter_off() -> None:
