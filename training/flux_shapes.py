@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,9 @@ from training.run import Run, train
 from training.shapes_world import complete
 from training.text_encoders import (
     CODE,
-    MAX_TOKENS,
     PART_OF_FEATURE,
     WIDTH,
     draw_sentence,
-    encode_said,
     train_text_encoders,
 )
 from training.warm_start import warm_start
@@ -51,8 +50,8 @@ from training.warm_start import warm_start
 logger = logging.getLogger(__name__)
 
 SIDE = 128
-EMPTY_SHARE = 0.06  # codes dropped: an unconditional velocity to guide away from
-CODE_NOISE = 0.1  # encoders are never quite right
+EMPTY_SHARE = 0.06  # features dropped: an unconditional velocity to guide away from
+FEATURE_NOISE = 0.05  # other people's sentences are read less surely than the pool's
 CLIP_WRONG_SHARE = 0.03  # of the parts of a code, for CLIP alone: T5 reads better and is believed
 SIGMA_SHIFT = 3.0  # more training at high noise, where the scene is decided
 GUIDANCE_RANGE = (1.0, 3.0)
@@ -94,18 +93,18 @@ def build_backbone() -> FluxBackbone:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Images and what is said of them: one row an image.
+    """Images and what the text encoders say of their sentences: one row an image.
 
     images   [N, 3, H, W] uint8
     latents    [N, 16, h, w] float16, normalised
-    codes      [N, D]        what the text encoders are trained to say of the sentence
-    sentences  N
+    text       [N, T, D] float16, T5's features of the sentence
+    pooled     [N, D] float16, CLIP's
     """
 
     images: Tensor
     latents: Tensor
-    codes: Tensor
-    sentences: list[str]
+    text: Tensor
+    pooled: Tensor
 
 
 @torch.inference_mode()
@@ -120,6 +119,14 @@ def encode_images(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     return torch.cat(latents)
 
 
+def read(encoders: TextEncoders, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The features of N sentences, [N, T, D] and [N, D] float16."""
+    batches = [sentences[row : row + 64] for row in range(0, len(sentences), 64)]
+    features = [encoders.encode(batch) for batch in tqdm(batches, "features")]
+    text = torch.cat([batch.text.half() for batch in features])
+    return text, torch.cat([batch.pooled.half() for batch in features])
+
+
 def load_pool(work_dir: Path) -> Pool:
     """Load the pool of the work directory, which is made where it is missing.
 
@@ -128,19 +135,19 @@ def load_pool(work_dir: Path) -> Pool:
     file = work_dir / "pool.pt"
     if not file.exists():
         autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
-        pool = make_pool(autoencoder)
-        torch.save((pool.images, pool.latents, pool.codes, pool.sentences), file)
+        encoders = TextEncoders.from_directory(work_dir, "cpu", None)
+        pool = make_pool(autoencoder, encoders)
+        torch.save((pool.images, pool.latents, pool.text, pool.pooled), file)
     return Pool(*torch.load(file, weights_only=True, mmap=True))
 
 
-def make_pool(autoencoder: AutoencoderKL) -> Pool:
-    """Draw sentences, paint what they say, and encode it."""
+def make_pool(autoencoder: AutoencoderKL, encoders: TextEncoders) -> Pool:
+    """Draw sentences, paint what they say, and encode both."""
     rng = random.Random(3)
     drawn = [draw_sentence(rng) for _ in range(NUM_IMAGES)]
     images = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
-    codes = encode_said([said for said, _ in drawn])
-    sentences = [sentence for _, sentence in drawn]
-    return Pool(images, encode_images(autoencoder, images), codes, sentences)
+    text, pooled = read(encoders, [sentence for _, sentence in drawn])
+    return Pool(images, encode_images(autoencoder, images), text, pooled)
 
 
 def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
@@ -152,14 +159,14 @@ def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """noisy and velocity [B, S, 64], codes [B, D], sigma and guidance [B]; sentences of B."""
+    """noisy and velocity [B, S, 64], text [B, T, D], pooled [B, D], sigma and guidance [B]."""
 
     noisy: Tensor
     velocity: Tensor
-    codes: Tensor
+    text: Tensor
+    pooled: Tensor
     sigma: Tensor
     guidance: Tensor
-    sentences: list[str]
 
 
 def sample(pool: Pool, step: int) -> Sample:
@@ -173,10 +180,10 @@ def sample(pool: Pool, step: int) -> Sample:
     return Sample(
         noisy=torch.lerp(clean, noise, sigma[:, None, None]),
         velocity=noise - clean,
-        codes=pool.codes[rows],
+        text=pool.text[rows].float(),
+        pooled=pool.pooled[rows].float(),
         sigma=sigma,
         guidance=torch.empty(BATCH_SIZE).uniform_(*GUIDANCE_RANGE, generator=generator),
-        sentences=[pool.sentences[row] for row in rows.tolist()],
     )
 
 
@@ -197,47 +204,42 @@ def predict(
     return velocity.float()
 
 
-def misread(codes: Tensor, generator: torch.Generator) -> Tensor:
-    """Let codes [B, D] say some parts of what the one before says."""
-    is_wrong = torch.rand(len(codes), len(CODE), generator=generator) < CLIP_WRONG_SHARE
+def misread(pooled: Tensor, generator: torch.Generator) -> Tensor:
+    """Let features [B, D] say some parts of what the one before says."""
+    is_wrong = torch.rand(len(pooled), len(CODE), generator=generator) < CLIP_WRONG_SHARE
     num_said = len(PART_OF_FEATURE)
-    said = torch.where(is_wrong[:, PART_OF_FEATURE], codes.roll(1, dims=0)[:, :num_said],
-                       codes[:, :num_said])  # fmt: skip
-    return torch.cat((said, codes[:, num_said:]), dim=1)
+    said = torch.where(is_wrong[:, PART_OF_FEATURE], pooled.roll(1, dims=0)[:, :num_said],
+                       pooled[:, :num_said])  # fmt: skip
+    return torch.cat((said, pooled[:, num_said:]), dim=1)
 
 
 def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
     """The flow-matching loss at guidance 1, the plain conditional velocity.
 
-    The text features are the codes that the encoders are trained to give, a little off.
+    The text features are the encoders' own, a little off, by the same at every token: noise that
+    differs from token to token would average out.
     """
     # another stream than `sample`'s: the text must not hold the noise of the image
     generator = torch.Generator().manual_seed(step + FLOW_SEED)
-    size = len(batch.codes)
+    size = len(batch.pooled)
     is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
-    read_by_t5 = batch.codes.masked_fill(is_dropped, 0.0)
-    read_by_clip = misread(batch.codes, generator).masked_fill(is_dropped, 0.0)
-    noise = torch.randn(size, MAX_TOKENS, WIDTH, generator=generator)
-    text = read_by_t5[:, None] + CODE_NOISE * noise
-    pooled = read_by_clip + CODE_NOISE * torch.randn(size, WIDTH, generator=generator)
+    noise = FEATURE_NOISE * torch.randn(2, size, WIDTH, generator=generator)
+    text = (batch.text + noise[0, :, None]).masked_fill(is_dropped[:, None], 0.0)
+    pooled = (misread(batch.pooled, generator) + noise[1]).masked_fill(is_dropped, 0.0)
     predicted = predict(backbone, batch, torch.ones(size), text, pooled)
     return (predicted - batch.velocity).square().mean()
 
 
-def distillation_loss(
-    student: nn.Module, teacher: nn.Module, batch: Sample, encoders: TextEncoders
-) -> Tensor:
+def distillation_loss(student: nn.Module, teacher: nn.Module, batch: Sample) -> Tensor:
     """Teach in one pass what two passes of the teacher give.
 
     Both read what the encoders say of the sentences, wrong or not: measured against what the
     sentences truly say, the few that are misread would outweigh all others.
     """
-    ones, empty = torch.ones(len(batch.codes)), torch.zeros_like(batch.codes)
-    features = encoders.encode(batch.sentences)
-    text, pooled = features.text.clone(), features.pooled.clone()  # out of inference mode
+    ones, text, pooled = torch.ones(len(batch.pooled)), batch.text, batch.pooled
     with torch.no_grad():
         given = predict(teacher, batch, ones, text, pooled)
-        free = predict(teacher, batch, ones, empty[:, None].expand(-1, MAX_TOKENS, -1), empty)
+        free = predict(teacher, batch, ones, torch.zeros_like(text), torch.zeros_like(pooled))
         target = free + batch.guidance[:, None, None] * (given - free)
     predicted = predict(student, batch, batch.guidance, text, pooled)
     return (predicted - target).square().mean()
@@ -260,14 +262,13 @@ def train_flow(backbone: FluxBackbone, pool: Pool, work_dir: Path) -> None:
 
 
 def distil_guidance(backbone: FluxBackbone, pool: Pool, work_dir: Path) -> None:
-    """Teach the backbone, in place, to follow guidance and the encoders' own features."""
-    encoders = TextEncoders.from_directory(work_dir, "cpu", None)
+    """Teach the backbone, in place, to follow guidance in one pass."""
     teacher = copy.deepcopy(backbone).eval().requires_grad_(False)
     student, fast_teacher = compiled(backbone), compiled(teacher)
     run = _run("distillation", DISTILLATION_STEPS, 4e-4, backbone, work_dir)
 
     def loss_at(step: int) -> Tensor:
-        return distillation_loss(student, fast_teacher, sample(pool, FLOW_STEPS + step), encoders)
+        return distillation_loss(student, fast_teacher, sample(pool, FLOW_STEPS + step))
 
     train(run, backbone, loss_at)
 

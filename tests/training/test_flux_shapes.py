@@ -1,7 +1,7 @@
 """How the batches of the image model are drawn, and how it takes up an earlier preset."""
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,7 +16,7 @@ from models.presets import get_preset
 from training import flux_shapes
 from training.autoencoder import build_autoencoder
 from training.flux_shapes import (
-    CODE_NOISE,
+    FEATURE_NOISE,
     Pool,
     distillation_loss,
     flow_loss,
@@ -24,6 +24,7 @@ from training.flux_shapes import (
     make_autoencoder,
     make_pool,
     misread,
+    read,
     sample,
     start_backbone,
 )
@@ -43,25 +44,30 @@ BUNDLED = Path(get_preset("flux_shapes").handle)
 @pytest.fixture
 def pool() -> Pool:
     rng, generator = random.Random(1), torch.Generator().manual_seed(1)
-    drawn = [draw_sentence(rng) for _ in range(8)]
+    codes = encode_said([draw_sentence(rng)[0] for _ in range(8)]).half()
     latents = torch.randn(8, 16, 4, 4, generator=generator).half()
-    codes = encode_said([said for said, _ in drawn])
     images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    return Pool(images, latents, codes, [sentence for _, sentence in drawn])
+    return Pool(images, latents, codes[:, None].repeat(1, MAX_TOKENS, 1), codes)
+
+
+@pytest.fixture(scope="module")
+def encoders() -> TextEncoders:
+    return TextEncoders.from_directory(BUNDLED, "cpu", None)
 
 
 def test_a_step_always_has_the_same_batch(pool: Pool) -> None:
     first, again, other = (sample(pool, step) for step in (5, 5, 6))
     assert torch.equal(first.noisy, again.noisy)
-    assert first.sentences == again.sentences
+    assert torch.equal(first.text, again.text)
     assert not torch.equal(first.noisy, other.noisy)
 
 
 def test_noisy_images_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
     batch = sample(pool, 1)
     clean = batch.noisy - batch.sigma[:, None, None] * batch.velocity
-    rows = [pool.sentences.index(sentence) for sentence in batch.sentences]
+    rows = [(pool.pooled.float() - said).abs().sum(dim=1).argmin() for said in batch.pooled]
     assert clean.shape == (64, 4, 64)
+    assert torch.equal(batch.text[:, 0], batch.pooled)
     torch.testing.assert_close(
         clean.square().sum(dim=(1, 2)), pool.latents[rows].float().square().sum(dim=(1, 2, 3))
     )
@@ -69,13 +75,14 @@ def test_noisy_images_lie_on_the_way_of_their_velocity(pool: Pool) -> None:
 
 def test_the_text_does_not_hold_the_noise_of_the_image(pool: Pool) -> None:
     backbone = Mock(side_effect=lambda **inputs: torch.zeros_like(inputs["image"]))
-    batch = replace(sample(pool, 5), codes=torch.zeros(64, WIDTH))
+    silent = replace(pool, text=torch.zeros_like(pool.text), pooled=torch.zeros_like(pool.pooled))
+    batch = sample(silent, 5)
 
     flow_loss(backbone, batch, 5)
 
     clean = batch.noisy - batch.sigma[:, None, None] * batch.velocity
     of_image = (batch.velocity + clean).round(decimals=5)
-    of_text = (backbone.call_args.kwargs["text"] / CODE_NOISE).round(decimals=5)
+    of_text = (backbone.call_args.kwargs["text"] / FEATURE_NOISE).round(decimals=5)
     assert torch.isin(of_text.flatten()[:10_000], of_image).float().mean() < 0.5
 
 
@@ -147,35 +154,40 @@ def test_an_earlier_preset_gives_its_autoencoder_as_it_is(tmp_path: Path) -> Non
     assert weights.read_bytes() == (BUNDLED / "vae" / weights.name).read_bytes()
 
 
+def test_the_features_are_those_of_the_encoders_sentence_by_sentence(
+    encoders: TextEncoders,
+) -> None:
+    sentences = ["a red circle", "a star above a ring", "blue"] * 22  # more than one batch
+    text, pooled = read(encoders, sentences)
+    alone = encoders.encode([sentences[-1]])
+    assert text.shape == (66, MAX_TOKENS, WIDTH)
+    torch.testing.assert_close(text[-1].float(), alone.text[0], atol=5e-3, rtol=0)
+    torch.testing.assert_close(pooled[-1].float(), alone.pooled[0], atol=5e-3, rtol=0)
+
+
 def test_a_pool_that_was_kept_is_taken_up_whole(pool: Pool, tmp_path: Path) -> None:
-    kept = (pool.images, pool.latents, pool.codes, pool.sentences)
-    torch.save(kept, tmp_path / "pool.pt")
+    names = [field.name for field in fields(Pool)]
+    torch.save(tuple(getattr(pool, name) for name in names), tmp_path / "pool.pt")
     loaded = load_pool(tmp_path)
-    assert torch.equal(loaded.images, pool.images)
-    assert torch.equal(loaded.latents, pool.latents)
-    assert torch.equal(loaded.codes, pool.codes)
-    assert loaded.sentences == pool.sentences
+    assert all(torch.equal(getattr(loaded, name), getattr(pool, name)) for name in names)
 
 
-def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch, encoders: TextEncoders) -> None:
     monkeypatch.setattr(flux_shapes, "NUM_IMAGES", 3)
-    made = make_pool(build_autoencoder())
+    made = make_pool(build_autoencoder(), encoders)
     assert made.images.shape == (3, 3, 128, 128)
     assert made.latents.shape == (3, 16, 16, 16)
-    assert made.codes.shape == (3, WIDTH)
-    assert len(made.sentences) == 3
+    assert made.text.shape == (3, MAX_TOKENS, WIDTH)
+    assert made.pooled.shape == (3, WIDTH)
 
 
-def test_distillation_follows_the_teacher_whatever_the_sentences_truly_say(
+def test_distillation_asks_for_nothing_but_what_guidance_adds(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flux_shapes, "SIDE", 32)
     backbone = start_backbone(BUNDLED).eval()
-    encoders = TextEncoders.from_directory(BUNDLED, "cpu", None)
     batch = sample(pool, 1)
-    misread = replace(batch, codes=batch.codes.roll(1, dims=0))
-    for one in (batch, misread):
-        plain = replace(one, guidance=torch.ones_like(one.guidance))
-        guided = replace(one, guidance=torch.full_like(one.guidance, 3.0))
-        assert distillation_loss(backbone, backbone, plain, encoders).item() < 1e-9
-        assert distillation_loss(backbone, backbone, guided, encoders).item() > 1e-4
+    plain = replace(batch, guidance=torch.ones_like(batch.guidance))
+    guided = replace(batch, guidance=torch.full_like(batch.guidance, 3.0))
+    assert distillation_loss(backbone, backbone, plain).item() < 1e-9
+    assert distillation_loss(backbone, backbone, guided).item() > 1e-4
