@@ -4,6 +4,10 @@ Writes random checkpoints of about 2 GB in every format, then loads each with `f
 turn, just reads the same files into memory. Every measurement runs in a process of its own on a
 warm page cache: the speed is the median ratio of neighbouring pairs, the peak what the process
 needed beyond its imports, over the bytes of the weights it ended with.
+
+A Flux pipeline of about 2 GB is loaded part by part, each dropped before the next, as where another
+device takes it: the peak is then over the bytes of the largest part. A device that takes each
+tensor as it is read leaves the host less than that.
 """
 
 import argparse
@@ -19,14 +23,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from benchmarks.machine import processor
 from models import Backbone, FluxBackbone, ViTBackbone
+from models.flux.autoencoder import load_autoencoder
 from models.flux.formats.diffusers_weights import to_diffusers
+from models.flux.formats.encoder_files import load_clip, load_t5
+from models.flux.parts import load_backbone
 
 STATUS = Path("/proc/self/status")
+GB = 1e9
+NO_TOKEN = 0  # CLIP's end of text, which loading has no use for
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +61,21 @@ class Loading:
 
 
 @dataclass(frozen=True, slots=True)
+class PartByPart:
+    """The largest peak over the repetitions of a pipeline whose parts go in turn."""
+
+    file_gb: float
+    largest_part_gb: float
+    peak_of_largest_part: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     machine: str
     num_cores: int
     repetitions: int
     formats: dict[str, Loading]
+    flux_part_by_part: PartByPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +115,63 @@ def write_keras(directory: Path, scale: float) -> None:
 
 def write_diffusers(directory: Path, scale: float) -> None:
     """Write a Flux transformer of the true width; five single blocks are 2 GB of bfloat16."""
-    num_single = max(1, round(5 * scale))
+    write_transformer(directory, num_heads=24, num_single=max(1, round(5 * scale)))
+
+
+def write_transformer(directory: Path, num_heads: int, num_single: int) -> None:
+    """Write a Flux transformer with one double block; FLUX.1 has 24 heads of 128."""
     config = {
         "_class_name": "FluxTransformer2DModel",
         "num_layers": 1,
         "num_single_layers": num_single,
+        "num_attention_heads": num_heads,
         "guidance_embeds": True,
     }
+    width = 128 * num_heads
+    axes = (16, 56, 56)
     with torch.device("meta"):
-        backbone = FluxBackbone(64, 3072, 4.0, 24, 1, num_single, (16, 56, 56), 10_000, True, True)
+        backbone = FluxBackbone(64, width, 4.0, num_heads, 1, num_single, axes, 10_000, True, True)
     state = to_diffusers(random_state(backbone, torch.bfloat16), backbone.hidden_size)
     (directory / "transformer").mkdir(parents=True)
     (directory / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     (directory / "transformer" / "config.json").write_text(json.dumps(config))
     save_file(state, directory / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+def write_pipeline(directory: Path, scale: float) -> None:
+    """Write transformer, T5, CLIP and autoencoder: at 1 of FLUX.1's widths, and 2 GB of bfloat16.
+
+    The transformer then has one double and one single block, T5 has two.
+    """
+    narrowing = scale**0.5  # a matrix has two sides
+    write_transformer(directory, num_heads=max(1, round(24 * narrowing)), num_single=1)
+    num_heads, width = max(1, round(64 * narrowing)), 32 * max(1, round(4 * narrowing))
+    t5 = T5Config(
+        vocab_size=64,
+        d_model=64 * num_heads,
+        d_ff=160 * num_heads,
+        num_heads=num_heads,
+        num_layers=2,
+        feed_forward_proj="gated-gelu",
+    )
+    clip = CLIPTextConfig(vocab_size=64, bos_token_id=None, eos_token_id=NO_TOKEN)
+    with torch.device("meta"):
+        modules = {
+            "text_encoder": CLIPTextModel(clip),
+            "text_encoder_2": T5EncoderModel(t5),
+            "vae": AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(width, 2 * width, 4 * width, 4 * width),
+                layers_per_block=2,
+                latent_channels=16,
+                use_quant_conv=False,
+                use_post_quant_conv=False,
+            ),
+        }
+    for folder, module in modules.items():
+        module.load_state_dict(random_state(module, torch.bfloat16), assign=True)
+        module.save_pretrained(directory / folder)
 
 
 CASES = {
@@ -159,6 +223,22 @@ def read_once(directory: Path) -> Once:
     return Once(seconds, resident_bytes("VmHWM") - before, total)
 
 
+def load_parts_once(directory: Path) -> Once:
+    """Load each part and drop it; the bytes are those of the largest."""
+    before, sizes = resident_bytes("VmRSS"), []
+    started = time.perf_counter()
+    loads: tuple[Callable[[], nn.Module], ...] = (
+        lambda: load_autoencoder(directory, "cpu", None),
+        lambda: load_clip(directory, NO_TOKEN, "cpu", None),
+        lambda: load_t5(directory, "cpu", None),
+        lambda: load_backbone(directory, "cpu", None),
+    )
+    for load in loads:
+        sizes.append(sum(each.nbytes for each in load().parameters()))
+    seconds = time.perf_counter() - started
+    return Once(seconds, resident_bytes("VmHWM") - before, max(sizes))
+
+
 def in_own_process(action: str, directory: Path, dtype: str) -> Once:
     command = [sys.executable, "-m", "benchmarks.loading", "--once", action, dtype, str(directory)]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -176,7 +256,7 @@ def measure(case: Case, directory: Path, repetitions: int) -> Loading:
     pairs = [read.seconds / load.seconds for read, load in zip(reads, loads, strict=True)]
     peak = max(each.peak_bytes / each.weights_bytes for each in loads)
     return Loading(
-        file_gb=round(sum(path.stat().st_size for path in weights_files(directory)) / 1e9, 2),
+        file_gb=round(sum(path.stat().st_size for path in weights_files(directory)) / GB, 2),
         load_s=round(load_s, 3),
         read_s=round(read_s, 3),
         speed_of_reading=round(statistics.median(pairs), 2),
@@ -190,7 +270,20 @@ def report(cases: dict[str, Case], scale: float, repetitions: int) -> Report:
         with tempfile.TemporaryDirectory() as directory:
             case.write(Path(directory), scale)
             formats[name] = measure(case, Path(directory), repetitions)
-    return Report(processor(), os.cpu_count() or 1, repetitions, formats)
+    parts = measure_parts(scale, repetitions)
+    return Report(processor(), os.cpu_count() or 1, repetitions, formats, parts)
+
+
+def measure_parts(scale: float, repetitions: int) -> PartByPart:
+    with tempfile.TemporaryDirectory() as directory:
+        write_pipeline(Path(directory), scale)
+        runs = [in_own_process("parts", Path(directory), "-") for _ in range(repetitions)]
+        num_bytes = sum(path.stat().st_size for path in weights_files(Path(directory)))
+    return PartByPart(
+        file_gb=round(num_bytes / GB, 2),
+        largest_part_gb=round(runs[0].weights_bytes / GB, 2),
+        peak_of_largest_part=round(max(run.peak_bytes / run.weights_bytes for run in runs), 3),
+    )
 
 
 def main() -> None:
@@ -202,7 +295,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.once:
         action, dtype, directory = arguments.once
-        once = load_once(Path(directory), dtype) if action == "load" else read_once(Path(directory))
+        match action:
+            case "load":
+                once = load_once(Path(directory), dtype)
+            case "parts":
+                once = load_parts_once(Path(directory))
+            case _:
+                once = read_once(Path(directory))
         sys.stdout.write(json.dumps(asdict(once)))
         return
     measured = report(CASES, arguments.scale, arguments.repetitions)

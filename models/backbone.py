@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from models.checkpoints import preset_files
+from models.checkpoints.filling import Target, fill, on_meta_device
 from models.checkpoints.safetensors_files import save_shards
-from models.checkpoints.weights import fill, on_meta_device
 from models.errors import PresetError
 from models.keras import lora
 from models.keras import weights as keras_weights
@@ -101,7 +101,7 @@ class Backbone(KerasModel):
         PresetFileError for a missing or malformed file, WeightsError for weights that do not fit,
         PresetError for a preset of another class.
         """
-        target = as_torch_dtype(dtype)
+        dtype = as_torch_dtype(dtype)
         if not load_weights:
             backbone = cls._build(*_read_config(preset), overrides, preset)
         else:
@@ -111,8 +111,8 @@ class Backbone(KerasModel):
                 backbone = cls._build(stored.class_name, stored.config, overrides, preset)
             with stored.open_weights() as weights:
                 recipes = stored.recipes(backbone)
-                fill(backbone, weights, recipes, device, target, stored.is_ignored)
-        return backbone.to(target).eval().requires_grad_(trainable)
+                fill(backbone, weights, recipes, Target(device, dtype), stored.is_ignored)
+        return backbone.to(dtype).eval().requires_grad_(trainable)
 
     @classmethod
     def _build(

@@ -1,8 +1,8 @@
 """Safetensors files whose weights may be float8: read as the numbers that they stand for.
 
-Two ways are in use for single-file FLUX.1 checkpoints (ComfyUI, comfy/ops.py and quant_ops.py): a
-plain cast, and weights divided by a scale that lies beside them. Nothing is computed in float8.
-Knows nothing about modules.
+Or as they are stored, for who keeps them so. Two ways are in use for single-file FLUX.1 checkpoints
+(ComfyUI, comfy/ops.py and quant_ops.py): a plain cast, and weights divided by a scale that lies
+beside them. Knows nothing about modules.
 """
 
 import json
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from models.checkpoints.safetensors_files import SafetensorsFiles
 from models.errors import PresetFileError
+from models.layers.float8_storage import FLOAT8, Float8Matrix
 
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 MARKER = "scaled_fp8"  # empty; says that scales lie beside the weights, which is seen anyway
 SCALES = ("scale_weight", "weight_scale")
 # The scale of the layer's input, for products in float8. Here they run in a wider dtype.
@@ -80,19 +80,37 @@ class Float8Files(SafetensorsFiles):
         bfloat16 holds all values of both float8 dtypes. Raises PresetFileError where the file ends
         too early, and for a format other than float8.
         """
-        companions = self._companions.get(name)
-        if companions is not None and companions.format is not None:
-            self._check_format(name, companions.format)
-        if companions is None or companions.scale is None:
+        scale = self._read_scale(name)
+        if scale is None:
             shape, dtype = self._places[name].shape, self.dtype(name)
             target = torch.empty(shape, dtype=dtype, device="cpu") if out is None else out
             return super().read(name, target)
-        scale = super().read(companions.scale).float().flatten()
         tensor = super().read(name).float()
         if len(scale) > 1:  # one per row
             scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
         tensor.mul_(scale)
         return tensor if out is None else out.copy_(tensor)
+
+    def read_float8(self, name: str) -> Float8Matrix | None:
+        """Read a matrix to the CPU as it is stored; None for one that is not in float8.
+
+        Raises PresetFileError as `read` does.
+        """
+        place = self._places[name]
+        if place.dtype not in FLOAT8 or len(place.shape) != 2:
+            return None
+        scale = self._read_scale(name)
+        rows = torch.ones(place.shape[0], 1, device="cpu")  # a factor of one is exact
+        return Float8Matrix(super().read(name), rows if scale is None else rows * scale[:, None])
+
+    def _read_scale(self, name: str) -> Tensor | None:
+        """Read one number, or one per row: [1] or [rows] float32; None where there is no scale."""
+        companions = self._companions.get(name)
+        if companions is not None and companions.format is not None:
+            self._check_format(name, companions.format)
+        if companions is None or companions.scale is None:
+            return None
+        return super().read(companions.scale).float().flatten()
 
     def _check_scale(self, name: str, scale: str) -> None:
         stored = super().shapes

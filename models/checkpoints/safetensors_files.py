@@ -1,13 +1,9 @@
 """Safetensors files as `Weights`, and writing them.
 
-The format: safetensors/README.md (0.8), an eight-byte length, a JSON header, the tensors in one
-piece. transformers stores a model with a head with its backbone under a prefix, a bare one without
+transformers stores a model with a head with its backbone under a prefix, a bare one without
 (modeling_utils.py, 5.23.0). Knows nothing about what the tensors mean.
 """
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,19 +13,17 @@ from types import TracebackType
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints import preset_files
 from models.checkpoints.open_files import files_beside, open_file
+from models.checkpoints.safetensors_headers import ITEM_BYTES, StoredTensor, read_header
 from models.checkpoints.weights import read_tensor
 from models.errors import PickleError, PresetFileError
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-LENGTH_BYTES = 8  # of the header, little-endian, before it
 READABLE_BY_ALL = 0o644
-METADATA_KEY = "__metadata__"
 
 _DTYPES = {
     "F64": torch.float64,
@@ -46,19 +40,9 @@ _DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+assert _DTYPES.keys() == ITEM_BYTES.keys(), "a dtype without its size: this is a bug"
 
 
-class _Entry(BaseModel):
-    """One tensor in the header of a safetensors file; offsets in bytes after the header."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
-_HEADER = TypeAdapter(dict[str, _Entry])
 PICKLED_WEIGHTS_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # of transformers
 
 
@@ -68,6 +52,10 @@ class _Place:
     offset: int
     dtype: torch.dtype
     shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, stored: StoredTensor, file: FileIO) -> Self:
+        return cls(file, stored.offset, _DTYPES[stored.dtype], stored.shape)
 
 
 class SafetensorsFiles:
@@ -82,12 +70,11 @@ class SafetensorsFiles:
         self._places: dict[str, _Place] = {}
         with ExitStack() as opened:
             for path in files:
-                for name, place in _read_header(
-                    opened.enter_context(open_file(path)), path
-                ).items():
+                file = opened.enter_context(open_file(path))
+                for name, stored in read_header(file, path).items():
                     if name in self._places:
                         raise PresetFileError(f"{path} holds {name} once more")
-                    self._places[name] = place
+                    self._places[name] = _Place.of(stored, file)
             self._opened = opened.pop_all()
 
     @classmethod
@@ -135,33 +122,6 @@ class _Index(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     weight_map: dict[str, str]
-
-
-def _read_header(file: FileIO, path: Path) -> dict[str, _Place]:
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    start = LENGTH_BYTES + length
-    if size < LENGTH_BYTES or length > MAX_HEADER_BYTES or start > size:
-        raise PresetFileError(f"{path} is not a safetensors file")
-    try:
-        header = json.loads(file.read(length))
-        header.pop(METADATA_KEY, None)
-        entries = _HEADER.validate_python(header)
-        return {name: _place_of(entry, file, start, size) for name, entry in entries.items()}
-    except (AttributeError, RecursionError, TypeError, ValueError, ValidationError) as error:
-        raise PresetFileError(f"{path} is not a safetensors file: {error}") from error
-
-
-def _place_of(entry: _Entry, file: FileIO, start: int, size: int) -> _Place:
-    if entry.dtype not in _DTYPES:
-        raise ValueError(f"dtype {entry.dtype!r} is not one of {', '.join(_DTYPES)}")
-    dtype = _DTYPES[entry.dtype]
-    begin, end = entry.data_offsets
-    if begin < 0 or end - begin != math.prod(entry.shape) * dtype.itemsize:
-        raise ValueError(f"{end - begin} bytes for {list(entry.shape)} of {entry.dtype}")
-    if start + end > size:
-        raise ValueError(f"cut short: {start + end - size} bytes are missing")
-    return _Place(file, start + begin, dtype, entry.shape)
 
 
 def save_safetensors(state: Mapping[str, Tensor], file: Path) -> None:

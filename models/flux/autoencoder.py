@@ -16,9 +16,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from models.checkpoints import preset_files
+from models.checkpoints.filling import Target, fill, on_meta_device
 from models.checkpoints.float8 import Float8Files
 from models.checkpoints.safetensors_files import SafetensorsFiles
-from models.checkpoints.weights import Recipe, fill, identity_recipes, ignore_none, on_meta_device
+from models.checkpoints.weights import Recipe, identity_recipes, ignore_none
 from models.errors import PresetFileError
 from models.flux.formats.original_format import find_all_in_one
 from models.flux.formats.stored_shapes import StoredShapes
@@ -78,7 +79,7 @@ def _load_folder(folder: Path, device: str, dtype: torch.dtype | None) -> Autoen
         config = AutoencoderKL.load_config(folder, local_files_only=True)
         autoencoder = AutoencoderKL.from_config(config)
     with SafetensorsFiles.in_directory(folder, WEIGHTS_STEM) as weights:
-        fill(autoencoder, weights, identity_recipes(autoencoder), device, dtype)
+        fill(autoencoder, weights, identity_recipes(autoencoder), Target(device, dtype))
     return _finished(autoencoder)
 
 
@@ -99,7 +100,8 @@ def load_original(file: Path, device: str, dtype: torch.dtype | None) -> Autoenc
         if prefix:
             is_ignored = partial(_is_outside, prefix)
         recipes = _recipes(autoencoder, prefix, len(sizes.widths))
-        fill(autoencoder, weights, recipes, device, dtype or weights.pipeline_dtype, is_ignored)
+        target = Target(device, dtype or weights.pipeline_dtype)
+        fill(autoencoder, weights, recipes, target, is_ignored)
     return _finished(autoencoder)
 
 

@@ -105,6 +105,11 @@ class FluxBackbone(Backbone):
         self.final_layer = LastLayer(hidden_size, input_channels)
         self._finish(trainable, dtype)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks in the order in which they run, the double ones first."""
+        return [*self.double_blocks, *self.single_blocks]
+
     def forward(
         self,
         image: Tensor,

@@ -10,13 +10,17 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
 from models.checkpoints import preset_files
+from models.checkpoints.filling import Target, fill, on_meta_device
 from models.checkpoints.float8 import Float8Files
-from models.checkpoints.weights import fill, on_meta_device
 from models.errors import PresetError, PresetFileError
 from models.flux.backbone import FluxBackbone
+from models.flux.placement import RESIDENT, Placement
 from models.flux.sampling import Schedule
+from models.layers.adapters import Linear
+from models.layers.streaming import names_within
 from models.presets import formats
 
 SCHEDULER_CONFIG_FILE = "scheduler/scheduler_config.json"
@@ -46,13 +50,17 @@ class _SchedulerConfig(BaseModel):
     use_beta_sigmas: Literal[False] | None = False
 
 
-def load_backbone(path: Path, device: str, dtype: torch.dtype | None) -> FluxBackbone:
+def load_backbone(
+    path: Path, device: str, dtype: torch.dtype | None, placement: Placement = RESIDENT
+) -> FluxBackbone:
     """Load the transformer of a directory, or of one original file, frozen.
 
-    `dtype` None keeps what the files hold, and means bfloat16 where that is float8.
+    `dtype` None keeps what the files hold, and means bfloat16 where that is float8. Blocks that
+    shall be streamed are left in host memory.
 
     Raises PresetFileError for a missing or malformed file and for sizes that do not go together,
-    WeightsError for weights that do not fit, PresetError for another class.
+    WeightsError for weights that do not fit, PresetError for another class and for a placement of
+    more blocks than there are.
     """
     stored = formats.read_stored(path)
     if stored.class_name != FluxBackbone.__name__:
@@ -62,11 +70,38 @@ def load_backbone(path: Path, device: str, dtype: torch.dtype | None) -> FluxBac
             backbone = FluxBackbone.from_config(stored.config)
     except (TypeError, ValueError) as error:
         raise PresetFileError(f"{path} does not fit FluxBackbone: {error}") from error
+    host_names = names_within(backbone, streamed_blocks(backbone, placement))
     with stored.open_weights() as weights:
         if dtype is None and isinstance(weights, Float8Files):
             dtype = weights.pipeline_dtype
-        fill(backbone, weights, stored.recipes(backbone), device, dtype, stored.is_ignored)
+        float8_names = matrix_names(backbone) if placement.float8 else frozenset()
+        target = Target(device, dtype, host_names, float8_names)
+        fill(backbone, weights, stored.recipes(backbone), target, stored.is_ignored)
     return backbone.eval().requires_grad_(False)
+
+
+def streamed_blocks(backbone: FluxBackbone, placement: Placement) -> list[nn.Module]:
+    """Give the blocks that a placement streams.
+
+    Raises PresetError for more blocks than there are.
+    """
+    blocks, wanted = backbone.blocks, placement.num_streamed_blocks
+    if wanted > len(blocks):
+        raise PresetError(
+            f"num_streamed_blocks is {wanted}, but this transformer has {len(blocks)} blocks"
+        )
+    return blocks[len(blocks) - wanted :]
+
+
+def matrix_names(backbone: FluxBackbone) -> frozenset[str]:
+    """Name the weights of the blocks' linear layers."""
+    names = {layer: name for name, layer in backbone.named_modules() if isinstance(layer, Linear)}
+    return frozenset(
+        f"{names[layer]}.weight"
+        for block in backbone.blocks
+        for layer in block.modules()
+        if isinstance(layer, Linear)
+    )
 
 
 def load_schedule(directory: Path, has_guidance: bool) -> Schedule:

@@ -53,10 +53,17 @@ class TextEncoders:
         self.max_tokens = min(t5_tokenizer.model_max_length, MAX_T5_TOKENS)
 
     @classmethod
-    def from_directory(cls, directory: Path, device: str, dtype: torch.dtype | None) -> Self:
+    def from_directory(
+        cls,
+        directory: Path,
+        device: str,
+        dtype: torch.dtype | None,
+        leaves_t5_on_host: bool = False,
+    ) -> Self:
         """Load tokenizers from their folders and encoders from theirs, or from single files.
 
         `dtype` None keeps what the files hold, and means bfloat16 where that is float8.
+        `leaves_t5_on_host` is for T5's blocks to be streamed.
 
         Raises PresetFileError for a missing or malformed file, WeightsError for weights that do
         not fit.
@@ -66,7 +73,7 @@ class TextEncoders:
         return cls(
             load_clip(directory, clip_tokenizer.eos_token_id, device, dtype),
             clip_tokenizer,
-            load_t5(directory, device, dtype),
+            load_t5(directory, device, dtype, leaves_t5_on_host),
             t5_tokenizer,
         )
 

@@ -22,10 +22,14 @@ from models.flux.backbone import FluxBackbone
 from models.flux.formats import lora_files
 from models.flux.latents import Start
 from models.flux.painting import PaintOptions
-from models.flux.parts import load_backbone, load_schedule
+from models.flux.parts import load_backbone, load_schedule, streamed_blocks
+from models.flux.placement import RESIDENT, Placement
 from models.flux.sampling import ClassifierFreeGuidance, Conditioning, DenoiseStep, Schedule
 from models.flux.text_encoders import UNGUIDED_T5_TOKENS, TextEncoders, TextFeatures
+from models.flux.tiled_decoding import require_tiles, tiled_decode
+from models.layers.streaming import BlockStream, move
 from models.presets import handles
+from models.presets.flux_variants import require_text_to_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +49,64 @@ class TextToImage:
         text_encoders: TextEncoders,
         autoencoder: AutoencoderKL,
         schedule: Schedule,
+        streams: Sequence[BlockStream] = (),
+        tile_from: int | None = None,
     ) -> None:
+        """Compose; `streams` run blocks of the parts, `tile_from` is that of `Placement`."""
         self.backbone = backbone
         self.text_encoders = text_encoders
         self.autoencoder = autoencoder
         self.schedule = schedule
+        self._streams = tuple(streams)
+        self._tile_from = tile_from
 
     @classmethod
     def from_preset(
-        cls, preset: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
+        cls,
+        preset: str | Path,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        placement: Placement = RESIDENT,
     ) -> Self:
         """Load a preset by name, handle or directory.
 
         A directory is diffusers', or holds the original transformer's file; tokenizers lie as in
         diffusers' layout in both, text encoders may be single files or parts of an all-in-one file.
         `dtype` None keeps the dtype of the files, and means bfloat16 where that is float8.
+        `placement` says what shall not lie whole on the device.
 
         Raises UnknownPresetError for no such preset, DownloadError for one that cannot be fetched,
-        PresetFileError for a missing or malformed file, WeightsError for weights that do not fit.
+        PresetFileError for a missing or malformed file, WeightsError for weights that do not fit,
+        PresetError for a Flux model of another task and for a placement that does not fit.
         """
         directory = handles.fetch(preset, handles.Part.PIPELINE)
+        require_text_to_image(directory)
         # smallest first: what is missing is said before 24 GB are read
         autoencoder = load_autoencoder(directory, device, dtype)
-        text_encoders = TextEncoders.from_directory(directory, device, dtype)
-        backbone = load_backbone(directory, device, dtype)
+        if placement.tile_from is not None:
+            require_tiles(autoencoder)
+        text_encoders = TextEncoders.from_directory(
+            directory, device, dtype, placement.streams_text_encoder
+        )
+        backbone = load_backbone(directory, device, dtype, placement)
         schedule = load_schedule(directory, backbone.guidance_embed)
-        return cls(backbone, text_encoders, autoencoder, schedule)
+        streams = _stream(backbone, text_encoders, device, placement)
+        return cls(backbone, text_encoders, autoencoder, schedule, streams, placement.tile_from)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """What holds the parameters."""
         return (self.backbone, self.text_encoders.clip, self.text_encoders.t5, self.autoencoder)
+
+    def to(self, device: str) -> None:
+        """Move everything but streamed blocks, which stay in host memory, and compute there.
+
+        The memory that blocks are streamed through is freed, and made again by the next use.
+        """
+        for stream in self._streams:
+            stream.to(device)
+        for module in self.modules:
+            move(module, device, self._streams)
 
     @property
     def has_guidance(self) -> bool:
@@ -214,8 +245,10 @@ class TextToImage:
         config = self.autoencoder.config
         normalised = latents.unpatchify(patches, width, height)
         unscaled = normalised / config.scaling_factor + config.shift_factor
-        decoded = self.autoencoder.decode(unscaled.to(self.autoencoder.dtype)).sample
-        return pixels.to_levels(decoded)
+        placed = unscaled.to(self.autoencoder.device, self.autoencoder.dtype)
+        if self._tile_from is not None and max(width, height) >= self._tile_from:
+            return pixels.to_levels(tiled_decode(self.autoencoder, placed))
+        return pixels.to_levels(self.autoencoder.decode(placed).sample)
 
     def _first_latents(
         self, seeds: Sequence[int], width: int, height: int, start: Start | None, sigma: float
@@ -238,10 +271,10 @@ class TextToImage:
         self, text: TextFeatures, num_images: int, guidance_scale: float | None
     ) -> Conditioning:
         painting.check_rows("prompts", len(text.text), num_images)
-        dtype = self.backbone.img_in.weight.dtype
+        first = self.backbone.img_in.weight  # the features may have been kept in host memory
         return Conditioning(
-            text=latents.each(text.text, num_images).to(dtype),
-            pooled=latents.each(text.pooled, num_images).to(dtype),
+            text=latents.each(text.text, num_images).to(first),
+            pooled=latents.each(text.pooled, num_images).to(first),
             guidance=guidance_scale,
         )
 
@@ -250,3 +283,17 @@ class TextToImage:
             raise ValueError("this preset embeds guidance: guidance_scale is missing")
         if not self.has_guidance and guidance_scale is not None:
             raise ValueError(f"this preset takes no guidance_scale; got {guidance_scale}")
+
+
+def _stream(
+    backbone: FluxBackbone, text_encoders: TextEncoders, device: str, placement: Placement
+) -> list[BlockStream]:
+    """Let the blocks that a placement left in host memory run on the device."""
+    streams = []
+    if placement.num_streamed_blocks:
+        blocks = streamed_blocks(backbone, placement)
+        # a step follows a step; a prompt is encoded once
+        streams.append(BlockStream(blocks, device, is_cyclic=True))
+    if placement.streams_text_encoder:
+        streams.append(BlockStream(text_encoders.t5.encoder.block, device, is_cyclic=False))
+    return streams

@@ -55,6 +55,11 @@ class TextEmbedder:
         """What holds the parameters."""
         return (self.backbone,)
 
+    def to(self, device: str) -> None:
+        """Move to another device, and compute there."""
+        for module in self.modules:
+            module.to(device)
+
     @property
     def embedding_width(self) -> int:
         return self.backbone.hidden_dim

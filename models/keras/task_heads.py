@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints import preset_files
-from models.checkpoints.weights import Recipe, Weights, fill, ignore_none
+from models.checkpoints.filling import Target, fill
+from models.checkpoints.weights import Recipe, Weights, ignore_none
 from models.errors import PresetFileError
 from models.keras.files import KerasFiles
 from models.keras.layers import DenseKernel, stored_name
@@ -40,7 +41,8 @@ def load_head(build: Callable[[], Head], stored: StoredHead, beside: Tensor) -> 
     with torch.device("meta"):
         head = build()
     with stored.open_weights() as weights:
-        fill(head, weights, stored.recipes, beside.device, beside.dtype, stored.is_ignored)
+        target = Target(beside.device, beside.dtype)
+        fill(head, weights, stored.recipes, target, stored.is_ignored)
     return head.eval()
 
 

@@ -2,9 +2,10 @@
 
 `Linear`, `Conv2d` and `Embedding` are torch's own, with the same parameter names, until an
 `Adapter` is added; then each of those adds `strength` · B·A to what the weight alone gives, so
-that it can be trained, scaled and taken away while the weight stays as it is. Knows nothing about
-files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`), where the projections
-of attention heads share one B, and of PEFT 0.21, where an adapter may own a slice of the rows.
+that it can be trained, scaled and taken away while the weight stays as it is, be that in float8.
+Knows nothing about files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`),
+where the projections of attention heads share one B, and of PEFT 0.21, where an adapter may own a
+slice of the rows.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.layers.float8_storage import Float8Matrix
 
 
 class Adapter(nn.Module):
@@ -67,12 +70,17 @@ class Adaptable(nn.Module):
 
     def merged_weight(self) -> Tensor:
         """Give the weight with all its additions, in the weight's own dtype."""
+        weight = self._full_weight()
         if not self.is_adapted:
-            return self.weight
-        merged = self.weight.float()
+            return weight
+        merged = weight.float()
         for adapter in self._active():
             merged = merged + adapter.strength * self._addition(adapter)
-        return merged.to(self.weight.dtype)
+        return merged.to(weight.dtype)
+
+    def _full_weight(self) -> Tensor:
+        """Give the weight as the numbers that it stands for."""
+        return self.weight
 
     def _active(self) -> Iterator[Adapter]:
         return (adapter for adapter in adapters_of(self) if adapter.strength)
@@ -89,10 +97,24 @@ def adapters_of(layer: Adaptable) -> list[Adapter]:
 
 
 class Linear(Adaptable, nn.Linear):
-    """A linear layer; an adapter may own a slice of its outputs."""
+    """A linear layer; an adapter may own a slice of its outputs.
+
+    Where the weight is kept in float8, `weight_scale` [out, 1] says what its rows stand for.
+    """
+
+    weight_scale: Tensor
+    is_float8 = False  # of the class, as `is_adapted`
+
+    def keep_in_float8(self, matrix: Float8Matrix) -> None:
+        """Compute with this matrix from now on; it is turned back at each call."""
+        self.is_float8 = True
+        self.weight = nn.Parameter(matrix.values, requires_grad=False)
+        # not persistent: the state dict keeps torch's names
+        self.register_buffer("weight_scale", matrix.scale, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.linear(x, self.weight, self.bias)
+        weight = self._matrix().to_dtype(x.dtype) if self.is_float8 else self.weight
+        out = F.linear(x, weight, self.bias)
         if self.is_adapted:
             for adapter in self._active():
                 out = _add_rows(adapter, x, out)
@@ -103,6 +125,12 @@ class Linear(Adaptable, nn.Linear):
         rows = (adapter.b.float() @ per_head).flatten(0, 1)
         below = self.out_features - adapter.first_row - len(rows)
         return F.pad(rows, (0, 0, adapter.first_row, below))
+
+    def _full_weight(self) -> Tensor:
+        return self._matrix().to_dtype(torch.float32) if self.is_float8 else self.weight
+
+    def _matrix(self) -> Float8Matrix:
+        return Float8Matrix(self.weight, self.weight_scale)
 
 
 def _add_rows(adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
@@ -163,11 +191,11 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     """
     if any(each.is_meta for each in module.parameters()):
         raise ValueError(f"this {type(module).__name__} is on the meta device: it has no weights")
-    layers = {name: each for name, each in adaptable_layers(module).items() if each.is_adapted}
+    layers = adaptable_layers(module)
     weights = {
         _join(name, "weight"): each.merged_weight().detach() for name, each in layers.items()
     }
-    added = tuple(_join(name, "adapters.") for name in layers)
+    added = tuple(_join(name, "adapters.") for name, each in layers.items() if each.is_adapted)
     state = module.state_dict()
     return {k: weights.get(k, v) for k, v in state.items() if not k.startswith(added)}
 

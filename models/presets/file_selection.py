@@ -7,6 +7,7 @@ single files that repeat a diffusers repository's folders at its root.
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -27,6 +28,8 @@ ORIGINAL_PARTS = {
     "text_encoder_2/": "t5xxl*.safetensors",
 }
 ASSETS = "assets/"
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # diffusers', PEFT's
+PEFT_CONFIG_FILE = "adapter_config.json"  # beside PEFT's, which says nothing of its strength
 
 # Folders of a diffusers Flux repository, with the stem of their weights; None: they have none.
 DIFFUSERS_FOLDERS: dict[str, str | None] = {
@@ -52,8 +55,15 @@ class Part(StrEnum):
     PIPELINE = "pipeline"  # everything that the preset's task reads
 
 
-def choose_files(names: Collection[str], part: Part, where: str) -> tuple[str, ...]:
-    """Choose from all file names of a repository those that a part needs.
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The LoRA of a repository: the file of this name; None: the only one that it has."""
+
+    file: str | None = None
+
+
+def choose_files(names: Collection[str], part: Part | Lora, where: str) -> tuple[str, ...]:
+    """Choose from all file names of a repository those that a part, or its LoRA, needs.
 
     What completes the weights (a single file, or the index of shards) comes last, so that a cache
     that holds it, filled in this order, holds them all. `where` names the repository in messages.
@@ -62,6 +72,8 @@ def choose_files(names: Collection[str], part: Part, where: str) -> tuple[str, .
     configuration are missing.
     """
     held = frozenset(name for name in names if _stays_inside(name))
+    if isinstance(part, Lora):
+        return _of_lora(held, part, where)
     if DIFFUSERS_INDEX_FILE in held:
         return _of_diffusers(held, part, where)
     if CONFIG_FILE in held:
@@ -121,6 +133,32 @@ def _of_original(held: frozenset[str], part: Part, where: str) -> tuple[str, ...
     patterns = [pattern for folder, pattern in ORIGINAL_PARTS.items() if folder not in folders]
     found = [name for pattern in patterns for name in _only(held, pattern, where)]
     return (*_of_folders(held, folders, where), *found, *transformer)
+
+
+def _of_lora(held: frozenset[str], lora: Lora, where: str) -> tuple[str, ...]:
+    """The weights, which come last, and what PEFT writes beside its own."""
+    file = _only_lora(held, where) if lora.file is None else lora.file
+    if file not in held or not file.endswith(".safetensors"):
+        found = ", ".join(sorted(name for name in held if name.endswith(".safetensors"))[:10])
+        raise PresetFileError(f"{where}: {file} is none of its safetensors files: {found or '-'}")
+    folder, _, name = file.rpartition("/")
+    config = f"{folder}/{PEFT_CONFIG_FILE}" if folder else PEFT_CONFIG_FILE
+    return (config, file) if name == LORA_FILES[1] and config in held else (file,)
+
+
+def _only_lora(held: frozenset[str], where: str) -> str:
+    """The file that diffusers or PEFT would load, else the only one; never guess among several."""
+    for name in LORA_FILES:
+        if name in held:
+            return name
+    found = sorted(name for name in held if "/" not in name and name.endswith(".safetensors"))
+    if len(found) > 1:
+        raise PresetFileError(
+            f"{where} has several LoRAs: {', '.join(found[:10])}; name one, as hf://ORG/NAME/FILE"
+        )
+    if not found:
+        raise _lacking(held, "", (*LORA_FILES, "*.safetensors"), where)
+    return found[0]
 
 
 def _only(held: frozenset[str], pattern: str, where: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from models.checkpoints.preset_files import (
 )
 from models.errors import PresetError, PresetFileError
 from models.presets.file_selection import ORIGINAL_FLUX_FILES
+from models.presets.flux_variants import require_text_to_image
 from models.presets.table import PresetTask
 
 _FLUX = "FluxBackbone"
@@ -85,10 +86,13 @@ def detect(path: Path) -> Contents:
 def detect_task(path: Path) -> PresetTask:
     """Tell what a preset is for by the backbone that it holds.
 
-    Raises PresetFileError as `detect` does, PresetError for a backbone that has no pipeline.
+    Raises PresetFileError as `detect` does, PresetError for a backbone that has no pipeline, and
+    for a Flux model that does not paint from a text alone.
     """
     class_name = detect(path).class_name
     if class_name not in _TASKS:
         allowed = ", ".join(_TASKS)
         raise PresetError(f"{path} holds a {class_name}; pipelines exist for {allowed}")
+    if class_name == _FLUX:
+        require_text_to_image(path)
     return _TASKS[class_name]

@@ -20,9 +20,9 @@ from models.errors import (
     UnknownPresetError,
 )
 from models.presets import PRESETS
-from models.presets.file_selection import PICKLE_SUFFIXES, Part
+from models.presets.file_selection import PICKLE_SUFFIXES, Lora, Part, choose_files
 
-__all__ = ["Part", "fetch"]
+__all__ = ["Part", "fetch", "fetch_lora"]
 
 HUBS = {  # scheme: module, and the package of its client
     "hf": ("models.presets.hubs.hugging_face", "huggingface-hub"),
@@ -37,7 +37,7 @@ ALLOWED = """a preset is one of
   modelscope://ORG/NAME[@REVISION]
   a directory
   a .safetensors file of original Flux weights"""
-
+_IN_REPOSITORY = re.compile(r"(?P<repository>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?P<revision>@.+)?")
 
 OnProgress: TypeAlias = Callable[[int, int], None]  # bytes that are here, of how many
 
@@ -45,7 +45,7 @@ OnProgress: TypeAlias = Callable[[int, int], None]  # bytes that are here, of ho
 class Hub(Protocol):
     """A module of `hubs`."""
 
-    def fetch(self, handle: str, address: str, part: Part, on_progress: OnProgress) -> Path:
+    def fetch(self, handle: str, address: str, part: Part | Lora, on_progress: OnProgress) -> Path:
         """Download what a part needs of the preset at an address, and give its directory."""
 
 
@@ -76,8 +76,37 @@ def fetch(
     return _find_path(Path(source), preset)
 
 
+def fetch_lora(source: str, on_progress: OnProgress = lambda *_: None) -> Path:
+    """Give the file, or the directory, of a LoRA; download it where it is on a hub.
+
+    `source` is a path, the handle of a repository with one LoRA, or `hf://ORG/NAME/FILE[@REVISION]`
+    (`modelscope://` likewise) for one of several. Raises as `fetch` does.
+    """
+    handle = HANDLE.fullmatch(source)
+    scheme = handle["scheme"].lower() if handle else ""
+    if handle is None or scheme not in HUBS:
+        return _find_lora(Path(source))
+    address, lora = handle["address"], Lora()
+    if scheme != "kaggle" and (parts := _IN_REPOSITORY.fullmatch(address)):  # it has no such form
+        address, lora = parts["repository"] + (parts["revision"] or ""), Lora(parts["file"])
+    directory = _fetch_from_hub(source, scheme, address, lora, on_progress)
+    held = [file.relative_to(directory).as_posix() for file in directory.rglob("*")]
+    return directory / choose_files(held, lora, source)[-1]
+
+
+def _find_lora(path: Path) -> Path:
+    if path.suffix in PICKLE_SUFFIXES:
+        raise PickleError(f"{path} is a pickle, which can run code; safetensors is needed")
+    if not path.exists():
+        raise PresetFileError(
+            f"{path} does not exist; a LoRA is a safetensors file, a directory that diffusers or "
+            "PEFT wrote, or on a hub: hf://ORG/NAME[/FILE]"
+        )
+    return path
+
+
 def _fetch_from_hub(
-    handle: str, scheme: str, address: str, part: Part, on_progress: OnProgress
+    handle: str, scheme: str, address: str, part: Part | Lora, on_progress: OnProgress
 ) -> Path:
     hub = _load_hub(handle, *HUBS[scheme])
     try:

@@ -88,6 +88,11 @@ class ImageClassifier:
         """What holds the parameters."""
         return (self.backbone, self.head)
 
+    def to(self, device: str) -> None:
+        """Move to another device, and compute there."""
+        for module in self.modules:
+            module.to(device)
+
     def preprocess(self, image: Image.Image) -> Tensor:
         """Turn any image upright, onto white, and into the preset's [H, W, C] float32.
 

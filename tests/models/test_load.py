@@ -8,11 +8,12 @@ from diffusers import FluxPipeline
 
 from models import Backbone, FluxBackbone
 from models.errors import PresetError, PresetFileError, UnknownPresetError
+from models.flux.placement import Placement
 from models.flux.text_to_image import TextToImage
 from models.fnet.masked_lm import MaskedLM
 from models.fnet.text_classifier import TextClassifier
 from models.fnet.text_embedder import TextEmbedder
-from models.load import load_pipeline
+from models.load import load_pipeline, pipeline_bytes
 from models.vit.image_classifier import ImageClassifier
 from tests.models.flux.conftest import tiny_pipeline
 
@@ -106,3 +107,38 @@ def test_a_pipeline_says_whose_preset_it_was_given(
 ) -> None:
     with pytest.raises(PresetError, match=said):
         pipeline.from_preset(preset)
+
+
+@pytest.mark.parametrize("preset", ["vit_shapes", "f_net_shapes"])
+def test_a_placement_is_for_text_to_image(preset: str) -> None:
+    with pytest.raises(PresetError, match=r"is for .*; a placement is for text-to-image"):
+        load_pipeline(preset, placement=Placement())
+
+
+def test_a_placement_reaches_the_pipeline(flux_directory: Path) -> None:
+    pipeline = load_pipeline(flux_directory, placement=Placement(float8=True))
+
+    assert isinstance(pipeline, TextToImage)
+    dtypes = {parameter.dtype for parameter in pipeline.backbone.blocks[0].parameters()}
+    assert torch.float8_e4m3fn in dtypes
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("preset", ["vit_shapes", "f_net_shapes", "flux_shapes"])
+def test_the_bytes_of_a_pipeline_are_known_before_it_is_loaded(
+    preset: str, dtype: torch.dtype | None
+) -> None:
+    modules = load_pipeline(preset, dtype=dtype).modules
+
+    loaded = sum(each.nbytes for module in modules for each in module.parameters())
+    assert pipeline_bytes(preset, dtype) == loaded
+
+
+@pytest.mark.parametrize("preset", ["vit_shapes", "f_net_shapes", "flux_shapes"])
+def test_every_pipeline_moves_with_all_that_it_holds(preset: str) -> None:
+    pipeline = load_pipeline(preset)
+
+    pipeline.to("meta")
+
+    assert all(each.is_meta for module in pipeline.modules for each in module.parameters())
+    assert all(each.is_meta for module in pipeline.modules for each in module.buffers())

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.checkpoints import preset_files
-from models.checkpoints.safetensors_files import SafetensorsFiles
+from models.checkpoints.float8 import Float8Files
 from models.flux.formats.diffusers_weights import recipes
 from models.presets.formats import StoredBackbone
 
@@ -76,6 +76,6 @@ def read_stored(directory: Path) -> StoredBackbone:
     return StoredBackbone(
         "FluxBackbone",
         config.arguments(),
-        lambda: SafetensorsFiles.in_directory(folder, WEIGHTS_STEM),
+        lambda: Float8Files.in_directory(folder, WEIGHTS_STEM),
         recipes,
     )

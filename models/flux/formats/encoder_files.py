@@ -7,7 +7,7 @@ tensor by tensor. Knows nothing about tokenizers.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +16,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedConfig, T5Config, T5EncoderModel
 
 from models.checkpoints import preset_files
+from models.checkpoints.filling import Target, fill, on_meta_device
 from models.checkpoints.float8 import Float8Files
-from models.checkpoints.weights import Recipe, fill, on_meta_device
+from models.checkpoints.weights import Recipe
 from models.errors import PresetFileError
 from models.flux.formats.original_format import find_all_in_one
 from models.flux.formats.stored_shapes import StoredShapes
+from models.layers.streaming import names_within
 
 Encoder = TypeVar("Encoder", CLIPTextModel, T5EncoderModel)
 
@@ -50,15 +52,6 @@ class _Found:
     prefix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Placement:
-    """From which names to where."""
-
-    prefix: str
-    device: str
-    dtype: torch.dtype | None
-
-
 def load_clip(
     directory: Path, eos_token_id: int, device: str, dtype: torch.dtype | None
 ) -> CLIPTextModel:
@@ -78,13 +71,17 @@ def load_clip(
             config = _read_config(CLIPTextConfig, found.folder)
         clip = _build(CLIPTextModel, config)
         names = {name: _stored_clip_name(name, stored) for name in clip.state_dict()}
-        _fill(clip, weights, names, CLIP_IGNORED, _Placement(found.prefix, device, dtype))
+        _fill(clip, weights, found.prefix, names, CLIP_IGNORED, Target(device, dtype))
     _place_positions(clip, device)
     return clip
 
 
-def load_t5(directory: Path, device: str, dtype: torch.dtype | None) -> T5EncoderModel:
+def load_t5(
+    directory: Path, device: str, dtype: torch.dtype | None, leaves_blocks_on_host: bool = False
+) -> T5EncoderModel:
     """Load T5's encoder; `dtype` None keeps what the files hold.
+
+    `leaves_blocks_on_host` is for blocks that shall be streamed.
 
     Raises PresetFileError for a missing or malformed file, WeightsError for weights that do not
     fit.
@@ -101,7 +98,8 @@ def load_t5(directory: Path, device: str, dtype: torch.dtype | None) -> T5Encode
         names = {name: name for name in t5.state_dict()}
         if T5_SHARED not in stored.shapes and T5_TIED in stored.shapes:
             names[T5_SHARED] = T5_TIED
-        _fill(t5, weights, names, T5_IGNORED, _Placement(found.prefix, device, dtype))
+        on_host = names_within(t5, t5.encoder.block) if leaves_blocks_on_host else frozenset()
+        _fill(t5, weights, found.prefix, names, T5_IGNORED, Target(device, dtype, on_host))
     t5.set_input_embeddings(t5.shared)
     _widen_overflowing(t5)
     return t5
@@ -179,19 +177,19 @@ def _build(encoder: type[Encoder], config: PreTrainedConfig) -> Encoder:
 def _fill(
     encoder: nn.Module,
     weights: Float8Files,
+    prefix: str,
     names: Mapping[str, str],
     ignored: Collection[str],
-    placement: _Placement,
+    target: Target,
 ) -> None:
     """Fill from tensors of the same values under other names."""
-    prefix = placement.prefix
     recipes = {ours: Recipe((f"{prefix}{stored}",)) for ours, stored in names.items()}
 
     def is_ignored(name: str) -> bool:
         return not name.startswith(prefix) or name.removeprefix(prefix) in ignored
 
-    dtype = placement.dtype or weights.pipeline_dtype
-    fill(encoder, weights, recipes, placement.device, dtype, is_ignored)
+    dtype = target.dtype or weights.pipeline_dtype
+    fill(encoder, weights, recipes, replace(target, dtype=dtype), is_ignored)
 
 
 def _stored_clip_name(name: str, stored: StoredShapes) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from models.checkpoints import preset_files
 from models.checkpoints.safetensors_files import SafetensorsFiles
@@ -27,10 +27,10 @@ from models.flux.formats.lora_entries import Entry, place
 from models.flux.formats.lora_keys import clip_rows, transformer_rows
 from models.layers.adapters import Adaptable, Adapter, Linear, adaptable_layers, adapters_of
 from models.layers.norm_folding import FoldingLinear
+from models.presets.file_selection import LORA_FILES, PEFT_CONFIG_FILE
 
 METADATA_KEY = "lora_adapter_metadata"
-PEFT_CONFIG_FILE = "adapter_config.json"
-PEFT_WEIGHTS_FILE = "adapter_model.safetensors"  # what PEFT_CONFIG_FILE is about
+PEFT_WEIGHTS_FILE = LORA_FILES[1]  # what PEFT_CONFIG_FILE is about
 MAX_REPEATS = 2  # in a pattern: with more, or nested, matching can take for ever
 _REPEAT = re.compile(r"[*+{]")
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
@@ -94,9 +94,6 @@ def read_stated_alphas(file: Path, component: str) -> StatedAlphas:
         raise PresetFileError(f"{file}: its {METADATA_KEY} is malformed: {error}") from error
 
 
-DIRECTORY_FILES = ("pytorch_lora_weights.safetensors", PEFT_WEIGHTS_FILE)  # diffusers', PEFT's
-
-
 def attach(
     backbone: FluxBackbone,
     file: str | Path,
@@ -126,7 +123,10 @@ def attach(
         }
         rows = transformer_rows(backbone)
         entries = place(path, weights.shapes, rows, None if clip is None else clip_rows(clip))
-        adapters = [_read(entry, weights, stated[entry.is_clip], name) for entry in entries]
+        adapters = [
+            _read(entry, weights, stated[entry.is_clip], name, _beside(entry, backbone))
+            for entry in entries
+        ]
     for entry, adapter in zip(entries, adapters, strict=True):
         adapter.scale = scale
         root = clip if entry.is_clip and clip is not None else backbone
@@ -189,17 +189,27 @@ def _check_scale(scale: float) -> None:
 def _find(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = [path / name for name in DIRECTORY_FILES if (path / name).is_file()]
+    found = [path / name for name in LORA_FILES if (path / name).is_file()]
     if len(found) != 1:
-        raise PresetFileError(f"{path} has not just one of {' and '.join(DIRECTORY_FILES)}")
+        raise PresetFileError(f"{path} has not just one of {' and '.join(LORA_FILES)}")
     return found[0]
 
 
-def _read(entry: Entry, weights: Weights, stated: StatedAlphas, name: str) -> Adapter:
+def _beside(entry: Entry, backbone: FluxBackbone) -> Tensor:
+    """Give a tensor of the device and dtype that the layer computes in.
+
+    A weight of the transformer's blocks may be streamed from the host, or kept in float8.
+    """
+    return entry.rows.layer.weight if entry.is_clip else backbone.img_in.weight
+
+
+def _read(
+    entry: Entry, weights: Weights, stated: StatedAlphas, name: str, beside: Tensor
+) -> Adapter:
     for key in (entry.a, entry.b):
         if not (dtype := weights.dtype(key)).is_floating_point:
             raise WeightsError(f"{weights.where}: {key} is {dtype}; floating dtypes are allowed")
-    a, b = (weights.read(key).to(entry.rows.layer.weight) for key in (entry.a, entry.b))
+    a, b = (weights.read(key).to(beside) for key in (entry.a, entry.b))
     gain = stated.gain(entry.module, rank=len(a))
     if entry.alpha is not None and gain is not None:
         raise WeightsError(f"{weights.where} states an alpha beside {entry.alpha}")

@@ -35,7 +35,7 @@ from models.errors import (
     PresetError,
     UnknownPresetError,
 )
-from models.presets.file_selection import Part, choose_files
+from models.presets.file_selection import Lora, Part, choose_files
 
 ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>.+))?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,7 +44,9 @@ FIRST_FILES = (CONFIG_FILE, DIFFUSERS_INDEX_FILE, ".gitattributes")
 DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
-def fetch(handle: str, address: str, part: Part, on_progress: Callable[[int, int], None]) -> Path:
+def fetch(
+    handle: str, address: str, part: Part | Lora, on_progress: Callable[[int, int], None]
+) -> Path:
     """Download what a part needs and give the snapshot's directory; see `handles.fetch`."""
     parts = ADDRESS.fullmatch(address)
     if parts is None:

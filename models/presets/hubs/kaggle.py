@@ -33,7 +33,7 @@ from models.errors import (
     PresetFileError,
     UnknownPresetError,
 )
-from models.presets.file_selection import Part, choose_files
+from models.presets.file_selection import Lora, Part, choose_files
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class _Model:
 def fetch(
     handle: str,
     address: str,
-    part: Part,
+    part: Part | Lora,
     on_progress: object,  # noqa: ARG001  # the client says nothing on the way
 ) -> Path:
     """Download what a part needs and give the version's directory; see `handles.fetch`."""
@@ -104,7 +104,7 @@ def _parse(handle: str, address: str) -> _Model:
     return model
 
 
-def _download(model: _Model, part: Part, handle: str) -> Path:
+def _download(model: _Model, part: Part | Lora, handle: str) -> Path:
     with build_kaggle_client() as client:
         if model.version is None:
             model = replace(model, version=_ask_version(client, model))
@@ -148,7 +148,7 @@ def _ask_names(client: KaggleClient, model: _Model) -> list[str]:
         request.page_token = page.next_page_token
 
 
-def _find_cached(model: _Model, part: Part, handle: str) -> Path | None:
+def _find_cached(model: _Model, part: Part | Lora, handle: str) -> Path | None:
     """Give the directory of this version, or of the newest in the cache, if it has all."""
     versions = [model.version] if model.version is not None else _cached_versions(model)
     for version in versions:

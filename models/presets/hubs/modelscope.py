@@ -34,7 +34,7 @@ from models.errors import (
     PresetFileError,
     UnknownPresetError,
 )
-from models.presets.file_selection import Part, choose_files
+from models.presets.file_selection import Lora, Part, choose_files
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ UNFINISHED_SUFFIXES = (".incomplete", ".parallel_tmp")
 def fetch(
     handle: str,
     address: str,
-    part: Part,
+    part: Part | Lora,
     on_progress: object,  # noqa: ARG001  # the client says nothing on the way
 ) -> Path:
     """Download what a part needs and give the revision's directory; see `handles.fetch`."""
@@ -67,7 +67,7 @@ def fetch(
         return directory
 
 
-def _download(api: HubApi, repository: str, revision: str, part: Part, handle: str) -> Path:
+def _download(api: HubApi, repository: str, revision: str, part: Part | Lora, handle: str) -> Path:
     listed = api.list_repo_files(repository, KIND, revision=revision)
     files = {file.path: file for file in listed if not file.is_dir}
     chosen = choose_files(files, part, handle)
@@ -106,7 +106,7 @@ def _is_current(held: Path, file: FileInfo) -> bool:
     return status.st_mtime > changed.timestamp()
 
 
-def _find_cached(api: HubApi, repository: str, revision: str, part: Part) -> Path | None:
+def _find_cached(api: HubApi, repository: str, revision: str, part: Part | Lora) -> Path | None:
     """Give the directory of the revision in the cache, if it has all that the part needs."""
     try:
         held = api.download_repo(repository, KIND, revision=revision, local_files_only=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from models.errors import PickleError, PresetFileError
-from models.presets.file_selection import Part, choose_files
+from models.presets.file_selection import Lora, Part, choose_files
 
 CLUTTER = ("README.md", ".gitattributes", "pytorch_model.bin", "model.onnx", "flax_model.msgpack")
 
@@ -138,3 +138,52 @@ def test_names_that_lead_outside_the_repository_are_left_out() -> None:
     names = ("config.json", "model.weights.h5", "assets/../../evil.json", "/assets/evil.json")
 
     assert choose(names, Part.PIPELINE) == {"config.json", "model.weights.h5"}
+
+
+LORAS = ("README.md", "ink.safetensors", "sub/oil.safetensors", "image.png")
+
+
+@pytest.mark.parametrize(
+    ("names", "file", "chosen"),
+    [
+        (LORAS, None, ("ink.safetensors",)),
+        (LORAS, "sub/oil.safetensors", ("sub/oil.safetensors",)),
+        (
+            (*LORAS, "pytorch_lora_weights.safetensors"),
+            None,
+            ("pytorch_lora_weights.safetensors",),
+        ),
+        (
+            ("adapter_config.json", "adapter_model.safetensors"),
+            None,
+            ("adapter_config.json", "adapter_model.safetensors"),
+        ),
+        (
+            ("a/adapter_config.json", "a/adapter_model.safetensors", "adapter_config.json"),
+            "a/adapter_model.safetensors",
+            ("a/adapter_config.json", "a/adapter_model.safetensors"),
+        ),
+    ],
+)
+def test_a_lora_is_its_file_and_what_peft_writes_beside_it(
+    names: tuple[str, ...], file: str | None, chosen: tuple[str, ...]
+) -> None:
+    assert choose_files(names, Lora(file), "hf://org/name") == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "file", "error", "says"),
+    [
+        ((*LORAS, "b.safetensors"), None, PresetFileError, "several LoRAs: b.safetensors, ink"),
+        (LORAS, "oil.safetensors", PresetFileError, "oil.safetensors is none of its .*: ink"),
+        (LORAS, "README.md", PresetFileError, "README.md is none of its safetensors files"),
+        (("a.png",), None, PresetFileError, "has none of pytorch_lora_weights.safetensors"),
+        (("lora.bin",), None, PickleError, "only as pickles"),
+        (("../a.safetensors",), "../a.safetensors", PresetFileError, "none of its"),
+    ],
+)
+def test_a_repository_without_just_one_lora_is_refused(
+    names: tuple[str, ...], file: str | None, error: type[PresetFileError], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        choose_files(names, Lora(file), "hf://org/name")

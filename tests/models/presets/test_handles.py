@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import PickleError, PresetError, PresetFileError, UnknownPresetError
 from models.presets import PRESETS
-from models.presets.handles import Part, fetch
+from models.presets.handles import Part, fetch, fetch_lora
 
 
 @pytest.mark.parametrize("part", list(Part))
@@ -123,3 +123,26 @@ def test_a_path_that_is_too_long_is_named() -> None:
 def test_what_is_no_name_is_refused(preset: object) -> None:
     with pytest.raises(TypeError, match="a string or a Path is allowed"):
         fetch(preset)  # type: ignore[arg-type]
+
+
+def test_a_lora_on_the_disk_is_given_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "ink.safetensors"
+    file.touch()
+    assert fetch_lora(str(file)) == file
+    assert fetch_lora(str(tmp_path)) == tmp_path
+
+
+def test_a_lora_that_is_not_there_says_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(
+        PresetFileError, match=r"does not exist; a LoRA is a safetensors file, .*hf:"
+    ):
+        fetch_lora(str(tmp_path / "ink.safetensors"))
+    with pytest.raises(PresetFileError, match="s3:/a/b does not exist"):
+        fetch_lora("s3://a/b")
+    with pytest.raises(PickleError, match=r"ink\.pt is a pickle"):
+        fetch_lora("ink.pt")
+
+
+def test_a_lora_handle_without_a_repository_is_malformed() -> None:
+    with pytest.raises(PresetError, match="the form is hf://ORG/NAME"):
+        fetch_lora("hf://org")

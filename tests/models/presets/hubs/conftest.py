@@ -36,6 +36,11 @@ class Client:
         assert "path" in answer, answer
         return Path(answer["path"])
 
+    def fetch_lora(self, source: str) -> Path:
+        answer = self._ask({"lora": source})
+        assert "path" in answer, answer
+        return Path(answer["path"])
+
     def progress(self, preset: str, part: Part) -> str:
         """Fetch; give what was told last on the way, as DONE/TOTAL bytes."""
         return self._ask({"preset": preset, "part": part})["progress"]

@@ -14,7 +14,7 @@ os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the clients talk on stdout
 from modelscope_hub import _download  # noqa: E402
 
 from models.errors import PresetError  # noqa: E402
-from models.presets.handles import Part, fetch  # noqa: E402
+from models.presets.handles import Part, fetch, fetch_lora  # noqa: E402
 
 _download.DOWNLOAD_INTEGRITY_RETRY_BACKOFF = 0.0  # a second and two, and no setting
 
@@ -35,6 +35,8 @@ def answer(asked: dict[str, str]) -> dict[str, str]:
     try:
         if "load" in asked:
             return load(asked["load"], bool(asked["load_weights"]))
+        if "lora" in asked:
+            return {"path": str(fetch_lora(asked["lora"]))}
         told: list[str] = []
         path = fetch(
             asked["preset"], Part(asked["part"]), lambda done, total: told.append(f"{done}/{total}")
