@@ -34,6 +34,7 @@ class Model:
     aliases: tuple[str, ...]
     state: ModelState
     progress: str | None
+    reason: str | None  # why it could not be loaded
     load_s: float | None
     card: ModelCard | None
     is_warm: bool  # a worker that takes jobs has it
@@ -152,6 +153,7 @@ class Catalog:
             aliases=served.aliases,
             state=served.state,
             progress=served.progress,
+            reason=served.reason,
             load_s=served.load_s,
             card=self._usable_card(status, served),
             is_warm=any(s.state.is_warm and self._usable_card(s, m) is not None for s, m in offers),
@@ -166,7 +168,8 @@ class Catalog:
 
 def _not_ready(model: Model) -> UnavailableError:
     if model.state is ModelState.FAILED:
-        message = f"model {model.name} could not be loaded; its worker's log says why"
+        why = "; its worker's log says why" if model.reason is None else f": {model.reason}"
+        message = f"model {model.name} could not be loaded{why}"
         return UnavailableError("model_unusable", message, _UNUSABLE_RETRY_S)
     progress = "" if model.progress is None else f": {model.progress}"
     message = f"model {model.name} is loading{progress}"

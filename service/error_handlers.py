@@ -7,6 +7,7 @@ error types have a code of their own; all others are `invalid_value`.
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -150,14 +151,20 @@ def _indices(error: Mapping[str, object]) -> list[int]:
 
 
 def _param(error: Mapping[str, object]) -> str | None:
-    """("body", "input", 2) is input[2]; what follows a field but numbers names pydantic's insides.
+    """("body", "input", 2) is input[2], ("body", "loras", 0, "name") is loras[0].name.
 
-    Enough, since the fields of our bodies hold no objects.
+    A name that follows no number is not a key but one of pydantic's insides.
     """
     loc = error.get("loc")
     if not isinstance(loc, tuple) or len(loc) < 2:
         return None
-    return shown_name(str(loc[1])) + "".join(f"[{index}]" for index in _indices(error))
+    param = shown_name(str(loc[1]))
+    for before, part in pairwise(loc[1:]):
+        if isinstance(part, int):
+            param += f"[{part}]"
+        elif isinstance(before, int):
+            param += f".{shown_name(str(part))}"
+    return param
 
 
 def _reason(first: Mapping[str, object]) -> str:

@@ -147,7 +147,7 @@ FAILURE_ANSWERS: Mapping[FailureCode, FailureAnswer] = {
         503, "server_error", "the model is not served any more", False
     ),
     FailureCode.STORAGE: FailureAnswer(
-        500, "server_error", "the result could not be stored", False
+        500, "server_error", "an image could not be stored, or read again", False
     ),
     FailureCode.WORKER_LOST: FailureAnswer(
         500, "server_error", "the workers that ran the job died, as often as it may be tried", False

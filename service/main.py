@@ -30,6 +30,7 @@ from service.middleware import RequestMiddleware
 from service.queue_stats import QueueCollector
 from service.routes import classify, embeddings, files, health, images, jobs, models
 from service.settings import ServiceSettings
+from service.start_images import remove_when_over
 from worker.contract.image_files import ImageFiles
 from worker.contract.records import Records
 
@@ -84,21 +85,26 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
     metrics.registry.register(QueueCollector(blocking_redis))
     records = Records(blocking_redis, settings.result_ttl_s)
     job_client = JobClient(redis, blocking_redis, records, settings.max_queue_depth)
-    listener = asyncio.create_task(job_client.listen())
+    image_files = ImageFiles(settings.data_dir / "images")
+    in_background = [
+        asyncio.create_task(job_client.listen()),
+        asyncio.create_task(remove_when_over(image_files, records)),
+    ]
     try:
         yield Parts(
             settings=settings,
             catalog=Catalog(blocking_redis, settings.tasks),
             metrics=metrics,
-            image_files=ImageFiles(settings.data_dir / "images"),
+            image_files=image_files,
             jobs=job_client,
             blocking_redis=blocking_redis,
             started_at=int(time.time()),
         )
     finally:
-        listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await listener
+        for task in in_background:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await redis.aclose()
         blocking_redis.close()
 

@@ -50,7 +50,7 @@ class ServiceSettings(BaseSettings):
     # 32 MiB: two images of the largest size in base64, or hundreds of ordinary ones
     max_body_bytes: int = Field(default=32 * _MIB, ge=1024, description="largest request body")
     max_image_bytes: int = Field(
-        default=10 * _MIB, ge=1, description="largest image to classify, encoded"
+        default=10 * _MIB, ge=1, description="largest image to classify or to start from, encoded"
     )
     max_classify_images: int = Field(default=32, ge=1, description="images per classification")
     max_embedding_texts: int = Field(default=2048, ge=1, description="texts per embedding request")

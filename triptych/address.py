@@ -22,10 +22,10 @@ def require_free(host: str, port: int) -> None:
 
 
 def free_port(host: str, wanted: int) -> int:
-    """The port wanted, or another that is free where it is taken."""
+    """The port wanted, or another that is free where it is taken or there is none of the number."""
     try:
         return _bind(host, wanted)
-    except OSError:
+    except (OSError, OverflowError):
         return _bind(host, 0)
 
 

@@ -26,6 +26,16 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where images (and the Valkey's file) lie.")]
 RedisUrl = Annotated[str | None, typer.Option(help="A Redis server of yours.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="Those that workers may use: auto, cpu, or a list such as cuda:0,cuda:3."
+    ),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option(help="How many per task, such as images=2,classify=1."),
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -66,29 +76,33 @@ def serve(
     port: Port = None,
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
-    device: Device = None,
+    device: Devices = None,
+    workers: Workers = None,
     model: Models = None,
     config: Config = None,
 ) -> None:
-    """Run everything on this host: the queue, the API and one worker per task."""
+    """Run everything on this host: the queue, the API and workers on all of its GPUs."""
     from service.settings import ServiceSettings
     from triptych.settings import ServeSettings
-    from triptych.supervisor import Supervisor, served_tasks
+    from triptych.supervisor import Supervisor, plan
+    from triptych.worker_slots import served_tasks
     from worker.model_specs import with_tasks
     from worker.settings import WorkerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device,
-                   models=model, config=config)  # fmt: skip
+                   workers=workers, models=model, config=config)  # fmt: skip
     with _complaints():
         settings = ServeSettings.model_validate(given)
         specs = with_tasks(settings.specs)
         # the children's own settings, so that a bad one stops the start and not each child
         ServiceSettings(port=settings.port)
         for task in served_tasks(specs):
-            WorkerSettings(queue=task, redis_url="unix://", data_dir=settings.data_dir)
-        Supervisor(settings, specs).run()
+            WorkerSettings(
+                queue=task, redis_url="unix://", data_dir=settings.data_dir, device="auto"
+            )
+        Supervisor(settings, specs, plan(settings, specs)).run()
 
 
 @app.command()

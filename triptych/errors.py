@@ -4,7 +4,8 @@ StartError
 ├── PortTakenError    another program listens on the API's port, or the address is not ours
 ├── DataDirError      the data directory cannot be made or written
 ├── DataDirTakenError another `triptych serve` keeps its queue in the same directory
-├── DeviceError       what was asked to paint on is no device of this machine
+├── DeviceError       a device that was asked for is none of this machine
+├── WorkersError      the number of workers asked for does not fit the models
 └── ValkeyError       the embedded Valkey is not installed, ends at once, or never answers
 """
 
@@ -27,6 +28,10 @@ class DataDirTakenError(StartError):
 
 class DeviceError(StartError):
     """Raised for a device that this machine, or its PyTorch, has not."""
+
+
+class WorkersError(StartError):
+    """Raised for workers that would have nothing to do, or not the task's default model."""
 
 
 class ValkeyError(StartError):

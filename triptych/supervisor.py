@@ -1,13 +1,13 @@
-"""`triptych serve`: Valkey, the API and a worker per task served, kept running until a signal.
+"""`triptych serve`: Valkey, the API and the workers, kept running until a signal.
 
 At the first SIGTERM or SIGINT the API stops accepting and answers what is open, then the workers
 finish their job or batch, then Valkey writes its file. A second signal ends everything at once.
 Knows nothing about jobs.
 """
 
+import itertools
 import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -21,9 +21,14 @@ import httpx
 from triptych.address import free_port, require_free, url_of
 from triptych.child import Child
 from triptych.embedded_redis import data_lock, embedded_redis, socket_directory, wait_until_up
+from triptych.host_devices import this_host
+from triptych.model_sizes import stored_bytes
+from triptych.prometheus_targets import write_targets
 from triptych.settings import ServeSettings
+from triptych.worker_slots import WorkerSlot, plan_workers, served_tasks
 from worker.contract.jobs import Task
 from worker.model_specs import ModelSpec, as_json
+from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +43,13 @@ class Supervisor:
         self,
         settings: ServeSettings,
         specs: Sequence[ModelSpec],
+        slots: Sequence[WorkerSlot],
         worker_module: str = "worker.main",
     ) -> None:
-        """Serve the models of `specs`, of which each has its task."""
+        """Serve the models of `specs`, of which each has its task, by the workers of `slots`."""
         self._settings = settings
         self._specs = specs
+        self._slots = slots
         self._worker_module = worker_module
         self._stop = threading.Event()
         self._stop_now = threading.Event()
@@ -67,12 +74,15 @@ class Supervisor:
             self._serve([valkey], url)
 
     def _serve(self, servers: Sequence[Child], redis_url: str) -> None:
-        tasks = served_tasks(self._specs)
-        api = api_child(self._settings, redis_url, tasks)
+        settings = self._settings
+        log_plan(self._slots)
+        api = api_child(settings, redis_url, served_tasks(self._specs))
+        ports = free_worker_ports(settings, self._slots)
         workers = [
-            worker_child(self._settings, self._specs, redis_url, task, port, self._worker_module)
-            for task, port in free_worker_ports(self._settings, tasks).items()
+            worker_child(settings, self._specs, redis_url, slot, port, self._worker_module)
+            for slot, port in ports.items()
         ]
+        write_targets(settings.data_dir, settings.host, ports)
         try:
             for child in (*workers, api):  # workers first: theirs is the longer way
                 child.start()
@@ -112,26 +122,51 @@ class Supervisor:
         self._stop.set()
 
 
-def served_tasks(specs: Sequence[ModelSpec]) -> list[Task]:
-    """The tasks that at least one model is served for."""
-    return [task for task in Task if any(spec.task is task for spec in specs)]
+def plan(settings: ServeSettings, specs: Sequence[ModelSpec]) -> list[WorkerSlot]:
+    """The workers for this host, its devices and the sizes of the models.
+
+    Raises DeviceError or WorkersError where it cannot have what was asked for.
+    """
+    sizes = {spec.name: stored_bytes(spec) for spec in specs}
+    for name in [name for name, num_bytes in sizes.items() if num_bytes is None]:
+        logger.info("event=model_size_unknown model=%s counted_as_bytes=0", name)
+    known = {name: num_bytes for name, num_bytes in sizes.items() if num_bytes is not None}
+    return plan_workers(this_host(), specs, known, settings.device, settings.workers)
 
 
-def worker_ports(settings: ServeSettings, tasks: Sequence[Task]) -> dict[Task, int]:
-    """The metrics ports, behind the API's: 8001 images, 8002 classify, 8003 embeddings."""
-    ports = {task: settings.port + i for i, task in enumerate(Task, start=1)}
-    return {task: ports[task] for task in tasks}
+def log_plan(slots: Sequence[WorkerSlot]) -> None:
+    """A line for each worker, and one for each that lies where its models have no room."""
+    for slot in slots:
+        logger.info(
+            "event=planned worker=%s device=%s threads=%d models=%s",
+            slot.name, slot.device, slot.num_threads, ",".join(slot.models),
+        )  # fmt: skip
+        if slot.shortage is not None:
+            logger.warning("event=short_of_memory worker=%s reason=%s", slot.name, slot.shortage)
 
 
-def free_worker_ports(settings: ServeSettings, tasks: Sequence[Task]) -> Mapping[Task, int]:
+def worker_ports(settings: ServeSettings, slots: Sequence[WorkerSlot]) -> dict[WorkerSlot, int]:
+    """The metrics ports, behind the API's: 8001 images, 8002 classify, 8003 embeddings.
+
+    Further workers of a task have those from 8004 on.
+    """
+    first = {task: settings.port + i for i, task in enumerate(Task, start=1)}
+    further = itertools.count(settings.port + len(Task) + 1)
+    return {slot: first[slot.task] if slot.index == 0 else next(further) for slot in slots}
+
+
+def free_worker_ports(
+    settings: ServeSettings, slots: Sequence[WorkerSlot]
+) -> Mapping[WorkerSlot, int]:
     """The metrics ports; another where one is taken: measuring must not keep us from serving."""
-    ports: dict[Task, int] = {}
-    for task, wanted in worker_ports(settings, tasks).items():
-        ports[task] = free_port(settings.host, wanted)
-        if ports[task] != wanted:
+    ports: dict[WorkerSlot, int] = {}
+    for slot, wanted in worker_ports(settings, slots).items():
+        ports[slot] = free_port(settings.host, wanted)
+        if ports[slot] != wanted:
             logger.warning(
-                "event=metrics_port_taken task=%s wanted=%d used=%d", task, wanted, ports[task]
-            )
+                "event=metrics_port_taken worker=%s wanted=%d used=%d",
+                slot.name, wanted, ports[slot],
+            )  # fmt: skip
     return ports
 
 
@@ -151,33 +186,33 @@ def worker_child(
     settings: ServeSettings,
     specs: Sequence[ModelSpec],
     redis_url: str,
-    task: Task,
+    slot: WorkerSlot,
     metrics_port: int,
     module: str,
 ) -> Child:
     environment = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that cuda:N is nvidia-smi's N on mixed hosts too
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
         "TRIPTYCH_CONFIG": "" if settings.config is None else str(settings.config),
-        "TRIPTYCH_MODELS": as_json(spec for spec in specs if spec.task is task),
+        "TRIPTYCH_MODELS": as_json(spec for spec in specs if spec.name in slot.models),
         "TRIPTYCH_MODEL_ALIASES": "{}",  # each model has its own by now
-        "TRIPTYCH_DEVICE": settings.device,
         "TRIPTYCH_METRICS_HOST": settings.host,
         "TRIPTYCH_METRICS_PORT": str(metrics_port),
-        "TRIPTYCH_NUM_THREADS": str(num_threads(task)),
+        "TRIPTYCH_NUM_THREADS": str(slot.num_threads),
     }
-    # the queue as an argument, so that `ps` shows it
-    command = [sys.executable, "-m", module, "--queue", task.value]
-    return Child(f"worker-{task}", command, environment)
-
-
-def num_threads(task: Task) -> int:
-    """Of torch on the CPU: one for small forwards, half of the cores for images.
-
-    Threads that wait for each other on a core that is taken are slower than one alone: on two busy
-    cores a 128x128 image took 0.2 s with one thread and 5 s with two.
-    """
-    return max(1, (os.cpu_count() or 1) // 2) if task is Task.IMAGES else 1
+    # queue and device as arguments, so that `ps` shows them
+    flags = ["--queue", slot.task.value, "--device", slot.device]
+    if slot.neighbour_bytes:
+        configured = WorkerSettings(
+            config=settings.config,
+            queue=slot.task,
+            redis_url=redis_url,
+            data_dir=settings.data_dir,
+            device=slot.device,
+        ).memory_reserve
+        environment["TRIPTYCH_MEMORY_RESERVE"] = str(configured + slot.neighbour_bytes)
+    return Child(f"worker-{slot.name}", [sys.executable, "-m", module, *flags], environment)
 
 
 def answers_ready(client: httpx.Client, url: str) -> bool:

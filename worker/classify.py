@@ -10,8 +10,8 @@ from torch import Tensor
 from worker.batch import BatchKey, Row
 from worker.contract.jobs import ClassifyJob, ClassifyResult, Prediction
 from worker.contract.records import AnyJob
-from worker.failures import BadItemError
-from worker.image_decoding import decode_image
+from worker.failures import BadInputError
+from worker.image_decoding import decode_image, from_base64
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
 
@@ -61,9 +61,9 @@ class ClassifyTask:
     def _row(self, job: AnyJob, index: int, encoded: str, classifier: Classifier) -> Row[Tensor]:
         try:
             with self._metrics.stage_duration.labels(job.model, "preprocess").time():
-                pixels = classifier.preprocess(decode_image(encoded))
+                pixels = classifier.preprocess(decode_image(from_base64(encoded)))
         except Exception as error:
-            raise BadItemError(index) from error
+            raise BadInputError(f"input[{index}]") from error
         return Row(job.id, index, BatchKey(job.model, tuple(pixels.shape)), pixels)
 
 

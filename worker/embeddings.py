@@ -12,7 +12,7 @@ from torch import Tensor
 from worker.batch import BatchKey, Row
 from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult
 from worker.contract.records import AnyJob
-from worker.failures import BadItemError
+from worker.failures import BadInputError
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
 
@@ -75,6 +75,6 @@ def _row(job: AnyJob, index: int, text: str, embedder: Embedder) -> Row[Tokenize
     try:
         tokens = embedder.tokenize(text)
     except Exception as error:
-        raise BadItemError(index) from error
+        raise BadInputError(f"input[{index}]") from error
     # the padded length is part of the key: FNet mixes the padding into every token
     return Row(job.id, index, BatchKey(job.model, (len(tokens.token_ids),)), tokens)

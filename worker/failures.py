@@ -1,10 +1,12 @@
 """Exception to failure: one complete table, and the worker's own exceptions.
 
 WorkerError
-├── StorageError       the disk did not take a finished image
-├── BadItemError       one item of a request's input is at fault; its cause says why
+├── StorageError       the disk did not take a finished image, or has lost a start image
+├── BadInputError      one field of a request is at fault; its cause says why
 ├── NotServedError     no living worker serves the job's model
+├── ModelUnusableError the job's model could not be loaded
 ├── StaleAttemptError  the job belongs to a later attempt: nothing may be written any more
+├── DeviceLostError    the device failed, and this process can use it no more
 ├── JobFailedError     tells RQ that a job failed; the record says why
 └── JobStoppedError    tells RQ that a job was canceled or expired
 """
@@ -24,23 +26,31 @@ class WorkerError(Exception):
 
 
 class StorageError(WorkerError):
-    """Raised when a finished image cannot be stored."""
+    """Raised when a finished image cannot be stored, or a start image cannot be read."""
 
 
-class BadItemError(WorkerError):
-    """Raised `from` the error of one item, so that the failure can name it."""
+class BadInputError(WorkerError):
+    """Raised `from` the error of one field or item, such as input[2], for the failure to name."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"input[{index}] is at fault")
-        self.index = index
+    def __init__(self, param: str) -> None:
+        super().__init__(f"{param} is at fault")
+        self.param = param
 
 
 class NotServedError(WorkerError):
     """Raised for a job whose model was taken out of the configuration."""
 
 
+class ModelUnusableError(WorkerError):
+    """Raised for a job whose model could not be loaded; it is tried again later."""
+
+
 class StaleAttemptError(WorkerError):
     """Raised between steps when another attempt owns the job."""
+
+
+class DeviceLostError(WorkerError):
+    """Raised `from` the device's error: no fault of the job, which is for another worker."""
 
 
 class JobFailedError(WorkerError):
@@ -58,24 +68,42 @@ _TABLE: tuple[tuple[type[Exception], FailureCode, str | None], ...] = (
     (torch.OutOfMemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
     (MemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
     (PresetError, FailureCode.MODEL_LOAD, "the model could not be loaded"),
+    (ModelUnusableError, FailureCode.MODEL_LOAD, "the model could not be loaded"),
     (NotServedError, FailureCode.MODEL_NOT_SERVED, "the model is not served any more"),
-    (StorageError, FailureCode.STORAGE, "the result could not be stored"),
+    (StorageError, FailureCode.STORAGE, "an image could not be stored, or read again"),
 )
 
 
 def failure_of(error: Exception) -> Failure:
     """Say in the contract's words why a job failed; what is not in the table is internal."""
-    if isinstance(error, BadItemError) and isinstance(error.__cause__, Exception):
-        failure = failure_of(error.__cause__)
-        return failure.model_copy(update={"param": f"input[{error.index}]"})
+    if isinstance(error, BadInputError) and isinstance(error.__cause__, Exception):
+        return failure_of(error.__cause__).model_copy(update={"param": error.param})
     for kind, code, message in _TABLE:
         if isinstance(error, kind):
             return Failure(code=code, message=str(error) if message is None else message)
     return Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether CUDA reported what makes every later call of this process fail as well.
+
+    Such errors are sticky (CUDA's runtime API, `cudaErrorIllegalAddress` and others: "the process
+    must be terminated and relaunched"). The few that are not cost a restart. A lack of memory is
+    another exception.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, torch.AcceleratorError):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def explain(job_id: str, error: Exception) -> Failure:
-    """`failure_of`, logged; with the traceback unless the input is at fault."""
+    """`failure_of`, logged; with the traceback unless the input is at fault.
+
+    Raises DeviceLostError where it is the device that failed.
+    """
+    if is_device_lost(error):
+        raise DeviceLostError(f"the device failed on {job_id}") from error
     failure = failure_of(error)
     is_input = failure.code in (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG)
     cause = None if is_input else error

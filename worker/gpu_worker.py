@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from types import FrameType
+from typing import NoReturn
 
 from redis import Redis
 from redis.client import Pipeline
@@ -32,7 +33,12 @@ from rq.worker.base import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from worker.contract.workers import WorkerState
-from worker.failures import JobFailedError, JobStoppedError, StaleAttemptError
+from worker.failures import (
+    DeviceLostError,
+    JobFailedError,
+    JobStoppedError,
+    StaleAttemptError,
+)
 from worker.heartbeat import Heartbeat
 from worker.job_selection import JobSelection, selecting_queue
 from worker.rq_entries import EntryPointJob, open_queue
@@ -132,6 +138,8 @@ class GpuWorker(SimpleWorker):
     def handle_exception(self, job: Job, *exc_info: object) -> None:
         """Remember why; log only what our own code has not logged already."""
         error = exc_info[1]
+        if isinstance(error, DeviceLostError):
+            self._leave_device(error)
         self._error = error if isinstance(error, BaseException) else None
         if not isinstance(error, JobFailedError | JobStoppedError | StaleAttemptError):
             super().handle_exception(job, *exc_info)
@@ -173,6 +181,14 @@ class GpuWorker(SimpleWorker):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self._heartbeat.note(WorkerState.DRAINING)
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def _leave_device(self, error: DeviceLostError) -> NoReturn:
+        """End at once: a new process may use the device, and the leases' end frees the jobs."""
+        logger.critical("event=device_lost worker=%s reason=%s", self.name, error, exc_info=error)
+        try:
+            self._heartbeat.stop()  # nobody is to count on this worker any more
+        finally:
+            os._exit(1)
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """A second signal: leave at once; the leases run out and the jobs run elsewhere."""

@@ -65,32 +65,58 @@ class Heartbeat:
         """Call this at every beat as well."""
         self._companions.append(companion)
 
-    def announce(self, state: WorkerState) -> None:
-        """Change the state and write it now: readiness waits for it."""
-        self.note(state)
-        self._write()
-
     def note(self, state: WorkerState) -> None:
-        """Change the state for the next beat; draining is never taken back."""
+        """Change the state for the next beat; draining is never taken back.
+
+        A worker without a model that is ready is loading, whatever else it does.
+        """
         with self._lock:
-            if self._status.state is not WorkerState.DRAINING:
+            is_of_use = bool(self._cards) or state is WorkerState.DRAINING
+            if is_of_use and self._status.state is not WorkerState.DRAINING:
                 self._status = replace(self._status, state=state)
 
     def note_progress(self, model: str, progress: str) -> None:
         """Say how far a model is, from the next beat on."""
         self._change(model, progress=progress)
 
+    def note_resident(self, model: str, is_resident: bool) -> None:
+        """Say from the next beat on whether a model is on the device."""
+        self._change(model, is_resident=is_resident, progress=None)
+
     def announce_ready(self, card: ModelCard, load_s: float) -> None:
-        """Publish the card now, and from now on at every beat."""
+        """Publish the card now, and from now on at every beat; with the first the worker is of use.
+
+        A model that was loaded again has the card of that load.
+        """
         with self._lock:
-            self._cards.append(card)
+            self._cards = [*(each for each in self._cards if each.name != card.name), card]
             self._change(
-                card.name, state=ModelState.READY, progress=None, card=card.digest, load_s=load_s
+                card.name,
+                state=ModelState.READY,
+                is_resident=True,
+                progress=None,
+                reason=None,
+                card=card.digest,
+                load_s=load_s,
             )
+            if self._status.state is WorkerState.LOADING:
+                self.note(WorkerState.IDLE)
         self._write()
 
-    def announce_failed(self, model: str) -> None:
-        self._change(model, state=ModelState.FAILED, progress=None)
+    def announce_failed(self, model: str, reason: str) -> None:
+        """Say now that a model could not be loaded; its card goes, for no job of it can be done."""
+        with self._lock:
+            self._cards = [each for each in self._cards if each.name != model]
+            self._change(
+                model,
+                state=ModelState.FAILED,
+                is_resident=False,
+                progress=None,
+                reason=reason,
+                card=None,
+            )
+            if not self._cards and self._status.state is not WorkerState.DRAINING:
+                self._status = replace(self._status, state=WorkerState.LOADING)
         self._write()
 
     def _change(self, name: str, **changes: object) -> None:

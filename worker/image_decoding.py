@@ -12,12 +12,15 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 40_000_000  # 160 MB as RGBA: room for any camera, none for a bomb
 
 
-def decode_image(encoded: str) -> Image.Image:
-    """Decode the first frame, upright; ImageDecodeError for whatever is not such an image."""
+def from_base64(encoded: str) -> bytes:
     try:
-        content = base64.b64decode(encoded, validate=True)
+        return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageDecodeError("the image is not valid base64") from error
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """Decode the first frame, upright; ImageDecodeError for whatever is not such an image."""
     try:
         return _decode(content)
     except ImageDecodeError:

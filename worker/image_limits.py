@@ -21,6 +21,9 @@ _GUIDED = ImageLimits(  # FLUX.1 [dev]
     max_num_steps=50,
     default_guidance_scale=3.5,
     max_guidance_scale=10.0,
+    # of a model whose guidance is distilled: diffusers' example for dev (its pull request 9445)
+    default_true_cfg_scale=1.5,
+    max_true_cfg_scale=10.0,  # far above what still gives an image: 4 for `flux_shapes`
     max_sequence_length=512,
     max_images=4,  # of one prompt, painted together
 )
@@ -44,6 +47,8 @@ _OF_PRESETS = {
         max_num_steps=80,
         default_guidance_scale=2.5,
         max_guidance_scale=10.0,
+        default_true_cfg_scale=3.0,  # "a circle" without "red" is another colour from here on
+        max_true_cfg_scale=10.0,
         max_sequence_length=32,
         max_images=10,
     )
@@ -68,7 +73,7 @@ def limits_of(spec: ModelSpec, properties: FluxProperties) -> ImageLimits:
     else:
         limits = _GUIDED if properties.has_guidance else _UNGUIDED
     length = min(limits.max_sequence_length, properties.max_sequence_length)
-    limits = limits.model_copy(update={"max_sequence_length": length})
+    limits = limits.model_copy(update={"max_sequence_length": length, "loras": tuple(spec.loras)})
     return _with_steps(_with_sizes(limits, spec), spec)
 
 

@@ -13,9 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from prometheus_client import start_http_server
@@ -26,21 +24,21 @@ from redis.retry import Retry
 
 from models.errors import PresetError
 from worker.classify import ClassifyTask
-from worker.contract import workers
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Task
 from worker.contract.records import Records
 from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
+from worker.device_memory import Memory, memory_of
 from worker.embeddings import EmbeddingsTask
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
 from worker.images import ImageWork
 from worker.job_selection import JobSelection
-from worker.loading import load_model
+from worker.loading import ModelLoader
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 from worker.reaper import Reaper
-from worker.residency import Load, Residency
+from worker.residency import Loader, Pace, Residency
 from worker.row_work import RowWork
 from worker.settings import WorkerSettings, settings_of_process
 from worker.tasks import Batches, Work
@@ -53,9 +51,12 @@ def main(settings: WorkerSettings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # its every job is logged by us already; RQ sets this level itself when it is imported
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    device = _device(settings.device)
     try:
-        sys.exit(run(settings, lambda spec, report: load_model(spec, device, report)))
+        device = _device(settings.device)
+        if device != "cpu":
+            torch.cuda.set_device(device)  # pinned memory would open a context on the first one
+        memory = memory_of(device, settings)
+        leave(run(settings, ModelLoader(device, memory), memory))
     except PresetError as error:
         logger.error("event=model_unknown reason=%s", error)
         sys.exit(1)
@@ -64,7 +65,13 @@ def main(settings: WorkerSettings) -> None:
         sys.exit(1)
 
 
-def run(settings: WorkerSettings, load: Load[Any]) -> int:
+def leave(code: int) -> NoReturn:
+    """End at once: the threads of a download that is under way would go on to its end."""
+    logging.shutdown()
+    os._exit(code)
+
+
+def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
     """Open everything, work, close everything; returns the exit code.
 
     Raises PresetError for a checkpoint of which not even the task can be told.
@@ -94,27 +101,29 @@ def run(settings: WorkerSettings, load: Load[Any]) -> int:
         )
         heartbeat.start()
         stack.callback(heartbeat.stop)
-        signal.signal(signal.SIGTERM, partial(_stop_loading, side_redis, heartbeat.name))
         records = Records(redis, settings.result_ttl_s)
-        residency = Residency(load, metrics)
+        residency = Residency(
+            specs,
+            loader,
+            metrics,
+            heartbeat,
+            memory,
+            Pace(settings.swap_patience_s, settings.load_retry_s),
+        )
         work = build_work(settings, residency, records, metrics)
-        num_ready = sum(_load(spec, residency, work, heartbeat) for spec in specs)
-        if num_ready == 0:
-            time.sleep(settings.load_retry_s)  # so that clients learn what is wrong
-            return 1
+        residency.before_ready(work.warm_up)
         batches = Batches(work, records, heartbeat, metrics)
         worker = GpuWorker(
             redis,
             batches,
             heartbeat,
-            JobSelection(redis, records, settings.queue, residency.names),
+            JobSelection(redis, records, settings.queue, residency),
             _max_jobs(settings),
         )
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
         reaper.start()
         stack.callback(reaper.stop)
-        heartbeat.announce(WorkerState.IDLE)
-        worker.work(logging_level=None)
+        worker.work(logging_level=None)  # models are loaded from inside its wait for jobs
         return 0 if worker.was_asked_to_stop else 1
 
 
@@ -131,22 +140,6 @@ def build_work(
         case Task.EMBEDDINGS:
             embeddings = EmbeddingsTask(residency, metrics)
             return RowWork(settings.queue, embeddings, settings.max_batch, metrics)
-
-
-def _load(spec: ModelSpec, residency: Residency[Any], work: Work, heartbeat: Heartbeat) -> bool:
-    """Load a model, warm it up and publish its card; False, with the reason in the log, if not."""
-
-    try:
-        load_s = residency.load(spec, partial(heartbeat.note_progress, spec.name))
-        work.warm_up(spec.name)
-    except Exception as error:  # one model that cannot be used must not stop the others
-        trace = None if isinstance(error, PresetError) else error
-        logger.error("event=model_unusable model=%s reason=%s", spec.name, error, exc_info=trace)
-        residency.unload(spec.name)
-        heartbeat.announce_failed(spec.name)
-        return False
-    heartbeat.announce_ready(residency.card(spec.name), round(load_s, 3))
-    return True
 
 
 def _max_jobs(settings: WorkerSettings) -> int:
@@ -182,17 +175,6 @@ def _status(settings: WorkerSettings, specs: Sequence[ModelSpec]) -> WorkerStatu
         started_at=time.time(),
         heartbeat_at=time.time(),
     )
-
-
-def _stop_loading(redis: Redis, name: str, signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """A signal before the first job: nothing to finish, so leave as if drained.
-
-    At once, for a download's threads would go on to their end.
-    """
-    try:
-        workers.remove(redis, name)
-    finally:
-        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,13 @@ class WorkerMetrics:
             "model_loads_total", "Loads by how they ended.", "model", "outcome"
         )
         self.model_resident = Gauge(
-            "triptych_model_resident", "1 while loaded.", ("model",), registry=self.registry
+            "triptych_model_resident", "1 while on the device.", ("model",), registry=self.registry
+        )
+        self.model_evictions = self._counter(
+            "model_evictions_total", "Models that made room for another.", "model"
+        )
+        self.memory_budget = Gauge(
+            "triptych_memory_budget_bytes", "What models may take.", registry=self.registry
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -10,10 +10,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
 from models.errors import PresetError
+from models.flux.placement import Placement
 from models.presets import BUNDLED_NAMES, PRESETS, PresetTask
 from models.presets.format_detection import detect_task
 from models.presets.handles import HANDLE, Part, fetch
@@ -39,7 +48,22 @@ def _public(name: str) -> str:
     return name
 
 
-PublicName = Annotated[str, AfterValidator(_public)]  # by which clients know a model
+PublicName = Annotated[str, AfterValidator(_public)]  # by which clients know a model or a LoRA
+
+
+class FixedPlacement(BaseModel):
+    """Where the parts of a text-to-image model lie: `models.flux.placement`, field by field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    float8: bool = False
+    num_streamed_blocks: Annotated[int, Field(ge=0)] = 0
+    streams_text_encoder: bool = False
+    tile_from: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(**self.model_dump())
 
 
 class ModelSpec(BaseModel):
@@ -53,11 +77,15 @@ class ModelSpec(BaseModel):
     aliases: tuple[PublicName, ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] | None = None  # None: the worker's
+    pinned: bool = False  # never leaves the device for another model
     # of text-to-image models
     default_size: Annotated[str, Field(pattern=_SIZE)] | None = None  # WIDTHxHEIGHT
     max_side: Annotated[int, Field(ge=16, le=8192)] | None = None
     num_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    placement: FixedPlacement | None = None  # None: as `device_plan` chooses
+    # by which a request chooses some: files, directories or hubs' handles (`handles.fetch_lora`)
+    loras: Mapping[PublicName, Annotated[str, StringConstraints(min_length=1)]] = {}
 
     @model_validator(mode="after")
     def _hides_nothing(self) -> Self:
@@ -156,9 +184,17 @@ BUNDLED = tuple(ModelSpec(name=name) for name in BUNDLED_NAMES)
 def with_tasks(specs: Iterable[ModelSpec]) -> tuple[ModelSpec, ...]:
     """Give every model its task; a checkpoint's configuration is fetched where it is needed.
 
-    Raises PresetError for a checkpoint that cannot be found, and for one without a pipeline.
+    Raises PresetError for a checkpoint that cannot be found, for one without a pipeline, and for
+    LoRAs of a model that does not paint.
     """
-    return tuple(spec.model_copy(update={"task": _task_of(spec)}) for spec in specs)
+    return tuple(_with_task(spec) for spec in specs)
+
+
+def _with_task(spec: ModelSpec) -> ModelSpec:
+    task = _task_of(spec)
+    if spec.loras and task is not Task.IMAGES:
+        raise PresetError(f"model {spec.name} is for {task}; loras are for images alone")
+    return spec.model_copy(update={"task": task})
 
 
 def _task_of(spec: ModelSpec) -> Task:

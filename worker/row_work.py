@@ -22,7 +22,7 @@ class RowTask(Protocol[T, R]):
     """What classify and embeddings each do in their own way."""
 
     def prepare(self, job: AnyJob) -> list[Row[T]]:
-        """Turn the inputs into rows; BadItemError for a bad one."""
+        """Turn the inputs into rows; BadInputError for a bad one."""
 
     def forward(self, model: str, prepared: Sequence[T]) -> Sequence[R]:
         """Run rows of one key through the model."""

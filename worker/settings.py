@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -30,7 +30,7 @@ from worker.model_specs import (
 )
 
 _PREFIX = "TRIPTYCH_"
-SERVE_ALONE = ("drain_grace_s", "host", "port")  # of the settings of `triptych serve`
+SERVE_ALONE = ("drain_grace_s", "host", "port", "workers")  # of the settings of `triptych serve`
 
 
 class ModelSettings(BaseSettings):
@@ -115,8 +115,17 @@ class WorkerSettings(ModelSettings):
     result_ttl_s: float = Field(default=RESULT_TTL_S, ge=1)
     # a silent worker loses its jobs after this time
     lease_s: float = Field(default=15.0, gt=0)
-    # after which a worker ends, to be started again, none of whose models could be loaded
+    # after which a model that could not be loaded is tried again; doubled each time, to 10 minutes
     load_retry_s: float = Field(default=30.0, ge=0)
+    # for all models of this worker and their work, such as 20GB; None: what the device has free,
+    # less the reserve, and no limit on the CPU
+    memory_budget: ByteSize | None = Field(default=None, gt=0)
+    # of the device's memory, for CUDA itself and for what is not counted
+    memory_reserve: ByteSize = Field(default=ByteSize(10**9), ge=0)
+    # of the host's memory, for models that left a GPU; None: half of what is free
+    host_memory_budget: ByteSize | None = Field(default=None, ge=0)
+    # how long models in use keep another, that has jobs, from taking their memory
+    swap_patience_s: float = Field(default=5.0, ge=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
 
     def specs_of_queue(self) -> tuple[ModelSpec, ...]:
@@ -133,7 +142,8 @@ class WorkerSettings(ModelSettings):
 
 
 def settings_of_process(arguments: Sequence[str] | None = None) -> WorkerSettings:
-    """Read the environment, and the queue from the command line, where `ps` shows it."""
-    parser = argparse.ArgumentParser()
+    """Read the environment; queue and device come from the command line, where `ps` shows them."""
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
     parser.add_argument("--queue", required=True, help="the one queue to serve")
+    parser.add_argument("--device", help="cpu or cuda:N; else what the environment says")
     return WorkerSettings.model_validate(vars(parser.parse_args(arguments)))

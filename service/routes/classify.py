@@ -16,11 +16,11 @@ from service.schemas.classify import (
     ClassifyFields,
     ClassifyRequest,
     ClassifyResponse,
-    ImageBytes,
     Upload,
     check_count,
     upload_of,
 )
+from service.schemas.encoded_images import ImageBytes
 from service.schemas.fields import ResponseBody
 from service.schemas.jobs import JobObject
 from service.settings import ServiceSettings

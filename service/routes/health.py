@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from service.dependencies import CurrentParts
 from service.errors import UnavailableError
 from service.responses import ERRORS, json_response
-from service.schemas.health import Health, Readiness
+from service.schemas.health import Health, LivingWorker, Readiness
 from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.workers import ModelState, WorkerState, WorkerStatus
@@ -25,17 +25,19 @@ async def get_health() -> Response:
 
 @router.get("/readyz", response_model=None, responses={200: {"model": Readiness}, **ERRORS})
 async def get_readiness(parts: CurrentParts) -> Response:
-    """Say whether every served task has a warm worker; 503 names those that have none."""
+    """Say whether every served task has a warm worker, and which workers there are; 503 names the
+    tasks that have none."""
     statuses = await to_thread.run_sync(workers.read_all, parts.blocking_redis)
     expected = parts.settings.tasks or {status.task for status in statuses}
     if not expected:
         raise UnavailableError("no_workers", "no living worker")
-    faults = {task: _fault(task, statuses) for task in Task if task in expected}
-    if any(faults.values()):
-        message = "; ".join(f"{task}: {fault}" for task, fault in faults.items() if fault)
-        is_loading = all(fault in (None, _LOADING) for fault in faults.values())
+    of_task = {task: _of_task(task, statuses) for task in Task if task in expected}
+    cold = {task: each for task, each in of_task.items() if not any(s.state.is_warm for s in each)}
+    if cold:
+        message = "; ".join(f"{task}: {_what_they_do(each)}" for task, each in cold.items())
+        is_loading = all(any(map(_is_loading, each)) for each in cold.values())
         raise UnavailableError("model_loading" if is_loading else "no_workers", message)
-    return json_response(Readiness(tasks=list(faults)))
+    return json_response(Readiness(tasks=list(of_task), workers=list(map(_describe, statuses))))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -45,19 +47,35 @@ async def get_metrics(parts: CurrentParts) -> Response:
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-_LOADING = "the worker is loading its model"
-_FAILED = "no model could be loaded"
+def _of_task(task: Task, statuses: Sequence[WorkerStatus]) -> list[WorkerStatus]:
+    return [status for status in statuses if status.task is task]
 
 
-def _fault(task: Task, statuses: Sequence[WorkerStatus]) -> str | None:
-    """Why a task is not served; None where it is."""
-    of_task = [status for status in statuses if status.task is task]
-    if any(status.state.is_warm for status in of_task):
-        return None
-    if not of_task:
-        return "no live worker"
-    states = {model.state for status in of_task for model in status.models}
-    if states == {ModelState.FAILED}:
-        return _FAILED
-    is_loading = any(status.state is WorkerState.LOADING for status in of_task)
-    return _LOADING if is_loading else "the worker is draining"
+def _describe(status: WorkerStatus) -> LivingWorker:
+    return LivingWorker(
+        name=status.name, task=status.task, device=status.device, state=status.state
+    )
+
+
+def _what_they_do(statuses: Sequence[WorkerStatus]) -> str:
+    """What keeps the workers of a task from its jobs, each kind of reason with its devices."""
+    devices: dict[str, list[str]] = {}
+    for status in statuses:
+        devices.setdefault(_reason(status), []).append(status.device)
+    return ", ".join(f"{reason} on {' and '.join(on)}" for reason, on in devices.items()) or (
+        "no living worker"
+    )
+
+
+def _reason(status: WorkerStatus) -> str:
+    if _is_loading(status):
+        return "loading"
+    if status.state is WorkerState.LOADING:
+        return "no model could be loaded"
+    return "draining"
+
+
+def _is_loading(status: WorkerStatus) -> bool:
+    """Whether it may become warm: not where none of its models could be loaded."""
+    states = {model.state for model in status.models}
+    return status.state is WorkerState.LOADING and states != {ModelState.FAILED}

@@ -1,11 +1,6 @@
-"""Bodies of `POST /v1/classify`: images as data URIs, base64 or files; labels with scores back.
-
-Looks at the first bytes of an image to refuse what no worker would decode; decoding is theirs.
-"""
+"""Bodies of `POST /v1/classify`: images as data URIs, base64 or files; labels with scores back."""
 
 import base64
-import binascii
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,14 +8,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import RequestError, shown
+from service.schemas.encoded_images import ImageBytes, checked, from_text
 from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text, Timings
 from worker.contract.jobs import ClassifyJob, ClassifyResult, new_job_id
 from worker.contract.model_cards import ModelCard
 from worker.contract.records import Record
 
 _DEFAULT_TOP_K = 5
-_DATA_URI = re.compile(r"data:[^,]{0,100},", re.IGNORECASE)
-_FORMATS = "PNG, JPEG or WebP"
 
 
 class ClassifyRequest(RequestBody):
@@ -94,14 +88,6 @@ class ClassifyResponse(ResponseBody):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageBytes:
-    """One encoded image, and the field that brought it."""
-
-    param: str
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Upload:
     """What both kinds of bodies come to."""
 
@@ -120,7 +106,7 @@ class Upload:
             model=card.name,
             created_at=now,
             deadline_at=now + timeout_s,
-            images=tuple(_checked(image, max_bytes) for image in self.images),
+            images=tuple(_encoded(image, max_bytes) for image in self.images),
             top_k=top_k,
         )
 
@@ -128,9 +114,9 @@ class Upload:
 def upload_of(request: ClassifyRequest) -> Upload:
     """From text to bytes; raises RequestError naming the first image that is not base64."""
     if isinstance(request.input, str):
-        images = [_decoded("input", request.input)]
+        images = [from_text("input", request.input)]
     else:
-        images = [_decoded(f"input[{i}]", text) for i, text in enumerate(request.input)]
+        images = [from_text(f"input[{i}]", text) for i, text in enumerate(request.input)]
     return Upload(tuple(images), request.model, request.top_k)
 
 
@@ -139,37 +125,6 @@ def check_count(param: str, images: Sequence[object], max_images: int) -> None:
         raise RequestError(param, f"{param}: got {len(images)} images; allowed: 1 to {max_images}")
 
 
-def _decoded(param: str, text: str) -> ImageBytes:
-    if text.startswith(("http://", "https://")):
-        message = f"{param}: got {shown(text)}; URLs are not fetched; allowed: data URI or base64"
-        raise RequestError(param, message, "unsupported_value")
-    uri = _DATA_URI.match(text)
-    if uri is not None and not uri[0].lower().endswith(";base64,"):
-        raise RequestError(param, f"{param}: got {shown(text)}; allowed: a data URI in base64")
-    encoded = text if uri is None else text[uri.end() :]
-    try:
-        # line breaks: `base64` on the command line writes them
-        content = base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        message = f"{param}: not base64 ({error}); got {shown(text)}"
-        raise RequestError(param, message, "invalid_image") from error
-    return ImageBytes(param, content)
-
-
-def _checked(image: ImageBytes, max_bytes: int) -> str:
+def _encoded(image: ImageBytes, max_bytes: int) -> str:
     """The image in base64, as the job carries it."""
-    content, param = image.content, image.param
-    if len(content) > max_bytes:
-        message = f"{param}: got {len(content)} bytes; allowed: at most {max_bytes}"
-        raise RequestError(param, message, "image_too_large")
-    if not _is_known(content):
-        got = shown(content[:8].hex(" ")) if content else "nothing"
-        message = f"{param}: starts with {got}; allowed: {_FORMATS}"
-        raise RequestError(param, message, "invalid_image")
-    return base64.b64encode(content).decode("ascii")
-
-
-def _is_known(content: bytes) -> bool:
-    return content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (
-        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
-    )
+    return base64.b64encode(checked(image, max_bytes)).decode("ascii")

@@ -5,9 +5,10 @@ Nothing is rounded or cut to fit: what a model does not take is refused, with wh
 
 import re
 import secrets
+from collections.abc import Sequence
 
 from service.errors import RequestError, shown
-from worker.contract.jobs import Quality
+from worker.contract.jobs import LoraScale, NegativePrompt, Quality
 from worker.contract.model_cards import MAX_ASPECT, ImageLimits
 
 MAX_SEED = 2**63 - 1
@@ -88,6 +89,53 @@ def guidance_of(value: float | None, model: str, limits: ImageLimits) -> float |
             f"guidance_scale: got {value:g}; allowed: 0 to {limits.max_guidance_scale:g}",
         )
     return value
+
+
+def negative_of(
+    prompt: str | None, true_cfg_scale: float | None, limits: ImageLimits
+) -> NegativePrompt | None:
+    """What to steer away from; None for nothing.
+
+    Neither may be without effect: a prompt needs a scale above 1, which has a default, and such a
+    scale a prompt. An empty prompt counts where the scale is said; alone it is an empty text field.
+    """
+    maximum = limits.max_true_cfg_scale
+    if true_cfg_scale is not None and true_cfg_scale > maximum:
+        raise _true_cfg_fault(true_cfg_scale, f"allowed: 1 to {maximum:g}")
+    if not prompt and true_cfg_scale in (None, 1):
+        return None
+    if prompt is None:
+        raise _true_cfg_fault(true_cfg_scale, 'needs negative_prompt, for which "" is allowed')
+    if true_cfg_scale == 1:
+        reason = f"negative_prompt has no effect at 1; allowed: above 1 to {maximum:g}"
+        raise _true_cfg_fault(true_cfg_scale, reason)
+    default = limits.default_true_cfg_scale
+    scale = default if true_cfg_scale is None else true_cfg_scale
+    return NegativePrompt(prompt=prompt, true_cfg_scale=scale)
+
+
+def _true_cfg_fault(got: float | None, reason: str) -> RequestError:
+    return RequestError("true_cfg_scale", f"true_cfg_scale: got {got:g}: {reason}")
+
+
+def check_loras(loras: Sequence[LoraScale], model: str, limits: ImageLimits) -> None:
+    """Each is one of the model's, and none is there twice."""
+    if loras and not limits.loras:
+        raise RequestError(
+            "loras",
+            f"loras: got {shown([lora.name for lora in loras])}; allowed: null, for {model} is "
+            "served without LoRAs",
+            "unsupported_parameter",
+        )
+    seen: set[str] = set()
+    for index, lora in enumerate(loras):
+        param = f"loras[{index}].name"
+        if lora.name not in limits.loras:
+            allowed = ", ".join(limits.loras)
+            raise RequestError(param, f"{param}: got {shown(lora.name)}; allowed: {allowed}")
+        if lora.name in seen:
+            raise RequestError(param, f"{param}: got {shown(lora.name)} again; allowed: once")
+        seen.add(lora.name)
 
 
 def _tier_steps(limits: ImageLimits) -> dict[Quality, int]:

@@ -11,21 +11,34 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model
 from pydantic_core import PydanticCustomError
 
 from service.errors import RequestError
+from service.schemas.encoded_images import checked, from_text
 from service.schemas.fields import Absent, RequestBody, ResponseBody, Text, Timings
 from service.schemas.image_limits import (
     MAX_SEED,
+    check_loras,
     guidance_of,
+    negative_of,
     num_images_of,
     num_steps_of,
     seeds_of,
     size_of,
     tier_of,
 )
-from worker.contract.jobs import ImageJob, ImageResult, Quality, new_job_id
+from worker.contract.image_files import start_name
+from worker.contract.jobs import (
+    ImageJob,
+    ImageResult,
+    LoraScale,
+    Quality,
+    StartImage,
+    new_job_id,
+)
 from worker.contract.model_cards import ImageLimits
 from worker.contract.records import Record
 
 _MAX_PROMPT_CHARACTERS = 32_000  # OpenAI's; what the encoders cut off shows in the usage
+_MAX_LORA_SCALE = 10.0  # sliders are made for -5 to 5; far beyond, no image is left
+_DEFAULT_STRENGTH = 0.6  # diffusers' FluxImg2ImgPipeline's
 _ALIASES = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 
 
@@ -63,6 +76,19 @@ def _only_null(value: object) -> None:
 Unsupported = Annotated[object, AfterValidator(_only_null)]
 
 
+class LoraChoice(RequestBody):
+    """One of the model's LoRAs."""
+
+    name: Text = Field(description="one of the model's `loras`")
+    scale: float = Field(
+        1.0,
+        ge=-_MAX_LORA_SCALE,
+        le=_MAX_LORA_SCALE,
+        allow_inf_nan=False,
+        description="how many times it counts; 0: not at all",
+    )
+
+
 class ImageRequest(RequestBody):
     """What to paint."""
 
@@ -88,6 +114,31 @@ class ImageRequest(RequestBody):
         validation_alias=AliasChoices("guidance_scale", "guidance"),
         description="distilled guidance (alias `guidance`), where the model has it",
     )
+    negative_prompt: Text | None = Field(
+        None,
+        max_length=_MAX_PROMPT_CHARACTERS,
+        description="what not to paint, by true classifier-free guidance: two forwards a step",
+    )
+    true_cfg_scale: float | None = Field(
+        None,
+        ge=1,
+        allow_inf_nan=False,
+        description="how far away from `negative_prompt`, which it needs; 1 is off; null: the "
+        "model's default where there is a negative prompt that is not empty",
+    )
+    image: str | None = Field(
+        None,
+        description="what to start from, a data URI or base64 of PNG, JPEG or WebP; it is "
+        "stretched to `size`, whose default it does not change",
+    )
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of `image`, which it needs: how much of the steps is run, and how little of "
+        f"the image is left; null: {_DEFAULT_STRENGTH:g}",
+    )
+    loras: list[LoraChoice] | None = Field(None, description="which of the model's LoRAs count")
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
         Field(None, description="tier of steps: half, once, twice, … the model's default")
     )
@@ -122,8 +173,9 @@ class ImageRequest(RequestBody):
         """Fill in the model's defaults; raises RequestError for what the model does not take."""
         width, height = size_of(self.size, limits)
         num_steps = num_steps_of(self.num_inference_steps, self.quality, limits)
+        job_id = new_job_id()
         return ImageJob(
-            id=new_job_id(),
+            id=job_id,
             model=model,
             created_at=now,
             deadline_at=now + timeout_s,
@@ -134,7 +186,30 @@ class ImageRequest(RequestBody):
             num_steps=num_steps,
             guidance_scale=guidance_of(self.guidance_scale, model, limits),
             quality=tier_of(num_steps, limits),
+            loras=self._loras(model, limits),
+            negative=negative_of(self.negative_prompt, self.true_cfg_scale, limits),
+            start=self._start(job_id),
         )
+
+    def start_image(self, max_bytes: int) -> bytes:
+        """The content of `image`; raises RequestError for what no worker would decode."""
+        assert self.image is not None, "this is a bug: there is no start image"
+        return checked(from_text("image", self.image), max_bytes)
+
+    def _loras(self, model: str, limits: ImageLimits) -> tuple[LoraScale, ...]:
+        chosen = self.loras or []
+        loras = tuple(LoraScale(name=lora.name, scale=lora.scale) for lora in chosen)
+        check_loras(loras, model, limits)
+        return loras
+
+    def _start(self, job_id: str) -> StartImage | None:
+        if self.image is not None:
+            strength = _DEFAULT_STRENGTH if self.strength is None else self.strength
+            return StartImage(file_name=start_name(job_id), strength=strength)
+        if self.strength is not None:
+            message = f"strength: got {self.strength:g}; needs image; allowed: null"
+            raise RequestError("strength", message)
+        return None
 
 
 class TokenDetails(ResponseBody):
@@ -157,6 +232,11 @@ class ImageItem(ResponseBody):
     height: int
 
 
+class UsedLora(ResponseBody):
+    name: str
+    scale: float
+
+
 class ImagesResponse(ResponseBody):
     """OpenAI's images response; `id`, `model`, `seed` and the fields after `usage` are ours."""
 
@@ -170,11 +250,14 @@ class ImagesResponse(ResponseBody):
     size: str
     usage: ImageUsage
     prompt_truncated: bool = Field(
-        description="the prompt was longer than the model reads: its end had no effect"
+        description="a prompt was longer than the model reads: its end had no effect"
     )
     seed: int = Field(description="of the first image")
     num_inference_steps: int
     guidance_scale: float | None
+    true_cfg_scale: Absent[float] = Field(None, description="where there is a negative prompt")
+    strength: Absent[float] = Field(None, description="where there is a start image")
+    loras: Absent[list[UsedLora]] = Field(None, description="where some were chosen")
     timings: Timings
     safety_identifier: Absent[str] = None
 
@@ -200,6 +283,9 @@ class ImagesResponse(ResponseBody):
             seed=job.seeds[0],
             num_inference_steps=job.num_steps,
             guidance_scale=job.guidance_scale,
+            true_cfg_scale=None if job.negative is None else job.negative.true_cfg_scale,
+            strength=None if job.start is None else job.start.strength,
+            loras=[UsedLora(name=lora.name, scale=lora.scale) for lora in job.loras] or None,
             timings=Timings.from_record(record),
             safety_identifier=safety_identifier,
         )

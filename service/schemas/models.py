@@ -28,6 +28,7 @@ class ModelLimits(ResponseBody):
     max_pixels: Absent[int] = None
     max_num_inference_steps: Absent[int] = None
     max_guidance_scale: Absent[float] = None
+    max_true_cfg_scale: Absent[float] = None
     max_n: Absent[int] = None
     num_labels: Absent[int] = None
     dimensions: Absent[int] = None
@@ -38,6 +39,9 @@ class ModelDefaults(ResponseBody):
     size: Absent[str] = None
     num_inference_steps: Absent[int] = None
     guidance_scale: Absent[float] = None
+    true_cfg_scale: Absent[float] = Field(
+        default=None, description="where there is a negative prompt"
+    )
 
 
 class ModelObject(ResponseBody):
@@ -51,6 +55,7 @@ class ModelObject(ResponseBody):
     loaded: bool = Field(description="whether a warm worker serves it")
     state: ModelState
     progress: Absent[str] = Field(None, description="of loading")
+    reason: Absent[str] = Field(None, description="why it could not be loaded")
     limits: ModelLimits
     defaults: ModelDefaults
     aliases: list[str]
@@ -64,6 +69,7 @@ class ModelObject(ResponseBody):
     dtype: Absent[str] = None
     device: Absent[str] = None
     load_s: Absent[float] = Field(None, description="how long loading took")
+    loras: Absent[list[str]] = Field(None, description="of a text-to-image model: what to choose")
     labels: Absent[list[str]] = Field(None, description="by class id; not in the list of models")
 
     @classmethod
@@ -77,10 +83,12 @@ class ModelObject(ResponseBody):
             loaded=model.is_warm,
             state=model.state,
             progress=model.progress,
+            reason=model.reason,
             load_s=model.load_s,
             limits=ModelLimits() if card is None else _limits(card),
             defaults=_defaults(None if card is None else card.image_limits),
             aliases=list(model.aliases),
+            loras=list(card.image_limits.loras) if card and card.image_limits else None,
             labels=list(card.labels) if card and card.labels and with_labels else None,
             **described,
         )
@@ -110,6 +118,7 @@ def _limits(card: ModelCard) -> ModelLimits:
         max_pixels=images.max_pixels,
         max_num_inference_steps=images.max_num_steps,
         max_guidance_scale=images.max_guidance_scale,
+        max_true_cfg_scale=images.max_true_cfg_scale,
         max_n=images.max_images,
     )
 
@@ -121,4 +130,5 @@ def _defaults(images: ImageLimits | None) -> ModelDefaults:
         size=f"{images.default_width}x{images.default_height}",
         num_inference_steps=images.default_num_steps,
         guidance_scale=images.default_guidance_scale,
+        true_cfg_scale=images.default_true_cfg_scale,
     )

@@ -10,9 +10,8 @@ from redis import Redis
 
 from service.metrics import Metrics
 from service.queue_stats import QueueCollector
+from triptych.prometheus_targets import FILE_NAME
 from triptych.settings import ServeSettings
-from triptych.supervisor import worker_ports
-from worker.contract.jobs import Task
 from worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +56,11 @@ def test_compose_runs_what_prometheus_scrapes() -> None:
     assert hosts <= set(compose["services"])
 
 
-def test_the_local_configuration_scrapes_the_ports_of_serve() -> None:
+def test_the_local_configuration_scrapes_serve_and_finds_its_workers() -> None:
     settings = ServeSettings()
-    ports = {settings.port, *worker_ports(settings, tuple(Task)).values()}
-    assert scrape_targets("prometheus-local.yml") == {f"127.0.0.1:{port}" for port in ports}
+    file = ROOT / "dashboards" / "prometheus-local.yml"
+    service, worker = yaml.safe_load(file.read_text())["scrape_configs"]
+    assert service["static_configs"] == [{"targets": [f"127.0.0.1:{settings.port}"]}]
+    (named,) = worker["file_sd_configs"][0]["files"]
+    assert (file.parent / named).resolve() == (ROOT / settings.data_dir / FILE_NAME).resolve()
+    assert worker["honor_labels"]

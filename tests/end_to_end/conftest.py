@@ -61,6 +61,12 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def is_loading(client: httpx.Client) -> bool:
+    """Whether some model is still on its way: a task is ready with its first."""
+    models = client.get("/v1/models").raise_for_status().json()["data"]
+    return any(model["state"] == "loading" for model in models)
+
+
 def start_service(data_dir: Path, **settings: str) -> Service:
     """Start `triptych serve` on a free port; `settings` are environment variables."""
     port = free_port()
@@ -77,6 +83,7 @@ def start_service(data_dir: Path, **settings: str) -> Service:
     try:
         with httpx.Client(base_url=service.url, timeout=10) as client:
             wait_until_ready(client, process)
+            poll_until(lambda: not is_loading(client))
     except BaseException:
         stop_service(service)
         sys.stderr.write(log.read_text())

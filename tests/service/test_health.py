@@ -1,6 +1,7 @@
 """Alive, ready, measured."""
 
 import logging
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -9,7 +10,7 @@ from redis import Redis
 
 from service.main import create_app
 from service.settings import ServiceSettings
-from tests.cards import status_of
+from tests.cards import SHAPES, publish, status_of
 from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract import workers
 from worker.contract.jobs import Task
@@ -42,9 +43,7 @@ def test_without_workers_it_is_not_ready_and_says_why(http: httpx.Client, redis:
     error = error_of(http.get("/readyz"), 503)
     assert error["code"] == "no_workers"
     assert error["message"] == (
-        "images: no live worker; "
-        "classify: the worker is loading its model; "
-        "embeddings: the worker is draining"
+        "images: no living worker; classify: loading on cpu; embeddings: draining on cpu"
     )
 
 
@@ -58,7 +57,10 @@ def test_a_worker_none_of_whose_models_loads_is_not_ready(http: httpx.Client, re
     failed = (ServedModel(name="broken", state=ModelState.FAILED),)
     workers.write(redis, status_of(Task.CLASSIFY, WorkerState.LOADING, failed))
     error = error_of(http.get("/readyz"), 503)
-    assert (error["code"], error["message"]) == ("no_workers", "classify: no model could be loaded")
+    assert (error["code"], error["message"]) == (
+        "no_workers",
+        "classify: no model could be loaded on cpu",
+    )
 
 
 def test_with_a_warm_worker_for_each_task_it_is_ready(http: httpx.Client, redis: Redis) -> None:
@@ -66,7 +68,41 @@ def test_with_a_warm_worker_for_each_task_it_is_ready(http: httpx.Client, redis:
         workers.write(redis, status_of(task, state))
     response = http.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "tasks": ["images", "classify", "embeddings"]}
+    assert response.json()["status"] == "ready"
+    assert response.json()["tasks"] == ["images", "classify", "embeddings"]
+
+
+def test_readiness_tells_the_workers_apart_and_asks_for_one_of_a_task(
+    settings: ServiceSettings, redis: Redis
+) -> None:
+    redis.flushall()
+    states = {"cuda:0": WorkerState.BUSY, "cuda:1": WorkerState.LOADING}
+    for i, (device, state) in enumerate(states.items()):
+        status = status_of(Task.IMAGES, state, name=f"images-{i}")
+        workers.write(redis, replace(status, device=device))
+    told = {"tasks": frozenset({Task.IMAGES})}
+    with serve(create_app(settings.model_copy(update=told))) as url:
+        assert httpx.get(f"{url}/readyz").json()["workers"] == [
+            {"name": "images-0", "task": "images", "device": "cuda:0", "state": "busy"},
+            {"name": "images-1", "task": "images", "device": "cuda:1", "state": "loading"},
+        ]
+        workers.remove(redis, "images-0")
+        error = error_of(httpx.get(f"{url}/readyz"), 503)
+    assert (error["code"], error["message"]) == ("model_loading", "images: loading on cuda:1")
+
+
+def test_a_task_whose_workers_fail_and_load_says_both(http: httpx.Client, redis: Redis) -> None:
+    redis.flushall()
+    publish(redis, *SHAPES[1:])
+    failed = (ServedModel(name="broken", state=ModelState.FAILED),)
+    for i, models in enumerate((failed, (), ())):
+        status = status_of(Task.IMAGES, WorkerState.LOADING, models, name=f"images-{i}")
+        workers.write(redis, replace(status, device=f"cuda:{i}"))
+    error = error_of(http.get("/readyz"), 503)
+    assert error["code"] == "model_loading"
+    assert error["message"] == (
+        "images: no model could be loaded on cuda:0, loading on cuda:1 and cuda:2"
+    )
 
 
 def test_a_task_without_a_model_needs_no_worker_to_be_ready(
@@ -75,7 +111,7 @@ def test_a_task_without_a_model_needs_no_worker_to_be_ready(
     workers.write(redis, status_of(Task.IMAGES, WorkerState.IDLE))
     told = {"tasks": frozenset({Task.IMAGES})}
     with serve(create_app(settings.model_copy(update=told))) as url:
-        assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "tasks": ["images"]}
+        assert httpx.get(f"{url}/readyz").json()["tasks"] == ["images"]
 
 
 def test_the_tasks_of_the_workers_count_where_none_are_told(

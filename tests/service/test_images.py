@@ -1,6 +1,8 @@
 """`POST /v1/images/generations` over real HTTP."""
 
 import base64
+import json
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,11 +12,27 @@ from service.errors import RequestError
 from service.main import create_app
 from service.schemas.images import ImageRequest
 from service.settings import ServiceSettings
-from tests.cards import SHAPES, SHAPES_LIMITS, publish
-from tests.service.conftest import PNG, TestWorker, error_of, serve
-from worker.contract.jobs import ImageJob
+from tests.cards import SHAPES, SHAPES_LIMITS, card_of, publish
+from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve
+from worker.contract.jobs import (
+    Failure,
+    FailureCode,
+    ImageJob,
+    LoraScale,
+    NegativePrompt,
+    StartImage,
+    Task,
+)
+from worker.contract.records import AnyJob, Outcome
 
 ROUTE = "/v1/images/generations"
+SVG = base64.b64encode(b'<svg xmlns="http://www.w3.org/2000/svg"/>').decode()
+TOO_LARGE = base64.b64encode(PNG + bytes(10 * 2**20)).decode()
+INKED = card_of(
+    "inked",
+    Task.IMAGES,
+    image_limits=SHAPES_LIMITS.model_copy(update={"loras": ("ink", "pixel-art")}),
+)
 
 
 def only_job(worker: TestWorker) -> ImageJob:
@@ -162,6 +180,24 @@ def test_openais_other_fields_are_accepted(http: httpx.Client) -> None:
         ("frame_count", 4, "unsupported_parameter", "allowed: null"),
         ("num_inferece_steps", 4, "unknown_parameter", "unknown parameter"),
         ("style", "loud", "invalid_value", "'vivid' or 'natural'"),
+        ("negative_prompt", 5, "invalid_value", "valid string; got 5"),
+        ("true_cfg_scale", 0.5, "invalid_value", "greater than or equal to 1"),
+        ("true_cfg_scale", 10.5, "invalid_value", "got 10.5: allowed: 1 to 10"),
+        ("true_cfg_scale", 2, "invalid_value", 'got 2: needs negative_prompt, for which ""'),
+        ("strength", 0, "invalid_value", "greater than 0; got 0"),
+        ("strength", 1.5, "invalid_value", "less than or equal to 1"),
+        ("strength", 0.5, "invalid_value", "got 0.5; needs image"),
+        ("loras", "ink", "invalid_value", "valid list"),
+        ("loras", [{"name": "ink"}], "unsupported_parameter", "flux_shapes is served without"),
+        ("image", 5, "invalid_value", "valid string; got 5"),
+        ("image", "", "invalid_image", "starts with nothing; allowed: PNG, JPEG or WebP"),
+        ("image", "https://a/b.png", "unsupported_value", "URLs are not fetched"),
+        ("image", "data:image/png,abc", "invalid_value", "a data URI in base64"),
+        ("image", "!!", "invalid_image", "not base64"),
+        ("image", SVG, "invalid_image", "allowed: PNG, JPEG or WebP"),
+        pytest.param(
+            "image", TOO_LARGE, "image_too_large", "allowed: at most 10485760", id="too large"
+        ),
     ],
 )
 def test_a_bad_field_is_named_with_what_was_got_and_what_is_allowed(
@@ -193,10 +229,11 @@ def test_a_guidance_that_is_no_number_is_refused(http: httpx.Client, number: str
     assert error_of(response, 400)["param"] == "guidance_scale"
 
 
-def test_a_prompt_with_half_a_character_is_refused(http: httpx.Client) -> None:
-    content = b'{"prompt": "\\ud800"}'
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt", "image"])
+def test_a_text_with_half_a_character_is_refused(http: httpx.Client, field: str) -> None:
+    content = json.dumps({"prompt": "x", field: "\ud800"})
     response = http.post(ROUTE, content=content, headers={"content-type": "application/json"})
-    assert error_of(response, 400)["param"] == "prompt"
+    assert error_of(response, 400)["param"] == field
 
 
 def test_a_long_value_is_cut_in_the_message(http: httpx.Client) -> None:
@@ -220,6 +257,122 @@ def test_guidance_for_a_model_without_it_is_refused() -> None:
     with pytest.raises(RequestError, match="plain has no guidance") as caught:
         request.to_job("plain", limits, 0.0, 1.0)
     assert caught.value.body.param == "guidance_scale"
+
+
+def test_the_chosen_loras_reach_the_job_and_the_answer(
+    http: httpx.Client, redis: Redis, worker: TestWorker
+) -> None:
+    publish(redis, INKED)
+    chosen = [{"name": "pixel-art", "scale": 0.8}, {"name": "ink"}]
+    body = http.post(ROUTE, json={"prompt": "x", "model": "inked", "loras": chosen}).json()
+    expected = (LoraScale(name="pixel-art", scale=0.8), LoraScale(name="ink", scale=1.0))
+    assert only_job(worker).loras == expected
+    assert body["loras"] == [lora.model_dump() for lora in expected]
+
+
+@pytest.mark.parametrize(
+    ("loras", "param", "says"),
+    [
+        ([{"name": "ink"}, {"name": "oil"}], "loras[1].name", 'got "oil"; allowed: ink, pixel-art'),
+        ([{"name": "ink"}, {"name": "ink"}], "loras[1].name", 'got "ink" again; allowed: once'),
+        ([{"name": "ink", "scale": 11}], "loras[0].scale", "less than or equal to 10; got 11"),
+        ([{"name": "ink", "scale": "1"}], "loras[0].scale", 'valid number; got "1"'),
+        ([{"name": "ink", "weight": 1}], "loras[0].weight", "unknown parameter"),
+        ([{"scale": 1}], "loras[0].name", "missing; it is required"),
+        (["ink"], "loras[0]", 'got "ink"'),
+    ],
+)
+def test_a_bad_lora_is_named(
+    http: httpx.Client, redis: Redis, loras: list[object], param: str, says: str
+) -> None:
+    publish(redis, INKED)
+    body = {"prompt": "x", "model": "inked", "loras": loras}
+    error = error_of(http.post(ROUTE, json=body), 400)
+    assert error["param"] == param
+    assert str(error["message"]).startswith(f"{param}: ")
+    assert says in str(error["message"])
+
+
+def test_a_lora_scale_that_is_no_number_is_refused(http: httpx.Client, redis: Redis) -> None:
+    publish(redis, INKED)
+    content = '{"prompt": "x", "model": "inked", "loras": [{"name": "ink", "scale": NaN}]}'
+    response = http.post(ROUTE, content=content, headers={"content-type": "application/json"})
+    assert error_of(response, 400)["param"] == "loras[0].scale"
+
+
+@pytest.mark.parametrize(
+    ("fields", "negative"),
+    [
+        ({"negative_prompt": "y"}, NegativePrompt(prompt="y", true_cfg_scale=3.0)),
+        (
+            {"negative_prompt": "y", "true_cfg_scale": 1.5},
+            NegativePrompt(prompt="y", true_cfg_scale=1.5),
+        ),
+        (
+            {"negative_prompt": "", "true_cfg_scale": 4},
+            NegativePrompt(prompt="", true_cfg_scale=4.0),
+        ),
+        ({"negative_prompt": ""}, None),
+        ({"negative_prompt": "", "true_cfg_scale": 1}, None),
+        ({"true_cfg_scale": 1.0}, None),
+        ({"negative_prompt": None, "true_cfg_scale": None}, None),
+    ],
+)
+def test_a_negative_prompt_has_a_scale_and_a_scale_a_prompt(
+    http: httpx.Client, worker: TestWorker, fields: dict[str, object], negative: NegativePrompt
+) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", **fields}).json()
+    assert only_job(worker).negative == negative
+    assert body.get("true_cfg_scale") == (negative and negative.true_cfg_scale)
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_negative_prompt_without_effect_is_refused(http: httpx.Client) -> None:
+    body = {"prompt": "x", "negative_prompt": "y", "true_cfg_scale": 1}
+    error = error_of(http.post(ROUTE, json=body), 400)
+    assert error["param"] == "true_cfg_scale"
+    assert "got 1: negative_prompt has no effect at 1; allowed: above 1 to 10" in str(
+        error["message"]
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_a_start_image_lies_beside_the_record(
+    http: httpx.Client, worker: TestWorker, prefix: str
+) -> None:
+    found: list[bytes] = []
+
+    def answer(job: AnyJob, attempt: int) -> Outcome | None:
+        assert isinstance(job, ImageJob)
+        assert job.start is not None
+        found.append(worker.image_files.read_start(job.start.file_name))
+        return worker.default_answer(job, attempt)
+
+    worker.answer = answer
+    body = http.post(ROUTE, json={"prompt": "x", "image": prefix + PNG_BASE64}).json()
+    assert found == [PNG]
+    assert only_job(worker).start == StartImage(file_name=f"{body['id']}.start", strength=0.6)
+    assert body["strength"] == 0.6
+
+
+def test_a_start_image_that_no_worker_decodes_is_a_400(
+    http: httpx.Client, worker: TestWorker
+) -> None:
+    failure = Failure(code=FailureCode.INVALID_IMAGE, message="broken", param="image")
+    worker.answer = lambda *_: failure
+    error = error_of(http.post(ROUTE, json={"prompt": "x", "image": PNG_BASE64}), 400)
+    assert (error["param"], error["code"]) == ("image", "invalid_image")
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_disk_that_takes_no_start_image_is_a_503(
+    settings: ServiceSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "images").write_text("a file where the directory should be")
+    app = create_app(settings.model_copy(update={"data_dir": tmp_path}))
+    with serve(app) as url:
+        response = httpx.post(f"{url}{ROUTE}", json={"prompt": "x", "image": PNG_BASE64})
+    assert error_of(response, 503)["code"] == "storage"
 
 
 def test_an_unknown_model_is_a_404_that_names_the_known(http: httpx.Client) -> None:

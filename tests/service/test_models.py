@@ -34,8 +34,11 @@ PAINTER = card_of(
         max_num_steps=7,
         default_guidance_scale=None,
         max_guidance_scale=None,
+        default_true_cfg_scale=2.0,
+        max_true_cfg_scale=5.0,
         max_sequence_length=5,
         max_images=2,
+        loras=("pixel-art", "ink"),
     ),
 )
 SEER = card_of("pets", Task.CLASSIFY, labels=("cat", "dog"))
@@ -71,13 +74,16 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
         "max_pixels": 65536,
         "max_num_inference_steps": 80,
         "max_guidance_scale": 10.0,
+        "max_true_cfg_scale": 10.0,
         "max_n": 10,
     }
     assert model["defaults"] == {
         "size": "128x128",
         "num_inference_steps": 20,
         "guidance_scale": 2.5,
+        "true_cfg_scale": 3.0,
     }
+    assert model["loras"] == []
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,9 @@ def test_a_world_of_other_names_and_limits_is_served(
     with serve(create_app(settings)) as url, httpx.Client(base_url=url) as http:
         shown = http.get("/v1/models/oil/painter").json()
         image = http.post("/v1/images/generations", json={"prompt": "x"}).json()
+        drawn = http.post(
+            "/v1/images/generations", json={"prompt": "x", "loras": [{"name": "ink"}]}
+        )
         large = http.post("/v1/images/generations", json={"prompt": "x", "size": "128x128"})
         labels = http.post("/v1/classify", json={"input": "iVBORw0KGgo="}).json()
         vector = http.post("/v1/embeddings", json={"input": "x", "dimensions": 128})
@@ -115,6 +124,8 @@ def test_a_world_of_other_names_and_limits_is_served(
         3,
         "medium",
     )
+    assert shown["loras"] == ["pixel-art", "ink"]
+    assert drawn.json()["loras"] == [{"name": "ink", "scale": 1.0}]
     assert "not a multiple of 24" in str(error_of(large, 400)["message"])
     assert len(labels["data"][0]["predictions"]) == 2
     assert "allowed: 3 or null" in str(error_of(vector, 400)["message"])

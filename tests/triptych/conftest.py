@@ -67,12 +67,14 @@ class Serve:
         return self.process.wait(DEADLINE_S)
 
 
-def start(data_dir: Path, port: int | None = None) -> Serve:
-    port = port or free_port()
+def start(data_dir: Path, workers: str = "") -> Serve:
+    """Start a supervisor on a free port; `workers` as `--workers` takes it."""
+    port = free_port()
     environment = os.environ | {
         "TRIPTYCH_PORT": str(port),
         "TRIPTYCH_DATA_DIR": str(data_dir),
         "TRIPTYCH_DEVICE": "cpu",
+        "TRIPTYCH_WORKERS": workers,
         "TRIPTYCH_LEASE_S": "1.5",
         "TRIPTYCH_HEARTBEAT_S": "0.2",
         "OMP_NUM_THREADS": "1",
@@ -101,10 +103,10 @@ def start_serve(tmp_path: Path) -> Iterator[Callable[[], Serve]]:
             serve.process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """One supervisor for the tests that leave it as they found it."""
-    running = start(tmp_path_factory.mktemp("data"))
+    """One supervisor, with two images workers, for the tests that leave it as they found it."""
+    running = start(tmp_path_factory.mktemp("data"), workers="images=2")
     try:
         running.wait_until_ready()
         yield running

@@ -119,6 +119,33 @@ def test_a_flag_wins_over_the_environment() -> None:
     assert done.stderr.startswith("triptych: port: got 0: ")
 
 
+def test_serve_refuses_devices_and_workers_that_make_no_sense_in_one_line_each() -> None:
+    done = triptych("serve", "--device", "gpu", "--workers", "images=0")
+    assert done.returncode == 2
+    device, workers = done.stderr.splitlines()
+    assert device.startswith("triptych: device: got 'gpu': 'gpu' is not auto, cpu or cuda:N, nor")
+    assert workers.startswith("triptych: workers.images: got '0': Input should be greater than")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--device", "cpu,cuda:99"), "device: this host has no 'cuda:99'; it has cpu"),
+        (
+            ("--workers", "images=2", "--model", "vit_shapes"),
+            "workers: no model is served for images; there are models for classify",
+        ),
+    ],
+)
+def test_serve_refuses_what_this_host_or_its_models_do_not_fit(
+    tmp_path: Path, flags: tuple[str, ...], complaint: str
+) -> None:
+    done = triptych("serve", "--data-dir", str(tmp_path / "new"), *flags)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"triptych: {complaint}")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_worker_without_a_redis_url_says_what_is_missing() -> None:
     done = triptych("worker", "--queue", "images", "--data-dir", "unused")
     assert done.returncode == 2

@@ -1,13 +1,16 @@
 """The models of `triptych serve`: one list, of which each worker gets its own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.settings import ServiceSettings
+from triptych.host_devices import Host
 from triptych.settings import ServeSettings
-from triptych.supervisor import api_child, served_tasks, worker_child, worker_ports
+from triptych.supervisor import api_child, worker_child, worker_ports
+from triptych.worker_slots import WorkerSlot, plan_workers, served_tasks
 from worker.contract.jobs import Task
 from worker.model_specs import with_tasks
 from worker.settings import SERVE_ALONE, WorkerSettings, settings_of_process
@@ -16,13 +19,54 @@ SETTINGS = ServeSettings.model_validate(
     {"models": "f_net_base_en,flux_dev,f_net_shapes", "model_aliases": {"x": "flux_dev"}}
 )
 SPECS = with_tasks(SETTINGS.specs)
+SLOTS = plan_workers(Host((), num_cores=8), SPECS, {})
 URL = "redis://x"
 
 
+def slot_of(task: Task) -> WorkerSlot:
+    return next(slot for slot in SLOTS if slot.task is task)
+
+
 def test_only_tasks_with_a_model_get_a_worker_on_its_usual_port() -> None:
-    tasks = served_tasks(SPECS)
-    assert tasks == [Task.IMAGES, Task.EMBEDDINGS]
-    assert worker_ports(SETTINGS, tasks) == {Task.IMAGES: 8001, Task.EMBEDDINGS: 8003}
+    assert served_tasks(SPECS) == [Task.IMAGES, Task.EMBEDDINGS]
+    ports = {slot.name: port for slot, port in worker_ports(SETTINGS, SLOTS).items()}
+    assert ports == {"images-0": 8001, "embeddings-0": 8003}
+
+
+def test_further_workers_have_the_metrics_ports_from_8004_on() -> None:
+    counts = {Task.IMAGES: 3, Task.EMBEDDINGS: 2}
+    slots = plan_workers(Host((), num_cores=8), SPECS, {}, num_workers=counts)
+    ports = {slot.name: port for slot, port in worker_ports(SETTINGS, slots).items()}
+    assert ports == {
+        "images-0": 8001,
+        "images-1": 8004,
+        "images-2": 8005,
+        "embeddings-0": 8003,
+        "embeddings-1": 8006,
+    }
+
+
+def test_queue_and_device_stand_in_the_command_line_and_win_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_DEVICE", "cuda:0,cuda:3")  # as `serve` was told
+    slot = replace(slot_of(Task.IMAGES), index=1, device="cuda:3")
+    child = worker_child(SETTINGS, SPECS, URL, slot, 8004, "worker.main")
+    for name, value in child.environment.items():
+        monkeypatch.setenv(name, value)
+    assert child.name == "worker-images-1"
+    assert list(child.command[3:]) == ["--queue", "images", "--device", "cuda:3"]
+    read = settings_of_process(child.command[3:])
+    assert (read.device, read.metrics_port, read.num_threads) == ("cuda:3", 8004, 4)
+
+
+def test_the_memory_that_an_images_worker_leaves_to_its_neighbours_is_added_to_the_reserve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_MEMORY_RESERVE", "2000000000")
+    slot = replace(slot_of(Task.IMAGES), device="cuda:0", neighbour_bytes=3_000_000_000)
+    child = worker_child(SETTINGS, SPECS, URL, slot, 8001, "worker.main")
+    assert child.environment["TRIPTYCH_MEMORY_RESERVE"] == "5000000000"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +77,7 @@ def test_each_worker_is_told_the_models_of_its_task(
     task: Task, served: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIPTYCH_MODEL_ALIASES", '{"x": "flux_dev"}')  # as `serve` was told
-    child = worker_child(SETTINGS, SPECS, URL, task, 8001, "worker.main")
+    child = worker_child(SETTINGS, SPECS, URL, slot_of(task), 8001, "worker.main")
     for name, value in child.environment.items():
         monkeypatch.setenv(name, value)
     specs = settings_of_process(child.command[3:]).specs_of_queue()
@@ -57,7 +101,8 @@ def test_one_file_is_for_serve_and_its_workers(
     settings = ServeSettings.model_validate({"config": file})
     specs = with_tasks(settings.specs)
     assert (settings.port, [spec.name for spec in specs]) == (9000, ["f_net_shapes"])
-    child = worker_child(settings, specs, URL, Task.EMBEDDINGS, 8001, "worker.main")
+    (slot,) = plan_workers(Host((), num_cores=2), specs, {})
+    child = worker_child(settings, specs, URL, slot, 8001, "worker.main")
     for name, value in child.environment.items():
         monkeypatch.setenv(name, value)
     assert settings_of_process(child.command[3:]).lease_s == 3.5

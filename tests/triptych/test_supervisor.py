@@ -50,7 +50,7 @@ def test_every_task_is_served(serve: Serve) -> None:
     assert embedded.raise_for_status().json()["data"][0]["embedding"]
 
 
-@pytest.mark.parametrize("child", ["api", "worker-classify", "valkey"])
+@pytest.mark.parametrize("child", ["api", "worker-classify-0", "valkey"])
 def test_a_child_that_dies_is_started_again(serve: Serve, child: str) -> None:
     before = serve.children()[child]
     os.kill(before, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_a_second_serve_is_refused_the_data_directory(serve: Serve) -> None:
     second = start(serve.log.parent)
     assert second.process.wait(30) != 0
     assert any("in use by another `triptych serve`" in line for line in second.lines())
-    assert serve.is_ready()
+    serve.wait_until_ready()
 
 
 def test_sigint_lets_the_running_job_end_and_leaves_no_process(
@@ -101,7 +101,7 @@ def test_sigint_lets_the_running_job_end_and_leaves_no_process(
 
     serve.process.send_signal(signal.SIGINT)
     wait_until(lambda: not is_alive(children["api"]), "the API went on")
-    assert is_alive(children["worker-images"])
+    assert is_alive(children["worker-images-0"])
     assert is_alive(children["valkey"])
     (tmp_path / "release").touch()
 

@@ -3,11 +3,12 @@
 import logging
 
 from triptych.settings import ServeSettings
-from triptych.supervisor import Supervisor
+from triptych.supervisor import Supervisor, plan
 from worker.model_specs import with_tasks
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     settings = ServeSettings()
     specs = with_tasks(settings.specs)
-    Supervisor(settings, specs, worker_module="tests.worker.tiny_worker").run()
+    slots = plan(settings, specs)
+    Supervisor(settings, specs, slots, worker_module="tests.worker.tiny_worker").run()

@@ -18,13 +18,14 @@ from tests.worker import pipelines
 from worker.contract.jobs import Task
 from worker.contract.records import Record, Records
 from worker.contract.workers import WorkerState, WorkerStatus, read_all
+from worker.device_memory import Memory
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
 from worker.job_selection import JobSelection
 from worker.main import build_work
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import Residency
+from worker.residency import Pace, Residency
 from worker.settings import WorkerSettings
 from worker.tasks import Batches
 
@@ -91,16 +92,16 @@ def local_worker(
         settings = WorkerSettings(redis_url=redis_url, queue=task, data_dir=tmp_path, device="cpu")
         metrics = WorkerMetrics()
         spec = ModelSpec(name=MODELS[task], task=task)
-        residency = Residency(pipelines.load, metrics)
-        residency.load(spec, lambda _: None)
         status = WorkerStatus(
-            f"local-{task}", task, WorkerState.IDLE, os.getpid(), "here", "cpu", (), 0.0, 0.0
+            f"local-{task}", task, WorkerState.LOADING, os.getpid(), "here", "cpu", (), 0.0, 0.0
         )
         heartbeat = Heartbeat(redis, Records(redis), status, lease_s=15.0, interval_s=3.0)
+        residency = Residency([spec], pipelines.TinyLoader(), metrics, heartbeat, Memory(), Pace())
+        pipelines.bring_all(residency)
         work = build_work(settings, residency, Records(redis), metrics)
         batches = Batches(work, Records(redis), heartbeat, metrics)
         max_jobs = 1 if task is Task.IMAGES else settings.max_batch
-        selection = JobSelection(redis, Records(redis), task, residency.names)
+        selection = JobSelection(redis, Records(redis), task, residency)
         worker = GpuWorker(redis, batches, heartbeat, selection, max_jobs)
         return LocalWorker(worker, batches, heartbeat, metrics, residency.get(spec.name))
 

@@ -13,7 +13,14 @@ from models.errors import (
     WeightsError,
 )
 from worker.contract.jobs import FailureCode
-from worker.failures import BadItemError, StorageError, failure_of, worker_lost
+from worker.failures import (
+    BadInputError,
+    DeviceLostError,
+    StorageError,
+    explain,
+    failure_of,
+    worker_lost,
+)
 
 SECRET = "/secret/path"
 
@@ -54,8 +61,8 @@ def test_an_input_error_speaks_for_itself() -> None:
     assert failure_of(TextTooLongError("9 tokens; 8 are allowed")).message.startswith("9 tokens")
 
 
-def test_a_bad_item_is_named() -> None:
-    error = BadItemError(2)
+def test_a_bad_input_is_named() -> None:
+    error = BadInputError("input[2]")
     error.__cause__ = ImageDecodeError("bad")
     failure = failure_of(error)
     assert (failure.code, failure.message, failure.param) == ("invalid_image", "bad", "input[2]")
@@ -63,3 +70,11 @@ def test_a_bad_item_is_named() -> None:
 
 def test_a_lost_worker_has_a_code_of_its_own() -> None:
     assert worker_lost(3).code is FailureCode.WORKER_LOST
+
+
+def test_a_device_that_fails_is_no_fault_of_the_job() -> None:
+    broken = RuntimeError("the forward broke")
+    broken.__cause__ = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    with pytest.raises(DeviceLostError, match="job_1"):
+        explain("job_1", broken)
+    assert explain("job_1", torch.OutOfMemoryError("CUDA out of memory")).code == "gpu_oom"

@@ -28,7 +28,7 @@ def heartbeat(redis: Redis, records: Records) -> Heartbeat:
 def test_a_worker_is_listed_from_its_start_to_its_stop(redis: Redis, heartbeat: Heartbeat) -> None:
     heartbeat.start()
     assert [worker.state for worker in read_all(redis)] == [WorkerState.LOADING]
-    heartbeat.announce(WorkerState.IDLE)
+    heartbeat.announce_ready(card_of("a", Task.IMAGES), 1.5)
     assert [worker.state for worker in read_all(redis)] == [WorkerState.IDLE]
     heartbeat.stop()
     assert read_all(redis) == []
@@ -51,9 +51,27 @@ def test_a_models_card_is_kept_as_long_as_its_worker_lives(
     for _ in range(2):
         redis.delete(card_key(card.digest))  # as a restart may, or the end of its time
         wait_until(lambda: redis.exists(card_key(card.digest)) == 1, "the card did not come back")
-    heartbeat.announce_failed("a")
-    assert read_all(redis)[0].models[0].state is ModelState.FAILED
+    heartbeat.note_resident("a", is_resident=False)
+    wait_until(lambda: not read_all(redis)[0].models[0].is_resident, "it is still resident")
+    assert read_all(redis)[0].models[0].state is ModelState.READY
     heartbeat.stop()
+
+
+def test_a_worker_is_of_use_while_it_has_a_model_that_is_ready(
+    redis: Redis, heartbeat: Heartbeat
+) -> None:
+    heartbeat.announce_failed("a", "a/config.json is missing")
+    heartbeat.note(WorkerState.IDLE)  # after a job that ended with the reason
+    [failing] = read_all(redis)
+    assert failing.state is WorkerState.LOADING
+    assert failing.models[0].state is ModelState.FAILED
+    assert failing.models[0].reason == "a/config.json is missing"
+    heartbeat.announce_ready(card_of("a", Task.IMAGES), 1.5)
+    [ready] = read_all(redis)
+    assert (ready.state, ready.models[0].reason) == (WorkerState.IDLE, None)
+    heartbeat.announce_failed("a", "again")
+    [failing] = read_all(redis)
+    assert (failing.state, failing.models[0].card) == (WorkerState.LOADING, None)
 
 
 def test_leases_are_renewed_until_they_are_released(
@@ -72,7 +90,8 @@ def test_leases_are_renewed_until_they_are_released(
 
 def test_draining_is_never_taken_back(redis: Redis, heartbeat: Heartbeat) -> None:
     heartbeat.note(WorkerState.DRAINING)
-    heartbeat.announce(WorkerState.IDLE)
+    heartbeat.announce_ready(card_of("a", Task.IMAGES), 1.5)
+    heartbeat.note(WorkerState.IDLE)
     assert [worker.state for worker in read_all(redis)] == [WorkerState.DRAINING]
 
 

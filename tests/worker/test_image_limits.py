@@ -40,6 +40,12 @@ def test_a_prompt_has_no_more_tokens_than_the_tokenizer_reads() -> None:
     assert limits_of(spec(), FluxProperties(False, 77)).max_sequence_length == 77
 
 
+def test_loras_are_listed_as_they_are_configured() -> None:
+    loras = {"pixel-art": "/p.safetensors", "ink": "/i.safetensors"}
+    assert limits_of(spec(loras=loras), GUIDED).loras == ("pixel-art", "ink")
+    assert limits_of(spec(), GUIDED).loras == ()
+
+
 def test_the_configuration_wins() -> None:
     options = {"default_size": "128x96", "max_side": 512, "num_steps": 90, "guidance_scale": 12.0}
     limits = limits_of(spec(**options), GUIDED)

@@ -1,5 +1,6 @@
 """One image job: its images, its progress, and the ways it can stop."""
 
+import base64
 import io
 import json
 import time
@@ -7,17 +8,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from redis import Redis
 
 from models.flux.sampling import DenoiseStep
+from tests.worker.jobs import image as encoded_image
 from tests.worker.jobs import image_job
 from tests.worker.pipelines import TinyImagePipeline, resident
 from worker.contract.image_files import ImageFiles
-from worker.contract.jobs import Failure, FailureCode, ImageJob, ImageResult, JobState, Task
+from worker.contract.jobs import (
+    Failure,
+    FailureCode,
+    ImageJob,
+    ImageResult,
+    JobState,
+    LoraScale,
+    NegativePrompt,
+    StartImage,
+    Task,
+)
 from worker.contract.records import Outcome, Record, Records, enqueue
-from worker.images import ImagePipeline, ImageWork
+from worker.images import ImagePipeline, ImageWork, encode_png
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
 
@@ -56,8 +69,8 @@ def interrupt_after_step(
     steps: list[int] = []
     denoise = TinyImagePipeline.denoise
 
-    def interrupted(*args: object) -> Iterator[DenoiseStep]:
-        for step in denoise(*args):  # type: ignore[arg-type]
+    def interrupted(*args: object, **options: object) -> Iterator[DenoiseStep]:
+        for step in denoise(*args, **options):  # type: ignore[arg-type]
             steps.append(step.step)
             yield step
             if step.step == number:
@@ -103,6 +116,32 @@ def test_a_image_carries_what_made_it(redis: Redis, studio: Studio) -> None:
         "guidance_scale": None,
         "job": job.id,
     }
+
+
+def test_a_image_carries_all_that_made_it(redis: Redis, studio: Studio) -> None:
+    job = image_job().model_copy(
+        update={
+            "negative": NegativePrompt(prompt="a blue one", true_cfg_scale=2.0),
+            "start": StartImage(file_name="job_1.start", strength=0.4),
+        }
+    )
+    studio.files.store_start(base64.b64decode(encoded_image()), "job_1")
+    studio.paint(studio.start(redis, job))
+    [result] = studio.outcomes
+    assert isinstance(result, ImageResult)
+    assert studio.pipeline.last_negative is not None
+    assert studio.pipeline.last_start is not None
+    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    parameters = json.loads(image.info["parameters"])
+    assert parameters["negative_prompt"] == "a blue one"
+    assert (parameters["true_cfg_scale"], parameters["strength"]) == (2.0, 0.4)
+
+
+def test_a_png_names_its_loras() -> None:
+    job = image_job().model_copy(update={"loras": (LoraScale(name="ink", scale=0.5),)})
+    png = encode_png(np.zeros((8, 8, 3), np.uint8), job, seed=1)
+    parameters = json.loads(Image.open(io.BytesIO(png)).info["parameters"])
+    assert parameters["loras"] == [{"name": "ink", "scale": 0.5}]
 
 
 def test_progress_counts_the_steps(redis: Redis, studio: Studio) -> None:

@@ -1,8 +1,9 @@
 """Workers of one queue with different lists: every job ends where its model is."""
 
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,37 @@ def clock() -> Clock:
     return Clock()
 
 
+class Models:
+    """Two models of ours, and a third that comes when it is waited for."""
+
+    def __init__(self) -> None:
+        self.names = ("ours", "ours too", "coming")
+        self.takeable: tuple[str, ...] = ("ours", "ours too")
+        self.is_busy = False
+        self.asked: list[tuple[list[str], bool]] = []
+
+    def advance(self, waiting: Collection[str], is_idle: bool) -> None:
+        self.asked.append((list(waiting), is_idle))
+        if self.is_busy:
+            self.takeable, self.is_busy = self.names, False
+        elif "coming" in waiting and "coming" not in self.takeable:
+            self.is_busy = True
+
+    def wait(self, timeout_s: float) -> None:
+        assert timeout_s < 1
+
+    def idle_s(self) -> float:
+        return math.inf
+
+
 @pytest.fixture
-def selection(redis: Redis, records: Records, clock: Clock) -> JobSelection:
-    return JobSelection(redis, records, Task.EMBEDDINGS, ("ours", "ours too"), 60, clock)
+def models() -> Models:
+    return Models()
+
+
+@pytest.fixture
+def selection(redis: Redis, records: Records, clock: Clock, models: Models) -> JobSelection:
+    return JobSelection(redis, records, Task.EMBEDDINGS, models, 60, clock)
 
 
 def look_for(selection: JobSelection, clock: Clock, seconds: float) -> str | None:
@@ -92,6 +121,24 @@ def test_a_job_past_its_deadline_and_an_entry_without_a_record_are_anyones(
     enqueue(redis, late := job_for("other", deadline_at=time.time() - 1), records)
     redis.rpush(queue_key(Task.EMBEDDINGS), "unknown")
     assert [selection.next_now() for _ in range(3)] == [late.id, "unknown", None]
+
+
+def test_a_job_of_a_model_that_is_not_here_brings_it_and_others_go_first(
+    redis: Redis, records: Records, selection: JobSelection, models: Models
+) -> None:
+    a, b = put(redis, records, "coming", "ours")
+    assert selection.next_now() == b
+    assert models.asked == []  # within a batch, models stay
+    assert selection.next(5) == a
+    assert models.asked[0] == (["coming"], False)
+
+
+def test_models_are_told_when_nothing_is_there_for_those_that_are_here(
+    redis: Redis, records: Records, selection: JobSelection, models: Models
+) -> None:
+    [a] = put(redis, records, "coming")
+    assert selection.next(5) == a
+    assert models.asked[:2] == [([], True), (["coming"], True)]
 
 
 def test_who_waits_gets_the_next_of_its_own(

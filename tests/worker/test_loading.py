@@ -9,8 +9,9 @@ from models import ImageClassifier
 from models.errors import PresetError
 from models.presets import get_preset
 from worker.contract.jobs import Task
+from worker.device_memory import Memory
 from worker.image_limits import preset_limits
-from worker.loading import load_model
+from worker.loading import Loaded, ModelLoader, Report
 from worker.model_specs import ModelSpec, with_tasks
 
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled"
@@ -22,9 +23,13 @@ def spec_of(name: str, handle: Path | None = None, **options: object) -> ModelSp
     return spec
 
 
+def load(spec: ModelSpec, device: str = "cpu", report: Report = print) -> Loaded[object]:
+    return ModelLoader(device, Memory()).load(spec, report)
+
+
 def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
     reports: list[str] = []
-    vit = load_model(spec_of("vit_shapes"), "cpu", reports.append)
+    vit = load(spec_of("vit_shapes"), "cpu", reports.append)
     assert isinstance(vit.pipeline, ImageClassifier)
     assert vit.card.labels == vit.pipeline.labels
     assert (vit.card.task, vit.card.family) == (Task.CLASSIFY, "ViTBackbone")
@@ -37,10 +42,10 @@ def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
 
 
 def test_each_task_has_its_own_fields() -> None:
-    f_net = load_model(spec_of("f_net_shapes"), "cpu", print).card
+    f_net = load(spec_of("f_net_shapes"), "cpu", print).card
     assert (f_net.embedding_width, f_net.max_tokens) == (128, 512)
     assert (f_net.labels, f_net.image_limits) == (None, None)
-    flux = load_model(spec_of("flux_shapes"), "cpu", print).card
+    flux = load(spec_of("flux_shapes"), "cpu", print).card
     assert flux.image_limits == preset_limits("flux_shapes")
     assert (flux.labels, flux.embedding_width, flux.max_tokens) == (None, None, None)
 
@@ -48,11 +53,11 @@ def test_each_task_has_its_own_fields() -> None:
 def test_a_directory_is_loaded_as_the_configuration_says(tmp_path: Path) -> None:
     shutil.copytree(BUNDLED / "f_net_shapes", tmp_path / "mine")
     spec = spec_of("reader", tmp_path / "mine", dtype="bfloat16", device="cpu")
-    card = load_model(spec, "cuda:7", print).card
+    card = load(spec, "cuda:7", print).card
     assert (card.name, card.task, card.dtype) == ("reader", Task.EMBEDDINGS, "bfloat16")
     assert card.license == "apache-2.0", "as its README says"
     (tmp_path / "mine" / "README.md").unlink()
-    without = load_model(spec, "cpu", print).card
+    without = load(spec, "cpu", print).card
     assert without.license is None
     assert without.revision != card.revision
 
@@ -64,10 +69,10 @@ def test_the_revision_tells_other_weights_apart(tmp_path: Path) -> None:
     weights = next(other.glob("model*.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
-    cards = [load_model(spec_of("a", place), "cpu", print).card for place in (one, other)]
+    cards = [load(spec_of("a", place), "cpu", print).card for place in (one, other)]
     assert cards[0].digest == cards[1].digest
     weights.write_bytes(content)
-    changed = load_model(spec_of("a", other), "cpu", print).card
+    changed = load(spec_of("a", other), "cpu", print).card
     assert changed.revision != cards[0].revision
     assert changed.digest != cards[0].digest
 
@@ -75,4 +80,4 @@ def test_the_revision_tells_other_weights_apart(tmp_path: Path) -> None:
 def test_a_model_of_another_task_than_was_said_is_refused() -> None:
     spec = spec_of("a", BUNDLED / "vit_shapes", task="images")
     with pytest.raises(PresetError, match="model a: its task is classify, not images"):
-        load_model(spec, "cpu", print)
+        load(spec, "cpu", print)

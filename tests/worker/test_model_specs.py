@@ -61,6 +61,9 @@ def test_a_directory_and_a_file_are_called_after_themselves(
         ([{"name": "a", "handle": "/x", "dtype": "int8"}], "'float32', 'bfloat16' or 'float16'"),
         ([{"name": "a", "handle": "/x", "default_size": "12"}], "should match pattern"),
         ([{"name": "a"}], "'a' is not one of flux_shapes"),
+        ([{"name": "flux_dev", "loras": {"a b": "/x"}}], "the name 'a b' is not allowed"),
+        ([{"name": "flux_dev", "loras": {"a": ""}}], "at least 1 character"),
+        ([{"name": "flux_dev", "loras": ["/x"]}], "valid dictionary"),
         ("[1", "JSON"),
         (7, "valid tuple"),
     ],
@@ -74,6 +77,7 @@ def test_the_list_reaches_a_worker_as_it_was_read() -> None:
     entries = [
         "flux_dev",
         {"name": "a", "handle": "/x", "task": "images", "aliases": ["c"], "num_steps": 3},
+        {"name": "flux_schnell", "loras": {"pixel-art": "./p.safetensors", "ink": "hf://a/b"}},
     ]
     specs = SPECS.validate_python(entries)
     assert SPECS.validate_python(as_json(specs)) == specs
@@ -89,6 +93,13 @@ def test_the_checkpoint_tells_the_task() -> None:
 def test_a_task_that_is_said_needs_no_checkpoint() -> None:
     [spec] = with_tasks([ModelSpec(name="a", handle="hf://no/where", task=Task.CLASSIFY)])
     assert spec.task is Task.CLASSIFY
+
+
+def test_loras_are_for_models_that_paint() -> None:
+    loras = {"ink": "/ink.safetensors"}
+    assert with_tasks([ModelSpec(name="flux_shapes", loras=loras)])[0].loras == loras
+    with pytest.raises(PresetError, match="model vit_shapes is for classify; loras are for images"):
+        with_tasks([ModelSpec(name="vit_shapes", loras=loras)])
 
 
 def test_a_checkpoint_that_is_not_there_is_named_with_its_model(tmp_path: Path) -> None:

@@ -1,53 +1,310 @@
-"""Which models are held."""
+"""Which models are on the device: loading, leaving, coming back, failing."""
 
-import itertools
+import threading
+from collections.abc import Callable
 
 import pytest
+import torch
 
 from models.errors import PresetFileError
-from tests.worker.pipelines import loaded
+from tests.worker.pipelines import WAIT_LIMIT_S, Silent, Tiny, TinyLoader, bring_all
 from worker.contract.jobs import Task
-from worker.failures import NotServedError
+from worker.contract.model_cards import ModelCard
+from worker.device_memory import Memory
+from worker.eviction import Need
+from worker.failures import DeviceLostError, ModelUnusableError, NotServedError
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import Residency
+from worker.residency import ModelEvents, Pace, Residency
 
-A, B = (ModelSpec(name=name, handle="/x", task=Task.CLASSIFY) for name in ("a", "b"))
-
-
-def ignore(progress: str) -> None:
-    pass
+GB = 10**9
 
 
-def test_a_model_is_held_as_it_was_loaded() -> None:
-    numbers = itertools.count()
-    load = lambda spec, _: loaded(next(numbers), spec.name, spec.task)  # noqa: E731
-    residency: Residency[int] = Residency(load, WorkerMetrics())
-    took_s = [residency.load(spec, ignore) for spec in (A, B)]
-    assert [residency.get(name) for name in ("a", "b", "a")] == [0, 1, 0]
-    assert [residency.card(name).name for name in ("a", "b")] == ["a", "b"]
-    assert min(took_s) >= 0
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
 
 
-def test_a_name_that_is_not_held_is_refused() -> None:
-    residency: Residency[int] = Residency(lambda *_: loaded(1, "a", Task.CLASSIFY), WorkerMetrics())
-    residency.load(A, ignore)
+class Loader(TinyLoader):
+    """Models of given sizes; never two at a time, which is asserted."""
+
+    def __init__(self, **sizes_gb: float) -> None:
+        super().__init__()
+        self._sizes_gb = sizes_gb
+        self._one_at_a_time = threading.Lock()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def measure(self, spec: ModelSpec, report: Report) -> Need:
+        super().measure(spec, report)
+        return Need(int(self._sizes_gb[spec.name] * GB))
+
+    def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+        assert self._one_at_a_time.acquire(blocking=False), "two loads at a time"
+        try:
+            assert self.gate.wait(WAIT_LIMIT_S)
+            return super().load(spec, report)
+        finally:
+            self._one_at_a_time.release()
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.ready: list[str] = []
+        self.failed: list[tuple[str, str]] = []
+
+    def announce_ready(self, card: ModelCard, load_s: float) -> None:
+        assert load_s >= 0
+        self.ready.append(card.name)
+
+    def announce_failed(self, model: str, reason: str) -> None:
+        self.failed.append((model, reason))
+
+
+def specs_of(*names: str, pinned: tuple[str, ...] = ()) -> list[ModelSpec]:
+    return [
+        ModelSpec(name=name, handle="/x", task=Task.CLASSIFY, pinned=name in pinned)
+        for name in names
+    ]
+
+
+def residency_of(
+    loader: TinyLoader,
+    *names: str,
+    budget_gb: float | None = 10,
+    host_gb: float = 0,
+    pinned: tuple[str, ...] = (),
+    events: ModelEvents | None = None,
+    clock: Callable[[], float] | None = None,
+    metrics: WorkerMetrics | None = None,
+) -> Residency[Tiny]:
+    memory = Memory(None if budget_gb is None else int(budget_gb * GB), int(host_gb * GB))
+    residency = Residency(
+        specs_of(*names, pinned=pinned),
+        loader,
+        metrics or WorkerMetrics(),
+        events or Silent(),
+        memory,
+        Pace(patience_s=5, first_retry_s=30),
+        clock or Clock(),
+    )
+    bring_all(residency)
+    return residency
+
+
+def use(residency: Residency[Tiny], clock: Clock, name: str) -> None:
+    clock.time += 1
+    residency.get(name)
+
+
+def ask_for(residency: Residency[Tiny], name: str, is_idle: bool = True) -> None:
+    """A job of a model waits; let what follows from it happen."""
+    residency.advance([name], is_idle)
+    while residency.is_busy:
+        residency.wait(WAIT_LIMIT_S)
+        residency.advance([name], is_idle)
+
+
+def test_a_model_is_held_as_it_was_loaded_and_warm_before_it_is_ready() -> None:
+    loader, told = Loader(a=1, b=1), Told()
+    residency: Residency[Tiny] = Residency(
+        specs_of("a", "b"), loader, WorkerMetrics(), told, Memory(), Pace()
+    )
+    warm: list[str] = []
+    residency.before_ready(lambda name: warm.append(residency.card(name).name))
+    assert residency.takeable == ()
+    bring_all(residency)
+    assert residency.takeable == residency.names == ("a", "b")
+    assert residency.get("a") is residency.get("a")
+    assert told.ready == warm == ["a", "b"]
+    assert loader.num_loads == {"a": 1, "b": 1}
+
+
+def test_a_name_that_is_not_of_this_worker_is_refused() -> None:
+    residency = residency_of(Loader(a=1), "a")
     with pytest.raises(NotServedError, match="'/etc' is not one of a"):
         residency.get("/etc")
-    residency.unload("a")
-    assert residency.names == ()
 
 
-def test_a_load_that_fails_is_counted() -> None:
-    def load(spec: ModelSpec, report: Report) -> Loaded[int]:
-        report("loading")
-        raise PresetFileError(f"{spec.name} is broken")
+def test_all_are_loaded_once_and_the_first_of_the_list_stays() -> None:
+    loader, told = Loader(a=4, b=4, c=4), Told()
+    residency = residency_of(loader, "a", "b", "c", events=told)
+    assert told.ready == ["a", "b", "c"]
+    assert residency.takeable == ("a", "c")
 
-    metrics = WorkerMetrics()
-    residency = Residency(load, metrics)
-    with pytest.raises(PresetFileError):
-        residency.load(A, ignore)
-    labels = {"model": "a", "outcome": "failed"}
-    assert metrics.registry.get_sample_value("triptych_model_loads_total", labels) == 1.0
-    assert residency.names == ()
+
+def test_a_model_comes_back_for_its_jobs_and_the_least_recently_used_leaves() -> None:
+    clock, loader, metrics = Clock(), Loader(a=4, b=4, c=4), WorkerMetrics()
+    residency = residency_of(loader, "a", "b", "c", clock=clock, metrics=metrics)
+    use(residency, clock, "c")
+    ask_for(residency, "b")
+    assert residency.takeable == ("b", "c")
+    evicted = metrics.registry.get_sample_value("triptych_model_evictions_total", {"model": "a"})
+    assert evicted == 1
+    resident = {
+        name: metrics.registry.get_sample_value("triptych_model_resident", {"model": name})
+        for name in ("a", "b", "c")
+    }
+    assert resident == {"a": 0, "b": 1, "c": 1}
+
+
+def test_a_pinned_model_never_leaves() -> None:
+    residency = residency_of(Loader(a=4, b=4, c=4), "a", "b", "c", pinned=("c",))
+    for name in ("a", "b", "a", "b"):
+        ask_for(residency, name)
+        assert residency.takeable == (name, "c")
+
+
+def test_models_in_use_keep_another_out_for_a_while_and_no_longer() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=6, b=6), "a", "b", clock=clock)
+    assert residency.takeable == ("b",)
+    ask_for(residency, "a", is_idle=False)
+    clock.time += 4.9
+    ask_for(residency, "a", is_idle=False)
+    assert residency.takeable == ("b",)
+    clock.time += 0.2
+    ask_for(residency, "a", is_idle=False)
+    assert residency.takeable == ("a",)
+
+
+def test_one_that_fits_beside_those_in_use_comes_at_once() -> None:
+    clock, loader = Clock(), Loader(a=6, b=6, c=3)
+    residency = residency_of(loader, "a", "b", "c", clock=clock, budget_gb=10)
+    ask_for(residency, "a")
+    ask_for(residency, "c", is_idle=False)
+    assert residency.takeable == ("a", "c")
+
+
+def test_others_serve_while_one_is_loaded() -> None:
+    loader = Loader(a=1, b=1)
+    residency: Residency[Tiny] = Residency(
+        specs_of("a", "b"), loader, WorkerMetrics(), Silent(), Memory(), Pace()
+    )
+    loader.gate.set()
+    residency.advance()
+    residency.wait(WAIT_LIMIT_S)
+    residency.advance()
+    loader.gate.clear()
+    while not residency.takeable:
+        residency.wait(WAIT_LIMIT_S)
+        residency.advance()
+    assert residency.is_busy
+    assert residency.get("a") is not None
+    with pytest.raises(ModelUnusableError, match="b: not resident"):
+        residency.get("b")
+    loader.gate.set()
+    bring_all(residency)
+    assert residency.takeable == ("a", "b")
+
+
+def test_a_model_that_left_comes_back_from_the_hosts_memory_where_it_fits_there() -> None:
+    loader = Loader(a=6, b=6)
+    residency = residency_of(loader, "a", "b", host_gb=6)
+    ask_for(residency, "a")
+    ask_for(residency, "b")
+    assert loader.num_loads == {"a": 1, "b": 1}
+    assert loader.moves == [
+        ("a", "host"), ("b", "host"), ("a", "device"), ("a", "host"), ("b", "device"),
+    ]  # fmt: skip
+
+
+def test_a_model_that_fits_nowhere_is_loaded_anew() -> None:
+    loader = Loader(a=6, b=6)
+    residency = residency_of(loader, "a", "b", host_gb=5)
+    ask_for(residency, "a")
+    assert loader.num_loads == {"a": 2, "b": 1}
+    assert loader.moves == []
+
+
+def test_a_model_that_is_larger_than_the_budget_is_unusable_and_says_so() -> None:
+    told = Told()
+    residency = residency_of(Loader(a=11, b=4), "a", "b", events=told)
+    assert told.failed == [("a", "it needs 11.00 GB; the budget is 10.00 GB")]
+    assert told.ready == ["b"]
+    with pytest.raises(ModelUnusableError, match="a: it needs 11"):
+        residency.get("a")
+
+
+def test_a_model_that_does_not_fit_beside_the_pinned_ones_says_so() -> None:
+    told = Told()
+    residency_of(Loader(a=8, b=4), "a", "b", pinned=("a",), events=told)
+    assert told.failed == [("b", "it needs 4.00 GB; the budget is 2.00 GB beside the pinned a")]
+
+
+def test_a_failed_load_leaves_the_others_and_is_tried_again_ever_later() -> None:
+    class Flaky(Loader):
+        num_tries = 0
+
+        def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+            if spec.name == "b":
+                self.num_tries += 1
+                if self.num_tries <= 2:
+                    raise PresetFileError("b/config.json is missing")
+            return super().load(spec, report)
+
+    clock, told, loader, metrics = Clock(), Told(), Flaky(a=1, b=1), WorkerMetrics()
+    residency = residency_of(loader, "a", "b", events=told, clock=clock, metrics=metrics)
+    assert residency.takeable == ("a", "b")  # the jobs of b end with the reason
+    with pytest.raises(ModelUnusableError, match=r"b: b.config\.json is missing"):
+        residency.get("b")
+    assert residency.idle_s() == 30
+    tries = []
+    for _ in range(8):
+        clock.time += 15
+        bring_all(residency)
+        tries.append(loader.num_tries)
+    assert tries == [1, 2, 2, 2, 2, 3, 3, 3]
+    assert told.ready == ["a", "b"]
+    assert residency.get("b") is not None
+    labels = {"model": "b", "outcome": "failed"}
+    assert metrics.registry.get_sample_value("triptych_model_loads_total", labels) == 2.0
+
+
+def test_a_device_that_failed_ends_the_worker() -> None:
+    class OnLostDevice(Loader):
+        def measure(self, spec: ModelSpec, report: Report) -> Need:
+            report(spec.name)
+            raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    with pytest.raises(DeviceLostError):
+        residency_of(OnLostDevice(a=1), "a")
+
+
+@pytest.mark.parametrize(
+    ("error", "public"),
+    [
+        (PresetFileError("/srv/secret/flux/vae/config.json is missing"), "config.json is missing"),
+        (PresetFileError("hf://a/b: no such file: x/y.json"), "hf://a/b: no such file: x/y.json"),
+        (OSError("/etc/passwd: permission denied"), "OSError"),
+    ],
+)
+def test_clients_read_why_without_a_directory_of_the_host(error: Exception, public: str) -> None:
+    class Failing(Loader):
+        def measure(self, spec: ModelSpec, report: Report) -> Need:
+            report(spec.name)
+            raise error
+
+    told = Told()
+    residency_of(Failing(a=1), "a", events=told)
+    assert told.failed == [("a", public)]
+
+
+def test_a_model_that_cannot_be_warmed_up_is_unusable() -> None:
+    told = Told()
+    residency: Residency[Tiny] = Residency(
+        specs_of("a"), Loader(a=1), WorkerMetrics(), told, Memory(), Pace()
+    )
+
+    def warm_up(name: str) -> None:
+        raise RuntimeError(f"no kernel for {name}")
+
+    residency.before_ready(warm_up)
+    bring_all(residency)
+    assert told.failed == [("a", "RuntimeError")]
+    with pytest.raises(ModelUnusableError):
+        residency.get("a")

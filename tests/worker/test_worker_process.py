@@ -1,6 +1,6 @@
 """Real worker processes: killed, frozen, stopped and asked to cancel."""
 
-import os
+import base64
 import signal
 import urllib.request
 from pathlib import Path
@@ -11,8 +11,9 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from tests.worker.conftest import RESULT_TTL_S, StartWorker, wait_until, wait_until_final
-from tests.worker.jobs import embeddings_job, image_job
-from worker.contract.jobs import ImageJob, ImageResult, JobState, Task
+from tests.worker.jobs import embeddings_job, image, image_job
+from worker.contract.image_files import ImageFiles, start_name
+from worker.contract.jobs import ImageJob, ImageResult, JobState, StartImage, Task
 from worker.contract.records import Records, enqueue, record_key
 from worker.contract.workers import ModelState, WorkerState, read_all
 from worker.rq_entries import open_queue
@@ -51,10 +52,13 @@ def assert_books_are_clean(redis: Redis, job_id: str, status: JobStatus) -> None
     assert queue.intermediate_queue.get_job_ids() == []
 
 
-def test_a_killed_workers_job_runs_again_and_has_one_result(
+def test_a_killed_workers_job_runs_again_from_its_start_image_and_has_one_result(
     redis: Redis, records: Records, start_worker: StartWorker, tmp_path: Path, release: Path
 ) -> None:
-    job = submit_held(redis, release)
+    job = image_job(f"wait {release}", num_steps=3)
+    start = StartImage(file_name=start_name(job.id), strength=0.5)
+    ImageFiles(tmp_path / "images").store_start(base64.b64decode(image()), job.id)
+    enqueue(redis, job.model_copy(update={"start": start}), records)
     victim = start_worker(Task.IMAGES)
     wait_until_held(records, job)
     victim.send(signal.SIGKILL)
@@ -64,7 +68,8 @@ def test_a_killed_workers_job_runs_again_and_has_one_result(
     record = wait_until_final(records, job.id)
     assert (record.state, record.attempt) == (JobState.SUCCEEDED, 2)
     assert isinstance(record.result, ImageResult)
-    assert os.listdir(tmp_path / "images") == [record.result.images[0].file_name]
+    written = [path.name for path in (tmp_path / "images").glob("*.png")]
+    assert written == [record.result.images[0].file_name]
     assert_books_are_clean(redis, job.id, JobStatus.FINISHED)
 
 

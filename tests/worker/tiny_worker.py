@@ -1,12 +1,13 @@
 """A real worker process around tiny pipelines: `python -m tests.worker.tiny_worker`."""
 
 import logging
-import sys
 
-from tests.worker.pipelines import load
-from worker.main import run
+from tests.worker.pipelines import TinyLoader
+from worker.device_memory import memory_of
+from worker.main import leave, run
 from worker.settings import settings_of_process
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    sys.exit(run(settings_of_process(), load))
+    settings = settings_of_process()
+    leave(run(settings, TinyLoader(), memory_of("cpu", settings)))

@@ -62,6 +62,27 @@ class _Job(_Frozen):
     deadline_at: float | None = None  # not finished by then: expired
 
 
+class LoraScale(_Frozen):
+    """One of the model's LoRAs, and how many times it counts."""
+
+    name: str
+    scale: float
+
+
+class NegativePrompt(_Frozen):
+    """What not to paint: true classifier-free guidance, by a second forward per step."""
+
+    prompt: str
+    true_cfg_scale: float  # above 1
+
+
+class StartImage(_Frozen):
+    """What image-to-image starts from, stored under `file_name` (see `image_files`)."""
+
+    file_name: str
+    strength: float  # in (0, 1]: how much of the schedule is run
+
+
 class ImageJob(_Job):
     task: Literal[Task.IMAGES] = Task.IMAGES
     prompt: str
@@ -71,6 +92,9 @@ class ImageJob(_Job):
     num_steps: int
     guidance_scale: float | None  # None: the model has no guidance embedding
     quality: Quality  # OpenAI's tier of these steps, for the answer
+    loras: tuple[LoraScale, ...] = ()  # the model's other LoRAs count nothing
+    negative: NegativePrompt | None = None
+    start: StartImage | None = None
 
 
 class ClassifyJob(_Job):
@@ -100,8 +124,8 @@ class Image(_Frozen):
 class ImageResult(_Frozen):
     task: Literal[Task.IMAGES] = Task.IMAGES
     images: tuple[Image, ...]
-    num_text_tokens: int
-    is_prompt_truncated: bool  # the text encoder takes no more than num_text_tokens
+    num_text_tokens: int  # of the prompt, and of the negative one
+    is_prompt_truncated: bool  # one of them is longer than the text encoder takes
     num_patches: int  # latent tokens of all images together
 
 
@@ -128,7 +152,7 @@ Result = Annotated[ImageResult | ClassifyResult | EmbeddingsResult, Field(discri
 class Failure(_Frozen):
     code: FailureCode
     message: str
-    param: str | None = None  # the request's field at fault, such as "input[2]"
+    param: str | None = None  # the request's field at fault, such as "input[2]" or "image"
 
 
 JOB: TypeAdapter[ImageJob | ClassifyJob | EmbeddingsJob] = TypeAdapter(Job)

@@ -33,8 +33,11 @@ class ImageLimits(_Frozen):
     max_num_steps: int
     default_guidance_scale: float | None  # None: no guidance embedding
     max_guidance_scale: float | None  # None likewise
+    default_true_cfg_scale: float  # where there is a negative prompt
+    max_true_cfg_scale: float
     max_sequence_length: int  # T5 tokens of a prompt; a longer one is cut
     max_images: int  # per request
+    loras: tuple[str, ...] = ()  # what is attached, by the names that requests choose from
 
 
 class ModelCard(_Frozen):

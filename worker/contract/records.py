@@ -204,6 +204,25 @@ class Records:
         model = self._redis.hget(record_key(job_id), "model")
         return None if model is None else as_text(model)
 
+    def are_over(self, job_ids: Sequence[str]) -> dict[str, bool]:
+        """Whether each will run no more: it is final, or past its deadline.
+
+        Those without a record are left out.
+        """
+        if not job_ids:
+            return {}
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hmget(record_key(job_id), "state", "deadline_at")
+            found = pipeline.execute()
+        now = self.now()
+        return {
+            job_id: JobState(as_text(state)).is_final
+            or (deadline_at is not None and float(deadline_at) <= now)
+            for job_id, (state, deadline_at) in zip(job_ids, found, strict=True)
+            if state is not None
+        }
+
     def overdue(self, task: Task, now: float) -> list[str]:
         """The running jobs whose lease has run out."""
         members = self._redis.zrangebyscore(running_key(task), "-inf", now)

@@ -38,7 +38,7 @@ class WorkerState(StrEnum):
 class ModelState(StrEnum):
     LOADING = "loading"
     READY = "ready"
-    FAILED = "failed"  # it did not load; the worker's log says why
+    FAILED = "failed"  # it could not be loaded; it is tried again
 
 
 class ServedModel(BaseModel):
@@ -49,7 +49,9 @@ class ServedModel(BaseModel):
     name: str
     aliases: tuple[str, ...] = ()
     state: ModelState
+    is_resident: bool = False  # on the device now; one that is ready may come back for its jobs
     progress: str | None = None  # of loading, such as "downloading 3.1 of 23.8 GB"
+    reason: str | None = None  # why it could not be loaded
     card: str | None = None  # the digest of its card; None until it is ready
     load_s: float | None = None  # how long loading took
 

@@ -15,7 +15,10 @@ from worker.contract.jobs import (
     ImageJob,
     ImageResult,
     JobState,
+    LoraScale,
+    NegativePrompt,
     Prediction,
+    StartImage,
     new_job_id,
 )
 from worker.contract.records import AnyJob, AnyResult
@@ -28,7 +31,21 @@ JOBS: list[tuple[AnyJob, str]] = [
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
         '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null,'
-        '"quality":"low"}',
+        '"quality":"low","loras":[],"negative":null,"start":null}',
+    ),
+    (
+        ImageJob(
+            id="job_1", model="m", created_at=1.5, prompt="p", seeds=(1,), width=64, height=32,
+            num_steps=4, guidance_scale=3.5, quality="low",
+            loras=(LoraScale(name="ink", scale=0.5),),
+            negative=NegativePrompt(prompt="q", true_cfg_scale=2.0),
+            start=StartImage(file_name="job_1.start", strength=0.6),
+        ),
+        '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
+        '"prompt":"p","seeds":[1],"width":64,"height":32,"num_steps":4,"guidance_scale":3.5,'
+        '"quality":"low","loras":[{"name":"ink","scale":0.5}],'
+        '"negative":{"prompt":"q","true_cfg_scale":2.0},'
+        '"start":{"file_name":"job_1.start","strength":0.6}}',
     ),
     (
         ClassifyJob(
@@ -71,6 +88,13 @@ RESULTS: list[tuple[AnyResult, str]] = [
 def test_the_json_of_each_job_stays_what_it_is(job: AnyJob, text: str) -> None:
     assert job.model_dump_json() == text
     assert JOB.validate_json(text) == job
+
+
+def test_an_image_job_without_the_later_fields_is_readable() -> None:
+    job, text = JOBS[0]
+    earlier = text.replace(',"loras":[],"negative":null,"start":null', "")
+    assert len(earlier) < len(text)
+    assert JOB.validate_json(earlier) == job
 
 
 @pytest.mark.parametrize(("result", "text"), RESULTS)

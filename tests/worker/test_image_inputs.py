@@ -1,0 +1,105 @@
+"""From the fields of an image job to what the pipeline is given."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from models.flux.text_encoders import TextFeatures
+from tests.cards import SHAPES_LIMITS
+from tests.worker.jobs import image, image_job
+from tests.worker.pipelines import TinyImagePipeline
+from tests.worker.test_image_decoding import png_of_declared_size
+from worker.contract.image_files import ImageFiles, start_name
+from worker.contract.jobs import ImageJob, LoraScale, NegativePrompt, StartImage
+from worker.failures import BadInputError, NotServedError, StorageError, failure_of
+from worker.image_inputs import encode_texts, read_start
+from worker.text_cache import TextCache
+
+LIMITS = SHAPES_LIMITS.model_copy(update={"loras": ("ink", "oil", "pixel-art")})
+
+
+def job_with(**fields: object) -> ImageJob:
+    return image_job().model_copy(update=fields)
+
+
+def test_a_job_sets_all_loras_of_the_model() -> None:
+    pipeline = TinyImagePipeline()
+    chosen = (LoraScale(name="oil", scale=0.8), LoraScale(name="ink", scale=-1.0))
+    encode_texts(job_with(loras=chosen), pipeline, LIMITS, TextCache())
+    assert pipeline.lora_scales == {"ink": -1.0, "oil": 0.8, "pixel-art": 0.0}
+
+
+def test_the_next_job_has_nothing_of_the_loras_before() -> None:
+    pipeline = TinyImagePipeline()
+    encode_texts(job_with(loras=(LoraScale(name="oil", scale=0.8),)), pipeline, LIMITS, TextCache())
+    encode_texts(job_with(), pipeline, LIMITS, TextCache())
+    assert pipeline.lora_scales == {"ink": 0.0, "oil": 0.0, "pixel-art": 0.0}
+
+
+def test_a_lora_that_this_worker_does_not_have_is_not_painted_without() -> None:
+    job = job_with(loras=(LoraScale(name="gone", scale=1.0),))
+    with pytest.raises(NotServedError, match="flux_shapes has no LoRA gone"):
+        encode_texts(job, TinyImagePipeline(), LIMITS, TextCache())
+
+
+def test_a_negative_prompt_is_encoded_beside_the_prompt() -> None:
+    negative = NegativePrompt(prompt="x" * 100, true_cfg_scale=2.0)
+    texts = encode_texts(job_with(negative=negative), TinyImagePipeline(), LIMITS, TextCache())
+    assert texts.negative is not None
+    assert texts.negative.true_cfg_scale == 2.0
+    assert (texts.num_tokens, texts.is_truncated) == (8, True)
+    alone = encode_texts(job_with(), TinyImagePipeline(), LIMITS, TextCache())
+    assert (alone.negative, alone.num_tokens, alone.is_truncated) == (None, 4, False)
+
+
+def test_a_repeated_prompt_is_encoded_once_for_each_set_of_loras() -> None:
+    class Counting(TinyImagePipeline):
+        prompts: list[str]
+
+        def encode(self, prompts: Sequence[str], max_sequence_length: int) -> TextFeatures:
+            self.prompts = [*getattr(self, "prompts", []), *prompts]
+            return super().encode(prompts, max_sequence_length)
+
+    pipeline, cache = Counting(), TextCache()
+    oil = (LoraScale(name="oil", scale=0.8),)
+    for loras in ((), oil, (), oil):
+        encode_texts(job_with(loras=loras, prompt="a star"), pipeline, LIMITS, cache)
+        assert pipeline.lora_scales["oil"] == (0.8 if loras else 0.0)
+    assert pipeline.prompts == ["a star", "a star"]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_a_start_image_is_read_and_decoded(tmp_path: Path, file_format: str) -> None:
+    files = ImageFiles(tmp_path)
+    files.store_start(base64.b64decode(image(width=9, file_format=file_format)), "job_1")
+    start = read_start(StartImage(file_name=start_name("job_1"), strength=0.3), files)
+    assert [each.size for each in start.images] == [(9, 8)]
+    assert start.strength == 0.3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<svg/>",
+        base64.b64decode(image())[:45],
+        base64.b64decode(png_of_declared_size(2**20, 2**20)),
+        base64.b64decode(png_of_declared_size(8000, 8000)),
+    ],
+    ids=["nothing", "an SVG", "a truncated PNG", "a bomb", "too many pixels"],
+)
+def test_a_hostile_start_image_is_the_requests_fault(tmp_path: Path, content: bytes) -> None:
+    files = ImageFiles(tmp_path)
+    files.store_start(content, "job_1")
+    with pytest.raises(BadInputError) as caught:
+        read_start(StartImage(file_name=start_name("job_1"), strength=0.3), files)
+    failure = failure_of(caught.value)
+    assert (failure.code, failure.param) == ("invalid_image", "image")
+
+
+def test_a_start_image_that_is_gone_is_a_storage_failure(tmp_path: Path) -> None:
+    start = StartImage(file_name=start_name("job_1"), strength=0.3)
+    with pytest.raises(StorageError):
+        read_start(start, ImageFiles(tmp_path))

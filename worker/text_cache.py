@@ -1,0 +1,48 @@
+"""The text features of the last prompts, in host memory: T5 need not come back for one of them.
+
+With T5-XXL streamed to the device a prompt costs a second, and the same prompt is painted again and
+again with other seeds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from models.flux.text_encoders import TextFeatures
+
+MAX_BYTES = 2**28  # 60 prompts of FLUX.1 [dev], at 4.2 MB
+
+
+class TextCache:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[Hashable, TextFeatures] = OrderedDict()
+        self._num_bytes = 0
+
+    def get(self, key: Hashable, encode: Callable[[], TextFeatures]) -> TextFeatures:
+        """The features of this key: in host memory, unless they were encoded just now.
+
+        The key holds all that the features follow from: model, adapters, prompt, length.
+        """
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        features = encode()
+        self._keep(key, features)
+        return features
+
+    def _keep(self, key: Hashable, features: TextFeatures) -> None:
+        kept = replace(features, text=features.text.cpu(), pooled=features.pooled.cpu())
+        self._kept[key] = kept
+        self._num_bytes += _bytes_of(kept)
+        while self._num_bytes > self._max_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._num_bytes -= _bytes_of(oldest)
+
+
+def _bytes_of(features: TextFeatures) -> int:
+    return features.text.nbytes + features.pooled.nbytes
