@@ -17,7 +17,7 @@ from service.errors import ModelNotFoundError, ServiceError, UnavailableError
 from worker.contract import model_cards, workers
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
-from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
+from worker.contract.workers import ModelState, ServedModel, WorkerStatus
 
 _KEEP_S = 1.0
 _RESTART_S = 60.0  # how long a model is missed before it is unknown: its worker may come back
@@ -144,7 +144,7 @@ class Catalog:
         def readiness(offer: tuple[WorkerStatus, ServedModel]) -> tuple[bool, bool, float]:
             status, served = offer
             may_come = served.state is not ModelState.FAILED
-            return self._usable_card(*offer) is not None, may_come, status.started_at
+            return self._card(served) is not None, may_come, status.started_at
 
         status, served = max(offers, key=readiness)
         return Model(
@@ -155,15 +155,12 @@ class Catalog:
             progress=served.progress,
             reason=served.reason,
             load_s=served.load_s,
-            card=self._usable_card(status, served),
-            is_warm=any(s.state.is_warm and self._usable_card(s, m) is not None for s, m in offers),
+            card=self._card(served),
+            is_warm=any(s.state.is_warm and self._card(m) is not None for s, m in offers),
         )
 
-    def _usable_card(self, status: WorkerStatus, served: ServedModel) -> ModelCard | None:
-        """None also while the worker loads others of its models, for it takes no job till then."""
-        if served.card is None or status.state is WorkerState.LOADING:
-            return None
-        return self._cards.get(served.card)
+    def _card(self, served: ServedModel) -> ModelCard | None:
+        return None if served.card is None else self._cards.get(served.card)
 
 
 def _not_ready(model: Model) -> UnavailableError:

@@ -20,7 +20,7 @@ _BYTES = 2  # of a number in bfloat16
 # before and after their rotation, the wide MLP and its GELU, and what is added up.
 _VALUES_PER_TOKEN = 28
 # The decoder's values an output pixel and a channel of its last level but one, which runs at the
-# image's full size: measured. In tiles the images are decoded one by one.
+# image's full size: measured. Images are decoded one by one.
 _WHOLE_MAPS, _TILED_MAPS = 4.0, 1.9
 _GB = 1e9
 
@@ -149,7 +149,7 @@ def _decoder_work(sizes: FluxSizes, painting: Painting, placement: Placement) ->
     is_tiled = placement.tile_from is not None and placement.tile_from <= max(
         painting.width, painting.height
     )
-    maps = _TILED_MAPS if is_tiled else _WHOLE_MAPS * painting.num_images
+    maps = _TILED_MAPS if is_tiled else _WHOLE_MAPS
     channels = sizes.autoencoder_widths[min(1, len(sizes.autoencoder_widths) - 1)]
     return int(maps * channels * painting.width * painting.height * _BYTES)
 

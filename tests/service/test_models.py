@@ -225,16 +225,19 @@ def test_while_one_worker_loads_a_model_another_serves_it(
     assert response.status_code == 202
 
 
-def test_a_model_that_is_ready_at_a_worker_that_loads_others_is_not_served_yet(
+def test_a_model_is_served_while_its_worker_loads_others(
     settings: ServiceSettings, redis: Redis
 ) -> None:
     redis.flushall()
     models = (ready(READER), loading("other"))
-    workers.write(redis, status_of(Task.EMBEDDINGS, WorkerState.LOADING, models), [READER])
+    workers.write(redis, status_of(Task.EMBEDDINGS, WorkerState.IDLE, models), [READER])
+    async_ = {"prefer": "respond-async"}
     with serve(create_app(settings)) as url:
-        error = error_of(httpx.post(f"{url}/v1/embeddings", json={"input": "x"}), 503)
-        assert httpx.get(f"{url}/v1/models/reader").json()["loaded"] is False
-    assert error["code"] == "model_loading"
+        taken = httpx.post(f"{url}/v1/embeddings", json={"input": "x"}, headers=async_)
+        other = httpx.post(f"{url}/v1/embeddings", json={"input": "x", "model": "other"})
+        assert httpx.get(f"{url}/v1/models/reader").json()["loaded"] is True
+    assert taken.status_code == httpx.codes.ACCEPTED
+    assert error_of(other, 503)["code"] == "model_loading"
 
 
 def test_a_worker_that_joins_does_not_change_the_default(
