@@ -141,7 +141,7 @@ FAILURE_ANSWERS: Mapping[FailureCode, FailureAnswer] = {
         True,
     ),
     FailureCode.MODEL_LOAD: FailureAnswer(
-        500, "server_error", "the model could not be loaded", False
+        503, "server_error", "the model could not be loaded; it is tried again", True
     ),
     FailureCode.MODEL_NOT_SERVED: FailureAnswer(
         503, "server_error", "the model is not served any more", False

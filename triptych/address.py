@@ -4,6 +4,7 @@ import socket
 
 from triptych.errors import PortTakenError
 
+_LAST_PORT = 65_535  # `getaddrinfo` wraps round behind it
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # every interface: call it by this one
 
 
@@ -24,8 +25,8 @@ def require_free(host: str, port: int) -> None:
 def free_port(host: str, wanted: int) -> int:
     """The port wanted, or another that is free where it is taken or there is none of the number."""
     try:
-        return _bind(host, wanted)
-    except (OSError, OverflowError):
+        return _bind(host, wanted if wanted <= _LAST_PORT else 0)
+    except OSError:
         return _bind(host, 0)
 
 

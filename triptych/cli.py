@@ -100,7 +100,13 @@ def serve(
         ServiceSettings(port=settings.port)
         for task in served_tasks(specs):
             WorkerSettings(
-                queue=task, redis_url="unix://", data_dir=settings.data_dir, device="auto"
+                config=settings.config,
+                queue=task,
+                redis_url="unix://",
+                data_dir=settings.data_dir,
+                device="auto",
+                models=settings.models,
+                model_aliases=settings.model_aliases,
             )
         Supervisor(settings, specs, plan(settings, specs)).run()
 

@@ -25,8 +25,9 @@ from triptych.host_devices import this_host
 from triptych.model_sizes import stored_bytes
 from triptych.prometheus_targets import write_targets
 from triptych.settings import ServeSettings
-from triptych.worker_slots import WorkerSlot, plan_workers, served_tasks
+from triptych.worker_slots import CPU, WorkerSlot, plan_workers, served_tasks
 from worker.contract.jobs import Task
+from worker.host_memory import usable_host_bytes
 from worker.model_specs import ModelSpec, as_json
 from worker.settings import WorkerSettings
 
@@ -203,16 +204,30 @@ def worker_child(
     }
     # queue and device as arguments, so that `ps` shows them
     flags = ["--queue", slot.task.value, "--device", slot.device]
-    if slot.neighbour_bytes:
-        configured = WorkerSettings(
-            config=settings.config,
-            queue=slot.task,
-            redis_url=redis_url,
-            data_dir=settings.data_dir,
-            device=slot.device,
-        ).memory_reserve
-        environment["TRIPTYCH_MEMORY_RESERVE"] = str(configured + slot.neighbour_bytes)
+    environment |= _memory_shares(settings, redis_url, slot)
     return Child(f"worker-{slot.name}", [sys.executable, "-m", module, *flags], environment)
+
+
+def _memory_shares(settings: ServeSettings, redis_url: str, slot: WorkerSlot) -> dict[str, str]:
+    """Divide what several workers would each take for their own; what is configured stays."""
+    if slot.device == CPU:
+        return {}
+    configured = WorkerSettings(
+        config=settings.config,
+        model_aliases={},  # the models are not given here
+        queue=slot.task,
+        redis_url=redis_url,
+        data_dir=settings.data_dir,
+        device=slot.device,
+    )
+    shares: dict[str, str] = {}
+    if slot.share_bytes is not None and configured.memory_budget is None:
+        share = max(1, slot.share_bytes - configured.memory_reserve)
+        shares["TRIPTYCH_MEMORY_BUDGET"] = str(share)
+    if configured.host_memory_budget is None:
+        share = usable_host_bytes() // slot.num_gpu_workers
+        shares["TRIPTYCH_HOST_MEMORY_BUDGET"] = str(share)
+    return shares
 
 
 def answers_ready(client: httpx.Client, url: str) -> bool:

@@ -28,7 +28,9 @@ class WorkerSlot:
     device: str  # cpu or cuda:N
     num_threads: int  # of torch on the CPU
     models: tuple[str, ...]  # names, the default first
-    neighbour_bytes: int = 0  # of the device's memory, for workers of other tasks there
+    # of the device's memory, where others are there too; None: what is free when it starts
+    share_bytes: int | None = None
+    num_gpu_workers: int = 1  # of the host, which share its memory
     shortage: str | None = None  # why it lies where its models have no room, or on the CPU
 
     @property
@@ -76,7 +78,8 @@ def plan_workers(
             place.device,
             threads[task],
             _models_of(index, task, specs),
-            _neighbour_bytes(task, place.device, places),
+            layout.share_bytes(task, place.device, places),
+            max(1, sum(each.device != CPU for of_task in places.values() for each in of_task)),
             place.shortage,
         )
         for task in places
@@ -100,12 +103,13 @@ class _Layout:
             usable.sort(key=lambda gpu: devices.index(gpu.device))
         self._model_bytes = model_bytes
         self._free = {gpu.device: _free_bytes(gpu) for gpu in usable}
+        self._free_at_start = dict(self._free)
         self._has_cpu = devices is None or CPU in devices
 
     def place(self, task: Task, specs: Sequence[ModelSpec], count: int | None) -> list[_Place]:
         """Lay the workers of one task, and take what they need from what is free."""
         shared = [spec for spec in specs if spec.device is None]
-        need = _WORKING_BYTES + sum(self._model_bytes.get(spec.name, 0) for spec in shared)
+        need = _WORKING_BYTES + self._models_bytes(task, shared)
         own_device = specs[0].device
         if own_device is not None:  # laid out by hand: the workers follow the default model
             places = [_Place(own_device, need)] * (count or 1)
@@ -120,6 +124,24 @@ class _Layout:
             if spec.device is not None:
                 self._take(spec.device, self._model_bytes.get(spec.name, 0))
         return places
+
+    def share_bytes(
+        self, task: Task, device: str, places: Mapping[Task, Sequence[_Place]]
+    ) -> int | None:
+        """What an images worker may take: its models would take all, and others come later."""
+        free = self._free_at_start.get(device, math.inf)
+        mates = [each for of_task in places.values() for each in of_task if each.device == device]
+        if task is not Task.IMAGES or len(mates) == 1 or math.isinf(free):
+            return None
+        of_images = [each for each in places[task] if each.device == device]
+        others = sum(each.need_bytes for each in mates) - sum(each.need_bytes for each in of_images)
+        return int(max(0.0, free - others)) // len(of_images)
+
+    def _models_bytes(self, task: Task, specs: Sequence[ModelSpec]) -> int:
+        """Of all models; of the largest where images models that take turns do not fit together."""
+        sizes = [self._model_bytes.get(spec.name, 0) for spec in specs]
+        is_tight = sum(sizes) > min(self._free.values(), default=math.inf)
+        return max(sizes, default=0) if task is Task.IMAGES and is_tight else sum(sizes)
 
     def _one_after_the_other(self, count: int, need: int) -> list[_Place]:
         gpus = list(self._free)
@@ -159,14 +181,6 @@ class _Layout:
 
 def _free_bytes(gpu: Gpu) -> float:
     return math.inf if gpu.free_bytes is None else gpu.free_bytes
-
-
-def _neighbour_bytes(task: Task, device: str, places: Mapping[Task, Sequence[_Place]]) -> int:
-    """What images workers leave to the others: theirs are the models that would take it all."""
-    if task is not Task.IMAGES or device == CPU:
-        return 0
-    others = [place for each in places if each is not task for place in places[each]]
-    return sum(place.need_bytes for place in others if place.device == device)
 
 
 def _models_of(index: int, task: Task, specs: Sequence[ModelSpec]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from models.errors import PresetError
 from models.flux.placement import FluxSizes, Placement
-from worker.eviction import Need
+from worker.eviction import MemoryNeed
 
 TILE_FROM = 512  # pixels of a side: below, the decoder takes less than the transformer
 _BYTES = 2  # of a number in bfloat16
@@ -22,6 +22,7 @@ _VALUES_PER_TOKEN = 28
 # The decoder's values an output pixel and a channel of its last level but one, which runs at the
 # image's full size: measured. Images are decoded one by one.
 _WHOLE_MAPS, _TILED_MAPS = 4.0, 1.9
+_ENCODER_MAPS = 4.0  # of start images, likewise for a channel of its first level
 _GB = 1e9
 
 
@@ -44,8 +45,8 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Painting:
-    """The work that a layout must have room for. Sizes in pixels."""
+class ImageBatch:
+    """Images of one forward. Sizes in pixels."""
 
     width: int
     height: int
@@ -60,22 +61,27 @@ class Painting:
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
     placement: Placement
-    need: Need
-    host_bytes: int  # of what is streamed
-    step_s: float
+    need: MemoryNeed
     text_s: float  # to bring T5, for each new prompt; 0: it is there
+    max_tokens: int  # of text and images, of all rows of a forward, that there is room for
 
 
 def plan(
-    sizes: FluxSizes, device: Device, painting: Painting, fixed: Placement | None = None
+    sizes: FluxSizes, device: Device, batch: ImageBatch, fixed: Placement | None = None
 ) -> DevicePlan:
-    """Choose the layout, or take the one that is `fixed`; raises PlanError where none fits."""
+    """Choose the layout that has room for a batch, or take the one that is `fixed`.
+
+    Raises PlanError where none fits.
+    """
     if fixed is not None:
-        chosen = _lay_out(sizes, device, painting, fixed)
+        chosen = _lay_out(sizes, device, batch, fixed)
         if not _fits(chosen, device):
             raise PlanError(f"the configured placement does not fit: {_lack(chosen, device)}")
         return chosen
-    tried = [_lay_out(sizes, device, painting, each) for each in _candidates(sizes)]
+    candidates = _candidates(sizes)
+    if not device.host_bytes:
+        candidates = [each for each in candidates if not each.streams_text_encoder]
+    tried = [_lay_out(sizes, device, batch, each) for each in candidates]
     for candidate in tried:
         if _fits(candidate, device):
             return candidate
@@ -100,7 +106,7 @@ def _candidates(sizes: FluxSizes) -> list[Placement]:
 
 
 def _lay_out(
-    sizes: FluxSizes, device: Device, painting: Painting, placement: Placement
+    sizes: FluxSizes, device: Device, batch: ImageBatch, placement: Placement
 ) -> DevicePlan:
     blocks = _blocks(sizes, placement)
     first_streamed = len(blocks) - placement.num_streamed_blocks
@@ -117,15 +123,14 @@ def _lay_out(
     )
     work = (
         _buffers(text),  # freed before the transformer runs
-        _block_work(sizes, painting, placement),
-        _decoder_work(sizes, painting, placement),
+        _block_work(sizes, batch, placement),
+        _autoencoder_work(sizes, batch, placement),
     )
     return DevicePlan(
         placement,
-        Need(weights, max(work)),
-        host_bytes=sum(streamed) + sum(text),
-        step_s=_step_s(sizes, device, painting, sum(streamed), first_streamed),
+        MemoryNeed(weights, max(work), host_bytes=sum(streamed) + sum(text)),
         text_s=sum(text) / device.copy_bytes_per_s,
+        max_tokens=_max_tokens(sizes, device.device_bytes - weights, placement),
     )
 
 
@@ -138,33 +143,40 @@ def _buffers(streamed: Sequence[int]) -> int:
     return 2 * max(streamed, default=0)
 
 
-def _block_work(sizes: FluxSizes, painting: Painting, placement: Placement) -> int:
-    values = painting.num_images * _VALUES_PER_TOKEN * painting.num_tokens * sizes.hidden_size
-    # one matrix is cast at a time, and none in bfloat16 is larger than a block in float8
-    cast = max(sizes.float8_block_bytes) if placement.float8 else 0
-    return values * _BYTES + cast
+def _block_work(sizes: FluxSizes, batch: ImageBatch, placement: Placement) -> int:
+    num_tokens = batch.num_images * batch.num_tokens
+    return num_tokens * _token_bytes(sizes) + _cast_bytes(sizes, placement)
 
 
-def _decoder_work(sizes: FluxSizes, painting: Painting, placement: Placement) -> int:
+def _max_tokens(sizes: FluxSizes, work_bytes: int, placement: Placement) -> int:
+    return max(0, work_bytes - _cast_bytes(sizes, placement)) // _token_bytes(sizes)
+
+
+def _token_bytes(sizes: FluxSizes) -> int:
+    return _VALUES_PER_TOKEN * sizes.hidden_size * _BYTES
+
+
+def _cast_bytes(sizes: FluxSizes, placement: Placement) -> int:
+    """One matrix is cast at a time, and none in bfloat16 is larger than a block in float8."""
+    return max(sizes.float8_block_bytes) if placement.float8 else 0
+
+
+def _autoencoder_work(sizes: FluxSizes, batch: ImageBatch, placement: Placement) -> int:
+    """Of one image at a time: decoding it, in tiles or whole, or encoding a start image."""
     is_tiled = placement.tile_from is not None and placement.tile_from <= max(
-        painting.width, painting.height
+        batch.width, batch.height
     )
-    maps = _TILED_MAPS if is_tiled else _WHOLE_MAPS
-    channels = sizes.autoencoder_widths[min(1, len(sizes.autoencoder_widths) - 1)]
-    return int(maps * channels * painting.width * painting.height * _BYTES)
+    first, second, *_ = (*sizes.autoencoder_widths, sizes.autoencoder_widths[-1])
+    decoder = (_TILED_MAPS if is_tiled else _WHOLE_MAPS) * second
+    return int(max(decoder, _ENCODER_MAPS * first) * batch.width * batch.height * _BYTES)
 
 
-def _step_s(
-    sizes: FluxSizes,
-    device: Device,
-    painting: Painting,
-    streamed_bytes: int,
-    num_resident: int,
-) -> float:
-    """Computing and copying overlap, but for what neither has of the other."""
-    block_s = painting.num_images * _block_flops(sizes, painting.num_tokens) / device.flops_per_s
-    num_streamed = len(sizes.block_bytes) - num_resident
-    copy_s = streamed_bytes / device.copy_bytes_per_s
+def step_s(sizes: FluxSizes, device: Device, batch: ImageBatch, placement: Placement) -> float:
+    """Expect so many seconds a step: products, and copies where they take longer."""
+    block_s = batch.num_images * _block_flops(sizes, batch.num_tokens) / device.flops_per_s
+    blocks, num_streamed = _blocks(sizes, placement), placement.num_streamed_blocks
+    num_resident = len(blocks) - num_streamed
+    copy_s = sum(blocks[num_resident:]) / device.copy_bytes_per_s
     return num_resident * block_s + max(num_streamed * block_s, copy_s)
 
 
@@ -176,22 +188,24 @@ def _block_flops(sizes: FluxSizes, num_tokens: int) -> float:
 
 
 def _fits(plan: DevicePlan, device: Device) -> bool:
-    return _taken(plan.need) <= device.device_bytes and plan.host_bytes <= device.host_bytes
+    return _taken(plan.need) <= device.device_bytes and plan.need.host_bytes <= device.host_bytes
 
 
-def _taken(need: Need) -> int:
+def _taken(need: MemoryNeed) -> int:
     return need.weights_bytes + need.work_bytes
 
 
 def _lack(plan: DevicePlan, device: Device) -> str:
     needs = f"it takes {_gb(_taken(plan.need))} of {_gb(device.device_bytes)} on the device"
-    if not plan.host_bytes:
+    if not plan.need.host_bytes:
         return needs
-    return f"{needs} and {_gb(plan.host_bytes)} of {_gb(device.host_bytes)} in the host's memory"
+    return (
+        f"{needs} and {_gb(plan.need.host_bytes)} of {_gb(device.host_bytes)} in the host's memory"
+    )
 
 
-def describe(name: str, plan: DevicePlan, sizes: FluxSizes, painting: Painting) -> str:
-    """Say a plan in one line, for the log at start."""
+def describe(plan: DevicePlan, sizes: FluxSizes, device: Device, batch: ImageBatch) -> str:
+    """Say a plan in one line, for the log at start, with the time of a usual batch."""
     placement = plan.placement
     transformer = sum(_blocks(sizes, placement)) + sizes.other_transformer_bytes
     parts = [f"transformer {_gb(transformer)}{' in float8' if placement.float8 else ''}"]
@@ -207,9 +221,9 @@ def describe(name: str, plan: DevicePlan, sizes: FluxSizes, painting: Painting) 
     if placement.tile_from is not None:
         decoder += f", tiled from {placement.tile_from} pixels"
     return (
-        f"{name}: {'; '.join((*parts, text, decoder))}; takes {_gb(_taken(plan.need))} of the "
-        f"device with its work; about {plan.step_s:.3g} s a step at "
-        f"{painting.width}x{painting.height}"
+        f"{'; '.join((*parts, text, decoder))}; takes {_gb(_taken(plan.need))} of the device with "
+        f"its work; about {step_s(sizes, device, batch, placement):.3g} s a step at "
+        f"{batch.width}x{batch.height}"
     )
 
 

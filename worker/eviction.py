@@ -5,38 +5,40 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MemoryNeed:
     """What a model takes of the device's memory.
 
     weights_bytes  as long as it is resident
     work_bytes     for the values of one batch, while it works; one model works at a time
+    host_bytes     of the host's memory, for what is streamed, as long as it is loaded
     """
 
     weights_bytes: int
     work_bytes: int = 0
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
     """A model on the device. `last_used_at` in seconds of any clock."""
 
-    need: Need
+    need: MemoryNeed
     last_used_at: float
     is_pinned: bool
 
 
-def fits(needs: Mapping[str, Need], budget_bytes: int | None) -> bool:
+def fits(needs: Mapping[str, MemoryNeed], budget_bytes: int | None) -> bool:
     """Whether models fit together; None: there is no limit."""
     return budget_bytes is None or total_bytes(needs) <= budget_bytes
 
 
-def total_bytes(needs: Mapping[str, Need]) -> int:
+def total_bytes(needs: Mapping[str, MemoryNeed]) -> int:
     weights = sum(need.weights_bytes for need in needs.values())
     return weights + max((need.work_bytes for need in needs.values()), default=0)
 
 
 def choose_victims(
-    name: str, need: Need, budget_bytes: int | None, residents: Mapping[str, Resident]
+    name: str, need: MemoryNeed, budget_bytes: int | None, residents: Mapping[str, Resident]
 ) -> tuple[str, ...] | None:
     """Name those that leave so that a model fits: the least recently used, and no more of them.
 
@@ -57,5 +59,5 @@ def choose_victims(
     return tuple(victims)
 
 
-def _without(needs: Mapping[str, Need], names: list[str]) -> dict[str, Need]:
+def _without(needs: Mapping[str, MemoryNeed], names: list[str]) -> dict[str, MemoryNeed]:
     return {name: need for name, need in needs.items() if name not in names}

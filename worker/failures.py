@@ -88,13 +88,13 @@ def is_device_lost(error: BaseException) -> bool:
     """Whether CUDA reported what makes every later call of this process fail as well.
 
     Such errors are sticky (CUDA's runtime API, `cudaErrorIllegalAddress` and others: "the process
-    must be terminated and relaunched"). The few that are not cost a restart. A lack of memory is
-    another exception.
+    must be terminated and relaunched"). The few that are not cost a restart. A lack of memory, also
+    of pinned memory, is none of them.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, torch.AcceleratorError):
-        cause = cause.__cause__
-    return cause is not None
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None and "out of memory" not in str(cause)
 
 
 def explain(job_id: str, error: Exception) -> Failure:
@@ -105,8 +105,9 @@ def explain(job_id: str, error: Exception) -> Failure:
     if is_device_lost(error):
         raise DeviceLostError(f"the device failed on {job_id}") from error
     failure = failure_of(error)
-    is_input = failure.code in (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG)
-    cause = None if is_input else error
+    # the input is at fault, or the log has said already why
+    is_known = failure.code in (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG)
+    cause = None if is_known or isinstance(error, ModelUnusableError) else error
     logger.warning("event=job_failed job=%s code=%s", job_id, failure.code, exc_info=cause)
     return failure
 

@@ -199,9 +199,9 @@ class GpuWorker(SimpleWorker):
 
     def _shutdown(self) -> None:
         """Unlike RQ's, touch no connection: this runs inside a signal handler."""
+        self._stop_requested = True  # also where what raises next is caught, as in maintenance
         if self.get_state() != WorkerStatus.BUSY:
             raise StopRequested
-        self._stop_requested = True
 
     def teardown(self) -> None:
         """A signal may strike just after a job left the queue: it goes back."""

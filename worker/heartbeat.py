@@ -7,7 +7,8 @@ Knows nothing of models and batches.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from redis import Redis
@@ -58,7 +59,8 @@ class Heartbeat:
     def stop(self) -> None:
         """Stop, and take the worker off the list of the living."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():  # a signal may have come before its start
+            self._thread.join()
         workers.remove(self._redis, self._status.name)
 
     def also(self, companion: Callable[[], None]) -> None:
@@ -101,7 +103,7 @@ class Heartbeat:
             )
             if self._status.state is WorkerState.LOADING:
                 self.note(WorkerState.IDLE)
-        self._write()
+        self._write_now()
 
     def announce_failed(self, model: str, reason: str) -> None:
         """Say now that a model could not be loaded; its card goes, for no job of it can be done."""
@@ -117,7 +119,7 @@ class Heartbeat:
             )
             if not self._cards and self._status.state is not WorkerState.DRAINING:
                 self._status = replace(self._status, state=WorkerState.LOADING)
-        self._write()
+        self._write_now()
 
     def _change(self, name: str, **changes: object) -> None:
         with self._lock:
@@ -141,10 +143,20 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
-            try:
+            with self._tolerance():
                 self._beat()
-            except RedisError as error:  # the next beat tries again; leases outlast several
-                logger.warning("event=heartbeat_failed error=%s", type(error).__name__)
+
+    def _write_now(self) -> None:
+        with self._tolerance():
+            self._write()
+
+    @contextmanager
+    def _tolerance(self) -> Iterator[None]:
+        """Go on without Redis: the next beat tries again, and leases outlast several."""
+        try:
+            yield
+        except RedisError as error:
+            logger.warning("event=heartbeat_failed error=%s", type(error).__name__)
 
     def _beat(self) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from models.errors import ImageDecodeError
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import ImageJob, StartImage
-from worker.contract.model_cards import ImageLimits
+from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.failures import BadInputError, NotServedError, StorageError
 from worker.image_decoding import decode_image
 from worker.text_cache import TextCache
@@ -51,13 +51,15 @@ class Texts:
         return (self.prompt,) if self.negative is None else (self.prompt, self.negative.text)
 
 
-def encode_texts(job: ImageJob, pipeline: Encoder, limits: ImageLimits, cache: TextCache) -> Texts:
+def encode_texts(job: ImageJob, pipeline: Encoder, card: ModelCard, cache: TextCache) -> Texts:
     """Encode with the job's LoRAs, which are for CLIP as well, and stay set for its loop."""
+    limits = card.image_limits
+    assert limits is not None, f"this is a bug: {card.name} has no limits"
     pipeline.set_lora_scales(_lora_scales(job, limits))
 
     def features_of(prompt: str) -> TextFeatures:
         length = limits.max_sequence_length
-        key = (job.model, job.loras, prompt, length)
+        key = (card.digest, job.loras, prompt, length)
         return cache.get(key, lambda: pipeline.encode([prompt], length))
 
     prompt = features_of(job.prompt)

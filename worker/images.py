@@ -1,7 +1,7 @@
 """Image jobs, one at a time: drive the denoise loop, watch for its end, store the images.
 
-All seeds of a job share each step. Between two steps the job may be canceled, run out of time or
-belong to another attempt; then the loop stops there.
+The seeds of a job share each step, as many at a time as the model's card says. Between two steps
+the job may be canceled, run out of time or belong to another attempt; then the loop stops there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
 from PIL import Image as PilImage
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -61,6 +63,30 @@ class ImagePipeline(Encoder, Protocol):
         """[B, S, 64] to [B, H, W, 3] uint8."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Painting:
+    """One job, and all that its loop needs."""
+
+    record: Record
+    job: ImageJob
+    pipeline: ImagePipeline
+    texts: Texts
+    start: Start | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Those of a job's images that are painted together."""
+
+    seeds: Sequence[int]
+    index: int
+    num_turns: int
+
+    def progress(self, step: DenoiseStep) -> tuple[int, int]:
+        """The steps done, and those of all turns."""
+        return self.index * step.num_steps + step.step, self.num_turns * step.num_steps
+
+
 class ImageWork:
     def __init__(
         self,
@@ -99,9 +125,9 @@ class ImageWork:
         pipeline = self._residency.get(job.model)
         start = self._start(job)
         with self._stage(job, "text_encode"):
-            texts = encode_texts(job, pipeline, self._limits(job.model), self._text_cache)
+            texts = encode_texts(job, pipeline, self._residency.card(job.model), self._text_cache)
         with self._stage(job, "denoise"):
-            last = self._denoise(record, job, pipeline, texts, start)
+            last = self._denoise(_Painting(record, job, pipeline, texts, start))
         if isinstance(last, JobState):
             return last
         images = tuple(
@@ -129,24 +155,28 @@ class ImageWork:
         with self._stage(job, "start_decode"):
             return read_start(job.start, self._files)
 
-    def _denoise(
-        self,
-        record: Record,
-        job: ImageJob,
-        pipeline: ImagePipeline,
-        texts: Texts,
-        start: Start | None,
-    ) -> Tensor | EndedEarly:
+    def _denoise(self, work: _Painting) -> Tensor | EndedEarly:
         """The finished patches [B, S, 64], or the final state that a client or the clock asked."""
-        steps = pipeline.denoise(
-            texts.prompt,
-            job.seeds,
+        finished: list[Tensor] = []
+        turns = seeds_by_turn(work.job, self._limits(work.job.model))
+        for index, seeds in enumerate(turns):
+            last = self._take_turn(work, _Turn(seeds, index, len(turns)))
+            if isinstance(last, JobState):
+                return last
+            finished.append(last)
+        return torch.cat(finished)
+
+    def _take_turn(self, work: _Painting, turn: _Turn) -> Tensor | EndedEarly:
+        job = work.job
+        steps = work.pipeline.denoise(
+            work.texts.prompt,
+            turn.seeds,
             job.width,
             job.height,
             job.num_steps,
-            job.guidance_scale if pipeline.has_guidance else None,
-            negative=texts.negative,
-            start=start,
+            job.guidance_scale if work.pipeline.has_guidance else None,
+            negative=work.texts.negative,
+            start=work.start,
         )
         patches: Tensor | None = None
         before = time.perf_counter()
@@ -155,15 +185,18 @@ class ImageWork:
                 time.perf_counter() - before
             )
             self._metrics.denoise_steps.labels(job.model).inc()
-            if (end := self._end_between_steps(record, step)) is not None:
+            if (end := self._end_between_steps(work.record, step, turn)) is not None:
                 return end
             patches = step.patches
             before = time.perf_counter()
         assert patches is not None, "a loop without a step: this is a bug"
         return patches
 
-    def _end_between_steps(self, record: Record, step: DenoiseStep) -> EndedEarly | None:
-        if not self._records.progress(record.id, record.attempt, step.step, step.num_steps):
+    def _end_between_steps(
+        self, record: Record, step: DenoiseStep, turn: _Turn
+    ) -> EndedEarly | None:
+        done, of = turn.progress(step)
+        if not self._records.progress(record.id, record.attempt, done, of):
             raise StaleAttemptError(f"attempt {record.attempt} of {record.id} is not current")
         if self._records.is_cancel_requested(record.id):
             return JobState.CANCELED
@@ -195,6 +228,15 @@ class ImageWork:
 
     def _stage(self, job: ImageJob, stage: str) -> AbstractContextManager[object]:
         return self._metrics.stage_duration.labels(job.model, stage).time()
+
+
+def seeds_by_turn(job: ImageJob, limits: ImageLimits) -> list[Sequence[int]]:
+    """Give each turn as many seeds as the device has room for, and one at least."""
+    if limits.max_tokens_at_once is None:
+        return [job.seeds]
+    num_tokens = limits.max_sequence_length + job.width * job.height // limits.side_multiple**2
+    size = max(1, limits.max_tokens_at_once // num_tokens)
+    return [job.seeds[first : first + size] for first in range(0, len(job.seeds), size)]
 
 
 def encode_png(pixels: np.ndarray, job: ImageJob, seed: int) -> bytes:

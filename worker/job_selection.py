@@ -1,9 +1,9 @@
 """Which jobs of its queue a worker takes: those for the models on its device, in their order.
 
 Jobs of its other models wait until those are there (see `residency`). Workers of one queue may be
-given different lists, so the others' jobs stay where they are. Two kinds are taken all the same, to
-end with the reason: those past their deadline, and those whose model no living worker has had for a
-while.
+given different lists, so the others' jobs stay where they are. Three kinds are taken all the same,
+to end with the reason: those past their deadline, those whose model could be loaded nowhere, and
+those whose model no living worker has had for a while.
 """
 
 import time
@@ -17,7 +17,7 @@ from rq.queue import Queue
 from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.records import Records, queue_key
-from worker.contract.workers import ModelState
+from worker.contract.workers import ModelState, WorkerState
 
 _POLL_S = 0.05  # while there are jobs for others alone
 _CHECK_S = 1.0  # how often it is asked who serves those
@@ -31,7 +31,9 @@ class Models(Protocol):
     @property
     def names(self) -> Collection[str]: ...
     @property
-    def takeable(self) -> Collection[str]: ...
+    def resident(self) -> Collection[str]: ...
+    @property
+    def failed(self) -> Collection[str]: ...
     @property
     def is_busy(self) -> bool: ...
     def advance(self, waiting: Collection[str], is_idle: bool) -> None: ...
@@ -61,6 +63,8 @@ class JobSelection:
         self._is_idle = True
         self._unserved_since: dict[str, float] = {}
         self._checked_at = -_CHECK_S
+        self._served: set[str] = set()
+        self._read_at = -_CHECK_S
 
     def next_now(self) -> str | None:
         """Move the next job's id to RQ's intermediate list; None where no job is for us.
@@ -95,10 +99,10 @@ class JobSelection:
     def _wait(self, others: Collection[str], remaining_s: float) -> str | None:
         """Wait for an entry, for a model that is on its way, or for what others will do."""
         self._note_unserved(others)
-        if self._waiting or self._models.is_busy:
+        if self._models.is_busy:
             self._models.wait(_POLL_S)
             return None
-        if others:
+        if others or self._waiting:
             time.sleep(min(_POLL_S, remaining_s))
             return None
         return self._wait_for_entry(min(remaining_s, self._models.idle_s() + _POLL_S))
@@ -106,18 +110,20 @@ class JobSelection:
     def _wait_for_entry(self, timeout_s: float) -> str | None:
         """The first id that comes, if it is for us; if not, it goes back to the front."""
         job_id = self._records.await_entry(self._task, timeout_s)
-        if job_id is None or self._records.model_of(job_id) in (None, *self._models.takeable):
+        if job_id is None or self._records.model_of(job_id) in (None, *self._taken()):
             return job_id
         self._records.unstick(job_id)
         return None
 
     def _taken(self) -> list[str]:
-        """What can be run, and those models that nobody has served for too long."""
+        """What can be run, what can only fail, and what nobody has served for too long."""
+        failed = self._models.failed
+        hopeless = set(failed) - self._served_elsewhere() if failed else set()
         now = self._now()
         if now - self._checked_at > _STALE_S:
             self._unserved_since.clear()  # nobody looked meanwhile
         over = (m for m, since in self._unserved_since.items() if now - since >= self._unserved_s)
-        return [*self._models.takeable, *over]
+        return [*self._models.resident, *hopeless, *over]
 
     def _note_unserved(self, models: Collection[str]) -> None:
         """Begin or go on to count how long nobody has served these."""
@@ -129,13 +135,17 @@ class JobSelection:
         self._unserved_since = {m: self._unserved_since.get(m, now) for m in unserved}
 
     def _served_elsewhere(self) -> set[str]:
-        return {
-            served.name
-            for status in workers.read_all(self._redis)
-            if status.task is self._task
-            for served in status.models
-            if served.state is not ModelState.FAILED
-        }
+        """What some living worker has, or will have; asked once a second."""
+        if self._now() - self._read_at >= _CHECK_S:
+            self._read_at = self._now()
+            self._served = {
+                served.name
+                for status in workers.read_all(self._redis)
+                if status.task is self._task and status.state is not WorkerState.DRAINING
+                for served in status.models
+                if served.state is not ModelState.FAILED
+            }
+        return self._served
 
 
 def selecting_queue(selection: JobSelection) -> type[Queue]:

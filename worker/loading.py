@@ -1,10 +1,12 @@
 """From an entry of the configuration to a pipeline on the device and the card that describes it."""
 
+import gc
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -12,19 +14,18 @@ import torch
 from torch import nn
 
 from models.errors import PresetError
-from models.flux.placement import Placement
-from models.load import load_pipeline, pipeline_bytes
+from models.load import load_pipeline
 from models.presets import PRESETS
 from models.presets.format_detection import detect, detect_task
 from models.presets.handles import HANDLE, OnProgress, Part, fetch
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
-from worker.device_memory import Memory, free_host_bytes
-from worker.device_plan import Device, DevicePlan, Painting
+from worker.device_memory import Memory
+from worker.device_plan import Device, DevicePlan, ImageBatch
 from worker.device_plan import describe as describe_plan
 from worker.device_plan import plan as plan_device
-from worker.device_speed import measure_speed
-from worker.eviction import Need
+from worker.device_speed import DeviceSpeed, measure_speed
+from worker.eviction import MemoryNeed
 from worker.image_limits import FluxProperties, limits_of
 from worker.loras import attach_loras, fetch_loras, num_bytes
 from worker.model_specs import PRESET_TASKS, ModelSpec
@@ -36,8 +37,9 @@ P_co = TypeVar("P_co", covariant=True)
 Report = Callable[[str], None]  # takes what is known of the progress
 
 _GB = 1e9
-# Of a batch of classifications or embeddings: 32 images of ViT-L take a fifth of it in bfloat16.
-_ROWS_WORK_BYTES = 2**30
+# Values that live at once, of each of a row's tokens and of the model's width: the wide MLP, its
+# GELU, and what attention and norms leave beside them.
+_VALUES_PER_TOKEN = 16
 _DIGESTED_BYTES = 2**20  # at each end of a file
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
@@ -54,6 +56,13 @@ class _Pipeline(Protocol):
     def to(self, device: str) -> None: ...
 
 
+class _RowPipeline(_Pipeline, Protocol):
+    """What classifiers and embedders have besides."""
+
+    @property
+    def features_per_row(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[P_co]):
     """A pipeline, and what is known of it."""
@@ -62,68 +71,103 @@ class Loaded(Generic[P_co]):
     card: ModelCard
 
 
-class ModelLoader:
-    """How models come to a device and leave it: what `residency` has done on a thread beside it."""
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where a model's files lie, and how a Flux model is laid out."""
 
-    def __init__(self, device: str, memory: Memory) -> None:
+    path: Path
+    loras: Mapping[str, Path]
+    plan: DevicePlan | None
+
+
+class ModelLoader:
+    """How models come to a device and leave it: what `residency` has done on other threads."""
+
+    def __init__(self, device: str, memory: Memory, max_rows: int = 32) -> None:
+        """`max_rows` of one forward, of classifications and embeddings."""
         self._device = device
         self._memory = memory
-        self._plans: dict[str, DevicePlan] = {}  # of Flux models, by name
+        self._max_rows = max_rows
+        self._files: dict[str, _Files] = {}  # as they were measured, by name
 
-    def measure(self, spec: ModelSpec, report: Report) -> Need:
+    def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
         """Fetch a model and say what it will take; `report` is called with what is known.
 
         Raises PresetError as `load_pipeline` does, and for a model of another task than was said.
         """
-        path = _fetch(spec, report)
-        lora_bytes = num_bytes(fetch_loras(spec, _download_report(report)))
-        budget = self._memory.device_bytes
-        if budget is None or spec.device not in (None, self._device):
-            return Need(0)  # nothing has to make room for it
-        if spec.task is Task.IMAGES:
-            need = self._plan(spec, path, budget - lora_bytes).need
-        else:
-            need = Need(pipeline_bytes(path, _dtype(spec)), _ROWS_WORK_BYTES)
-        return replace(need, weights_bytes=need.weights_bytes + lora_bytes)
-
-    def load(self, spec: ModelSpec, report: Report) -> Loaded[object]:
-        """Load and describe a model; raises PresetError likewise."""
+        self._use_device()
         path = _fetch(spec, report)
         loras = fetch_loras(spec, _download_report(report))
+        lora_bytes, plan = num_bytes(loras), None
+        if device_bytes is None or spec.device not in (None, self._device):
+            need = MemoryNeed(0)  # nothing has to make room for it
+        elif spec.task is Task.IMAGES:
+            plan = self._plan(spec, path, device_bytes - lora_bytes)
+            need = replace(plan.need, weights_bytes=plan.need.weights_bytes + lora_bytes)
+        else:
+            need = self._need_of_rows(path, _dtype(spec))
+        self._files[spec.name] = _Files(path, loras, plan)
+        return need
+
+    def load(self, spec: ModelSpec, report: Report) -> Loaded[object]:
+        """Load and describe a model that was measured; raises PresetError likewise."""
+        self._use_device()
+        files = self._files[spec.name]
         report("loading")
-        pipeline = load_pipeline(
-            path, spec.device or self._device, _dtype(spec), self._placement(spec)
-        )
-        if loras:
-            attach_loras(spec, loras, cast("TextToImage", pipeline))
-        return Loaded(pipeline, describe(spec, path, pipeline))
-
-    def _plan(self, spec: ModelSpec, path: Path, device_bytes: int) -> DevicePlan:
-        """Lay out a Flux model so that one image of its default size can be made."""
-        from models.flux.sizes import read_sizes  # slow, and other queues' workers do without
-
-        limits = limits_of(spec, FluxProperties(has_guidance=True, max_sequence_length=512))
-        painting = Painting(
-            limits.default_width, limits.default_height, 1, limits.max_sequence_length
-        )
-        sizes = read_sizes(path, _dtype(spec))
-        speed = measure_speed(self._device)
-        device = Device(device_bytes, free_host_bytes(), speed.flops_per_s, speed.copy_bytes_per_s)
-        fixed = None if spec.placement is None else spec.placement.placement
-        self._plans[spec.name] = plan = plan_device(sizes, device, painting, fixed)
-        logger.info("event=device_plan %s", describe_plan(spec.name, plan, sizes, painting))
-        return plan
-
-    def _placement(self, spec: ModelSpec) -> Placement | None:
-        if spec.name in self._plans:
-            return self._plans[spec.name].placement
-        return None if spec.placement is None else spec.placement.placement
+        placement = None if spec.placement is None else spec.placement.placement
+        if files.plan is not None:
+            placement = files.plan.placement
+        device = spec.device or self._device
+        pipeline = load_pipeline(files.path, device, _dtype(spec), placement)
+        if files.loras:
+            attach_loras(spec, files.loras, cast("TextToImage", pipeline))
+        return Loaded(pipeline, describe(spec, files.path, pipeline, files.plan))
 
     def to_host(self, loaded: Loaded[_Pipeline]) -> None:
+        self._use_device()
         loaded.pipeline.to("cpu")
 
     def to_device(self, loaded: Loaded[_Pipeline]) -> None:
+        self._use_device()
         loaded.pipeline.to(loaded.card.device)
+
+    def give_back(self) -> None:
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _need_of_rows(self, path: Path, dtype: torch.dtype | None) -> MemoryNeed:
+        pipeline = cast(_RowPipeline, load_pipeline(path, "meta", dtype))
+        parameters = [p for module in pipeline.modules for p in module.parameters()]
+        values = _VALUES_PER_TOKEN * self._max_rows * pipeline.features_per_row
+        return MemoryNeed(sum(p.nbytes for p in parameters), values * parameters[0].itemsize)
+
+    def _plan(self, spec: ModelSpec, path: Path, device_bytes: int) -> DevicePlan:
+        """Lay out a Flux model so that it has room for the largest image that it may make."""
+        from models.flux.sizes import read_sizes  # slow, and other queues' workers do without
+
+        limits = limits_of(spec, FluxProperties(has_guidance=True, max_sequence_length=512))
+        length = limits.max_sequence_length
+        largest = ImageBatch(limits.max_side, limits.max_pixels // limits.max_side, 1, length)
+        usual = ImageBatch(limits.default_width, limits.default_height, 1, length)
+        sizes, speed = read_sizes(path, _dtype(spec)), self._speed
+        device = Device(
+            device_bytes, self._memory.host_bytes, speed.flops_per_s, speed.copy_bytes_per_s
+        )
+        fixed = None if spec.placement is None else spec.placement.placement
+        plan = plan_device(sizes, device, largest, fixed)
+        described = describe_plan(plan, sizes, device, usual)
+        logger.info("event=device_plan model=%s %s", spec.name, described)
+        return plan
+
+    @cached_property
+    def _speed(self) -> DeviceSpeed:
+        return measure_speed(self._device)
+
+    def _use_device(self) -> None:
+        """Each thread has its own current device, and begins with the first one."""
+        if self._device != "cpu" and torch.cuda.is_available():
+            torch.cuda.set_device(self._device)
 
 
 def _download_report(report: Report) -> OnProgress:
@@ -141,13 +185,18 @@ def _dtype(spec: ModelSpec) -> torch.dtype | None:
     return None if spec.dtype is None else cast(torch.dtype, getattr(torch, spec.dtype))
 
 
-def describe(spec: ModelSpec, path: Path, pipeline: _Pipeline) -> ModelCard:
+def describe(
+    spec: ModelSpec, path: Path, pipeline: _Pipeline, plan: DevicePlan | None
+) -> ModelCard:
     """Write the card of a model whose files lie at a path."""
     assert spec.task is not None, "this is a bug: `with_tasks` has not run"
     preset = PRESETS[spec.name] if spec.handle is None else None
     handle = spec.source if preset is None else preset.handle
     parameters = [p for module in pipeline.modules for p in module.parameters()]
     properties = _flux_properties(pipeline)
+    limits = None if properties is None else limits_of(spec, properties)
+    if limits is not None and plan is not None:
+        limits = limits.model_copy(update={"max_tokens_at_once": plan.max_tokens})
     return ModelCard(
         name=spec.name,
         task=spec.task,
@@ -160,7 +209,7 @@ def describe(spec: ModelSpec, path: Path, pipeline: _Pipeline) -> ModelCard:
         memory_bytes=sum(parameter.nbytes for parameter in parameters),
         dtype=str(parameters[0].dtype).removeprefix("torch."),
         device=str(parameters[0].device),
-        image_limits=None if properties is None else limits_of(spec, properties),
+        image_limits=limits,
         labels=getattr(pipeline, "labels", None),
         embedding_width=getattr(pipeline, "embedding_width", None),
         max_tokens=getattr(pipeline, "max_tokens", None),

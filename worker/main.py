@@ -38,7 +38,7 @@ from worker.loading import ModelLoader
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 from worker.reaper import Reaper
-from worker.residency import Loader, Pace, Residency
+from worker.residency import Loader, Residency, SwapPolicy
 from worker.row_work import RowWork
 from worker.settings import WorkerSettings, settings_of_process
 from worker.tasks import Batches, Work
@@ -56,7 +56,7 @@ def main(settings: WorkerSettings) -> None:
         if device != "cpu":
             torch.cuda.set_device(device)  # pinned memory would open a context on the first one
         memory = memory_of(device, settings)
-        leave(run(settings, ModelLoader(device, memory), memory))
+        leave(run(settings, ModelLoader(device, memory, settings.max_batch), memory))
     except PresetError as error:
         logger.error("event=model_unknown reason=%s", error)
         sys.exit(1)
@@ -99,8 +99,8 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
             lease_s=settings.lease_s,
             interval_s=settings.heartbeat_s,
         )
+        stack.callback(heartbeat.stop)  # before the start, where a signal may come in between
         heartbeat.start()
-        stack.callback(heartbeat.stop)
         records = Records(redis, settings.result_ttl_s)
         residency = Residency(
             specs,
@@ -108,7 +108,7 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
             metrics,
             heartbeat,
             memory,
-            Pace(settings.swap_patience_s, settings.load_retry_s),
+            SwapPolicy(settings.swap_patience_s, settings.load_retry_s),
         )
         work = build_work(settings, residency, records, metrics)
         residency.before_ready(work.warm_up)

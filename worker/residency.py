@@ -1,28 +1,28 @@
 """The models of this worker: which are on the device, which come next, which leave.
 
 One thread owns the device and calls this between batches, so nothing here is locked and no model
-leaves while it works. What takes long (fetching, loading, moving) runs on one thread beside it, one
-model at a time, while those that are resident serve on. `eviction` decides who leaves.
+leaves while it works. What takes long runs on threads beside it: one fetches and measures, one
+loads and moves, each one model at a time, while those that are resident serve on. `eviction`
+decides who leaves.
 """
 
-import gc
 import logging
 import math
 import re
-import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import torch
 from rq.exceptions import StopRequested
 
 from models.errors import PresetError
+from worker.background import run_in_background
 from worker.contract.model_cards import ModelCard
 from worker.device_memory import Memory
-from worker.eviction import Need, Resident, choose_victims, total_bytes
+from worker.eviction import MemoryNeed, Resident, choose_victims
 from worker.failures import (
     DeviceLostError,
     ModelUnusableError,
@@ -34,8 +34,11 @@ from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 
 P = TypeVar("P")
-R = TypeVar("R")
 _LONGEST_RETRY_S = 600.0
+_UNUSED_S = 60.0  # after which a model may leave for one that failed and that nobody asks for
+# A swap that takes long is not done as often: so many times its duration a model in use may stay
+# while another waits, and one that has just come stays although no job is there for it.
+_LOADS_OF_PATIENCE, _LOADS_OF_STAY = 3, 1
 _GB = 1e9
 _DIRECTORY = re.compile(r"(?<![:/\w.])/(?:[^/\s:]+/)+")
 
@@ -43,19 +46,22 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol[P]):
-    """How models come and go. All of it runs on the thread beside; each call may take minutes."""
+    """How models come and go. Each call may take minutes, on a thread beside the device's own."""
 
-    def measure(self, spec: ModelSpec, report: Report) -> Need:
-        """Fetch the files and say what the model will take; raises PresetError."""
+    def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+        """Fetch the files and say what the model will take of so much; raises PresetError."""
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[P]:
-        """Load and describe a model; raises PresetError."""
+        """Load and describe a model that was measured; raises PresetError."""
 
     def to_host(self, loaded: Loaded[P]) -> None:
         """Move a model from the device to the host's memory."""
 
     def to_device(self, loaded: Loaded[P]) -> None:
         """Move it back."""
+
+    def give_back(self) -> None:
+        """Let other processes have what models that left have had."""
 
 
 class ModelEvents(Protocol):
@@ -68,8 +74,9 @@ class ModelEvents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """patience_s     for which models in use keep another from coming that has jobs
+class SwapPolicy:
+    """patience_s     for which models in use keep another, that has jobs, from coming; longer where
+                   its load takes longer
     first_retry_s  after a load that failed; doubled with every failure after it
     """
 
@@ -81,22 +88,23 @@ class Pace:
 class _Model(Generic[P]):
     spec: ModelSpec
     last_used_at: float
-    need: Need | None = None  # None: not measured yet
+    need: MemoryNeed | None = None  # None: to be measured
     loaded: Loaded[P] | None = None  # on the device, or in the host's memory
     is_resident: bool = False
     was_tried: bool = False
     wanted_since: float | None = None  # jobs wait for it
+    load_s: float = 0.0  # how long it took to come the last time
+    came_at: float = -math.inf
     failure: str | None = None
     num_failures: int = 0
     retry_at: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
-class _Task(Generic[P]):
-    """What runs on the thread beside: measuring where `is_load` is not set."""
+class _Operation(Generic[P]):
+    """What runs on a thread for a model."""
 
     model: _Model[P]
-    is_load: bool
     started_at: float
     future: Future[None]
 
@@ -109,21 +117,23 @@ class Residency(Generic[P]):
         metrics: WorkerMetrics,
         events: ModelEvents,
         memory: Memory,
-        pace: Pace,
+        policy: SwapPolicy,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         # of those that no job has used yet the first leaves last: it is the default
         self._models = {
-            spec.name: _Model[P](spec, last_used_at=-float(position))
+            spec.name: _Model[P](spec, last_used_at=-float(position + 1))
             for position, spec in enumerate(specs)
         }
         self._loader = loader
         self._metrics = metrics
         self._events = events
         self._memory = memory
-        self._pace = pace
+        self._policy = policy
         self._now = now
-        self._task: _Task[P] | None = None
+        self._measuring: _Operation[P] | None = None
+        self._loading: _Operation[P] | None = None
+        self._is_default_settled = False
         self._warm_up: Callable[[str], None] | None = None
         if memory.device_bytes is not None:
             metrics.memory_budget.set(memory.device_bytes)
@@ -138,26 +148,33 @@ class Residency(Generic[P]):
         return tuple(self._models)
 
     @property
-    def takeable(self) -> tuple[str, ...]:
-        """The models whose jobs can be run now, or ended with the reason why they cannot."""
-        return tuple(
-            name
-            for name, model in self._models.items()
-            if model.is_resident or model.failure is not None
-        )
+    def resident(self) -> tuple[str, ...]:
+        """The models whose jobs can be run now."""
+        return tuple(name for name, model in self._models.items() if model.is_resident)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The models that could not be loaded: their jobs can be ended with the reason."""
+        return tuple(name for name, model in self._models.items() if model.failure is not None)
 
     @property
     def is_busy(self) -> bool:
         """Whether a model is being fetched, loaded or moved."""
-        return self._task is not None
+        return bool(self._operations)
+
+    @property
+    def _operations(self) -> list[_Operation[P]]:
+        return [each for each in (self._measuring, self._loading) if each is not None]
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until the model that is on its way is there, or the time is over."""
-        if self._task is not None:
-            wait([self._task.future], timeout_s)
+        """Wait until something that is under way is done, or the time is over."""
+        futures = [operation.future for operation in self._operations]
+        wait(futures, timeout_s, return_when="FIRST_COMPLETED")
 
     def idle_s(self) -> float:
         """How long there is nothing to do but for jobs: until the next retry."""
+        if self._candidates():
+            return 0.0
         retries = (m.retry_at for m in self._models.values() if m.failure is not None)
         return max(0.0, min(retries, default=math.inf) - self._now())
 
@@ -194,146 +211,196 @@ class Residency(Generic[P]):
         for name, model in self._models.items():
             is_waited_for = name in waiting
             model.wanted_since = (model.wanted_since or now) if is_waited_for else None
-        while self._task is None or self._task.future.done():
-            if self._task is not None:
-                self._finish(self._task)
-            self._begin_next(is_idle)
-            if self._task is None:
+        while self._finish_measuring():
+            self._begin_measuring()
+        # the jobs of a model that has just come were not looked for yet: it does not leave before
+        is_idle = not self._finish_loading() and is_idle
+        self._begin_measuring()
+        self._begin_loading(is_idle)
+
+    def _begin_measuring(self) -> None:
+        if self._measuring is not None:
+            return
+        for model in self._candidates():
+            if model.need is None and not self._is_under_way(model):
+                self._measuring = self._begin(model, self._measure)
                 return
 
-    def _begin_next(self, is_idle: bool) -> None:
+    def _begin_loading(self, is_idle: bool) -> None:
+        if self._loading is not None:
+            return
         for model in self._candidates():
-            if model.need is None:
-                self._begin(model, is_load=False)
-                return
-            victims = self._victims_for(model)
+            if model.need is None or self._is_under_way(model):
+                continue
+            victims = self._victims_for(model, model.need)
             if victims is None:
-                self._fail(model, PresetError(self._too_large(model.need)))
-            elif not victims or is_idle or self._has_waited(model):
-                self._make_room(victims)
-                self._begin(model, is_load=True)
+                self._fail(model, PresetError(self._too_large(model, model.need)))
+            elif not victims or self._may_leave(victims, model, is_idle):
+                self._make_leave(victims)
+                self._loading = self._begin(model, self._load)
                 return
+
+    def _is_under_way(self, model: _Model[P]) -> bool:
+        return any(operation.model is model for operation in self._operations)
 
     def _candidates(self) -> list[_Model[P]]:
-        """Those that jobs wait for, the first of them first, then those that are not tried yet."""
+        """Those that jobs wait for, the first of them first, then those that are to be tried."""
         now = self._now()
         wanted = [
             model
             for model in self._models.values()
             if not model.is_resident
             and model.retry_at <= now
-            and (model.wanted_since is not None or not model.was_tried or model.failure)
+            and (model.wanted_since is not None or not model.was_tried or model.failure is not None)
         ]
-        return sorted(wanted, key=lambda m: math.inf if m.wanted_since is None else m.wanted_since)
+        wanted.sort(key=lambda m: math.inf if m.wanted_since is None else m.wanted_since)
+        if wanted or self._is_default_settled:
+            return wanted
+        # all are tried: the default comes back once, if another has taken its place
+        default = next(iter(self._models.values()))
+        self._is_default_settled = default.is_resident or default.failure is not None
+        return [] if self._is_default_settled else [default]
 
-    def _victims_for(self, model: _Model[P]) -> tuple[str, ...] | None:
-        assert model.need is not None, "this is a bug: it was not measured"
+    def _victims_for(self, model: _Model[P], need: MemoryNeed) -> tuple[str, ...] | None:
         residents = {
             name: Resident(other.need, other.last_used_at, other.spec.pinned)
             for name, other in self._models.items()
             if other.is_resident and other.need is not None
         }
-        return choose_victims(model.spec.name, model.need, self._memory.device_bytes, residents)
+        return choose_victims(model.spec.name, need, self._memory.device_bytes, residents)
 
-    def _has_waited(self, model: _Model[P]) -> bool:
-        since = model.wanted_since
-        return since is not None and self._now() - since >= self._pace.patience_s
+    def _may_leave(self, victims: Sequence[str], model: _Model[P], is_idle: bool) -> bool:
+        """Whether those may leave now: nobody needs them, or the other has waited long enough."""
+        now = self._now()
+        if model.wanted_since is not None:
+            # what has just come stays for a while, or all the time would go into swaps
+            came_at = max(self._models[name].came_at for name in victims)
+            patience_s = max(self._policy.patience_s, _LOADS_OF_PATIENCE * model.load_s)
+            has_paid = now - came_at >= _LOADS_OF_STAY * model.load_s
+            return (is_idle and has_paid) or now - max(model.wanted_since, came_at) >= patience_s
+        if model.failure is not None:
+            last_used_at = max(self._models[name].last_used_at for name in victims)
+            return is_idle and now - last_used_at >= _UNUSED_S
+        return is_idle
 
-    def _too_large(self, need: Need) -> str:
-        assert self._memory.device_bytes is not None, "this is a bug: there is no limit"
-        pinned = {
-            name: model.need
-            for name, model in self._models.items()
-            if model.spec.pinned and model.need is not None and model.is_resident
-        }
-        beside = f" beside the pinned {', '.join(pinned)}" if pinned else ""
+    def _too_large(self, model: _Model[P], need: MemoryNeed) -> str:
+        pinned = ", ".join(other.spec.name for other in self._pinned_beside(model))
+        room = self._room_for(model)
+        assert room is not None, "this is a bug: there is no limit"
         return (
             f"it needs {(need.weights_bytes + need.work_bytes) / _GB:.2f} GB; the budget is "
-            f"{(self._memory.device_bytes - total_bytes(pinned)) / _GB:.2f} GB{beside}"
+            f"{room / _GB:.2f} GB{f' beside the pinned {pinned}' if pinned else ''}"
         )
 
-    def _make_room(self, victims: Sequence[str]) -> None:
+    def _room_for(self, model: _Model[P]) -> int | None:
+        """What a model can have of the device once all have left that may."""
+        if self._memory.device_bytes is None:
+            return None
+        pinned = (other.need for other in self._pinned_beside(model))
+        taken = sum(need.weights_bytes for need in pinned if need is not None)
+        return max(0, self._memory.device_bytes - taken)
+
+    def _pinned_beside(self, model: _Model[P]) -> list[_Model[P]]:
+        return [
+            other
+            for other in self._models.values()
+            if other.is_resident and other.spec.pinned and other is not model
+        ]
+
+    def _make_leave(self, victims: Sequence[str]) -> None:
         for name in victims:
             model = self._models[name]
             model.is_resident = False
             self._metrics.model_evictions.labels(name).inc()
             self._note_resident(model)
 
-    def _begin(self, model: _Model[P], is_load: bool) -> None:
-        report = self._report_of(model)
-        leaving = [m for m in self._models.values() if m.loaded is not None and not m.is_resident]
-        run = self._bring if is_load else self._measure
-        self._task = _Task(
-            model, is_load, time.perf_counter(), _in_background(lambda: run(model, leaving, report))
-        )
-
-    def _report_of(self, model: _Model[P]) -> Report:
+    def _begin(self, model: _Model[P], work: Callable[[_Model[P], Report], None]) -> _Operation[P]:
         def report(progress: str) -> None:
             self._events.note_progress(model.spec.name, progress)
 
-        return report
+        future = run_in_background(lambda: work(model, report))
+        return _Operation(model, self._now(), future)
 
-    def _measure(self, model: _Model[P], leaving: Sequence[_Model[P]], report: Report) -> None:
-        del leaving
-        model.need = self._loader.measure(model.spec, report)
+    def _measure(self, model: _Model[P], report: Report) -> None:
+        model.need = self._loader.measure(model.spec, report, self._room_for(model))
 
-    def _bring(self, model: _Model[P], leaving: Sequence[_Model[P]], report: Report) -> None:
-        """On the thread beside: let others leave the device, and bring a model to it."""
-        self._let_leave([other for other in leaving if other is not model])
+    def _load(self, model: _Model[P], report: Report) -> None:
+        """Let others leave the device, and bring a model to it."""
+        self._evict([m for m in self._models.values() if not m.is_resident and m is not model])
         if model.loaded is None:
             model.loaded = self._loader.load(model.spec, report)
         else:
             self._loader.to_device(model.loaded)
 
-    def _let_leave(self, leaving: Sequence[_Model[P]]) -> None:
+    def _evict(self, leaving: Sequence[_Model[P]]) -> None:
         """Keep as many in the host's memory as fit there, those that were used last."""
-        room = self._memory.host_bytes
+        room = self._memory.host_bytes - self._streamed_bytes()
         for model in sorted(leaving, key=lambda m: m.last_used_at, reverse=True):
-            assert model.loaded is not None, "this is a bug: it has left already"
-            assert model.need is not None, "this is a bug: it was not measured"
-            room -= model.need.weights_bytes
-            if room < 0 or not self._memory.host_bytes:
-                model.loaded = None
-            else:
+            if model.loaded is None or model.need is None:
+                continue
+            if model.need.weights_bytes <= room:
+                room -= model.need.weights_bytes
                 self._loader.to_host(model.loaded)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            else:
+                model.loaded = None
+        self._loader.give_back()
 
-    def _finish(self, task: _Task[P]) -> None:
-        self._task = None
-        model = task.model
+    def _streamed_bytes(self) -> int:
+        loaded = (m.need for m in self._models.values() if m.loaded is not None)
+        return sum(need.host_bytes for need in loaded if need is not None)
+
+    def _finish_measuring(self) -> bool:
+        operation = self._measuring
+        if operation is None or not operation.future.done():
+            return False
+        self._measuring = None
+        if (error := operation.future.exception()) is not None:
+            self._fail(operation.model, error)
+        return True
+
+    def _finish_loading(self) -> bool:
+        operation = self._loading
+        if operation is None or not operation.future.done():
+            return False
+        self._loading = None
+        model, error = operation.model, operation.future.exception()
+        if error is None:
+            model.load_s = self._now() - operation.started_at
+            error = self._make_ready(model)
+        if error is not None:
+            self._fail(model, error)
+        return True
+
+    def _make_ready(self, model: _Model[P]) -> Exception | None:
+        """Warm a model up, if it is new, and take its jobs from now on; says why not."""
+        assert model.loaded is not None, "this is a bug: nothing was loaded"
+        name, card = model.spec.name, model.loaded.card
+        is_new = not model.was_tried or model.failure is not None
+        model.is_resident, model.came_at = True, self._now()
+        if model.wanted_since is not None:
+            model.last_used_at = model.came_at
         try:
-            task.future.result()
-            if task.is_load:
-                self._settle(model, time.perf_counter() - task.started_at)
-        except StopRequested:  # by a signal, during the warm-up
+            if self._warm_up is not None and is_new:
+                self._warm_up(name)
+        except StopRequested:  # by a signal
             raise
         except Exception as error:  # one model that cannot be used must not stop the others
-            if is_device_lost(error):
-                raise DeviceLostError(f"the device failed on {model.spec.name}") from error
-            model.loaded = None
-            self._fail(model, error)
-
-    def _settle(self, model: _Model[P], duration_s: float) -> None:
-        assert model.loaded is not None, "this is a bug: nothing was loaded"
-        name, is_first = model.spec.name, not model.was_tried or model.failure is not None
-        model.is_resident = True
-        if self._warm_up is not None and is_first:
-            self._warm_up(name)
+            return error
         model.was_tried, model.failure, model.num_failures = True, None, 0
         self._metrics.model_loads.labels(name, "succeeded").inc()
-        self._metrics.model_load_duration.labels(name).observe(duration_s)
+        self._metrics.model_load_duration.labels(name).observe(model.load_s)
         self._note_resident(model)
-        logger.info("event=model_loaded model=%s duration_s=%.2f", name, duration_s)
-        if is_first:
-            self._events.announce_ready(model.loaded.card, round(duration_s, 3))
+        logger.info("event=model_loaded model=%s duration_s=%.2f", name, model.load_s)
+        self._events.announce_ready(card, round(model.load_s, 3))
+        return None
 
-    def _fail(self, model: _Model[P], error: Exception) -> None:
+    def _fail(self, model: _Model[P], error: BaseException) -> None:
+        if is_device_lost(error):
+            raise DeviceLostError(f"the device failed on {model.spec.name}") from error
         name = model.spec.name
-        model.is_resident, model.was_tried = False, True
+        model.is_resident, model.was_tried, model.loaded, model.need = False, True, None, None
         model.failure = _public(error)
-        retry_s = min(self._pace.first_retry_s * 2**model.num_failures, _LONGEST_RETRY_S)
+        retry_s = min(self._policy.first_retry_s * 2**model.num_failures, _LONGEST_RETRY_S)
         model.retry_at = self._now() + retry_s
         model.num_failures += 1
         self._metrics.model_loads.labels(name, "failed").inc()
@@ -342,30 +409,16 @@ class Residency(Generic[P]):
         logger.error("event=model_unusable model=%s retry_in_s=%.0f reason=%s", name, retry_s,
                      error, exc_info=trace)  # fmt: skip
         self._events.announce_failed(name, model.failure)
+        traceback.clear_frames(error.__traceback__)  # they hold what was loaded of the model
+        self._loader.give_back()
 
     def _note_resident(self, model: _Model[P]) -> None:
         self._metrics.model_resident.labels(model.spec.name).set(model.is_resident)
         self._events.note_resident(model.spec.name, model.is_resident)
 
 
-def _public(error: Exception) -> str:
+def _public(error: BaseException) -> str:
     """Say what clients may read: no directory of this host."""
     if not isinstance(error, PresetError):
         return type(error).__name__
     return _DIRECTORY.sub("", str(error))
-
-
-def _in_background(work: Callable[[], None]) -> Future[None]:
-    """Run on a daemon thread: a download that hangs must not keep the process from its end."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=run, name="loader", daemon=True).start()
-    return future

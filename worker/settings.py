@@ -122,7 +122,8 @@ class WorkerSettings(ModelSettings):
     memory_budget: ByteSize | None = Field(default=None, gt=0)
     # of the device's memory, for CUDA itself and for what is not counted
     memory_reserve: ByteSize = Field(default=ByteSize(10**9), ge=0)
-    # of the host's memory, for models that left a GPU; None: half of what is free
+    # of the host's memory, for what is streamed to a GPU and models that left it; None: four fifths
+    # of what is free
     host_memory_budget: ByteSize | None = Field(default=None, ge=0)
     # how long models in use keep another, that has jobs, from taking their memory
     swap_patience_s: float = Field(default=5.0, ge=0)

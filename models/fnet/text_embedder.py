@@ -68,6 +68,11 @@ class TextEmbedder:
     def max_tokens(self) -> int:
         return self.tokenizer.max_tokens
 
+    @property
+    def features_per_row(self) -> int:
+        """Count the features of the longest text between two layers: its tokens times the width."""
+        return self.max_tokens * self.embedding_width
+
     def tokenize(self, text: str) -> TokenizedText:
         """Tokenize one text and pad it.
 

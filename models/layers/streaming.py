@@ -165,13 +165,15 @@ class BlockStream:
         self._torch_device = torch.get_device_module(self._device)
         self._stream = self._torch_device.Stream(self._device)
         size = max(len(host.memory) for host in self._hosts)
-        for _ in range(2):
-            with torch.inference_mode(False):
-                memory = torch.empty(size, dtype=torch.uint8, device=self._device)
-            new_event = self._torch_device.Event
-            buffer = _Buffer(memory, copied=new_event(), freed=new_event())
-            buffer.freed.record(self._current_stream())
-            self._buffers.append(buffer)
+        self._buffers = [self._new_buffer(size) for _ in range(2)]  # both, or none where one fails
+
+    def _new_buffer(self, size: int) -> _Buffer:
+        with torch.inference_mode(False):
+            memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+        new_event = self._torch_device.Event
+        buffer = _Buffer(memory, copied=new_event(), freed=new_event())
+        buffer.freed.record(self._current_stream())
+        return buffer
 
     def _free(self) -> None:
         """Give the buffers back, behind a copy that may be under way."""
@@ -206,9 +208,11 @@ def _pin(owner: object, memories: list[Tensor]) -> None:
     Raises torch.cuda.CudaError where the system refuses.
     """
     cudart = torch.cuda.cudart()
+    pinned: list[Tensor] = []
+    weakref.finalize(owner, _unpin, pinned).atexit = False
     for memory in memories:
         torch.cuda.check_error(cudart.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0))
-    weakref.finalize(owner, _unpin, memories).atexit = False
+        pinned.append(memory)
 
 
 def _unpin(memories: list[Tensor]) -> None:

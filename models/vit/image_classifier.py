@@ -88,6 +88,11 @@ class ImageClassifier:
         """What holds the parameters."""
         return (self.backbone, self.head)
 
+    @property
+    def features_per_row(self) -> int:
+        """Count the features of an image between two layers: its tokens times the width."""
+        return self.backbone.patching.position_embedding.weight.numel()
+
     def to(self, device: str) -> None:
         """Move to another device, and compute there."""
         for module in self.modules:

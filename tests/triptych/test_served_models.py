@@ -12,6 +12,7 @@ from triptych.settings import ServeSettings
 from triptych.supervisor import api_child, worker_child, worker_ports
 from triptych.worker_slots import WorkerSlot, plan_workers, served_tasks
 from worker.contract.jobs import Task
+from worker.host_memory import usable_host_bytes
 from worker.model_specs import with_tasks
 from worker.settings import SERVE_ALONE, WorkerSettings, settings_of_process
 
@@ -60,13 +61,26 @@ def test_queue_and_device_stand_in_the_command_line_and_win_over_the_environment
     assert (read.device, read.metrics_port, read.num_threads) == ("cuda:3", 8004, 4)
 
 
-def test_the_memory_that_an_images_worker_leaves_to_its_neighbours_is_added_to_the_reserve(
+def test_workers_of_one_gpu_and_of_one_host_are_told_their_shares(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRIPTYCH_MEMORY_RESERVE", "2000000000")
-    slot = replace(slot_of(Task.IMAGES), device="cuda:0", neighbour_bytes=3_000_000_000)
-    child = worker_child(SETTINGS, SPECS, URL, slot, 8001, "worker.main")
-    assert child.environment["TRIPTYCH_MEMORY_RESERVE"] == "5000000000"
+    slot = replace(
+        slot_of(Task.IMAGES), device="cuda:0", share_bytes=30_000_000_000, num_gpu_workers=3
+    )
+    told = worker_child(SETTINGS, SPECS, URL, slot, 8001, "worker.main").environment
+    assert told["TRIPTYCH_MEMORY_BUDGET"] == "28000000000"
+    third = usable_host_bytes() // 3
+    assert int(told["TRIPTYCH_HOST_MEMORY_BUDGET"]) == pytest.approx(third, rel=0.2)
+    monkeypatch.setenv("TRIPTYCH_MEMORY_BUDGET", "5GB")
+    monkeypatch.setenv("TRIPTYCH_HOST_MEMORY_BUDGET", "7GB")
+    told = worker_child(SETTINGS, SPECS, URL, slot, 8001, "worker.main").environment
+    assert not {name for name in told if "MEMORY" in name}
+
+
+def test_workers_on_the_cpu_are_told_of_no_memory() -> None:
+    told = worker_child(SETTINGS, SPECS, URL, slot_of(Task.IMAGES), 8001, "worker.main").environment
+    assert not {name for name in told if "MEMORY" in name}
 
 
 @pytest.mark.parametrize(

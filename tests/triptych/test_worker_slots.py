@@ -147,10 +147,29 @@ def test_images_workers_leave_the_memory_that_their_neighbours_need() -> None:
     slots = plan_workers(host(80, 80), SPECS, SIZES, num_workers={Task.CLASSIFY: 2})
     assert slot(slots, "classify-0").device == "cuda:0"
     assert slot(slots, "embeddings-0").device == "cuda:0"
-    assert slot(slots, "images-0").neighbour_bytes == (2 + 3) * GB
-    assert slot(slots, "images-1").neighbour_bytes == 2 * GB
-    assert slot(slots, "classify-0").neighbour_bytes == 0
-    assert {each.neighbour_bytes for each in plan_workers(host(), SPECS, SIZES)} == {0}
+    assert slot(slots, "images-0").share_bytes == (80 - 2 - 3) * GB
+    assert slot(slots, "images-1").share_bytes == (80 - 2) * GB
+    assert slot(slots, "classify-0").share_bytes is None
+    assert {each.share_bytes for each in plan_workers(host(), SPECS, SIZES)} == {None}
+
+
+def test_images_workers_of_one_gpu_divide_what_the_others_leave() -> None:
+    slots = plan_workers(host(80), SPECS, SIZES, num_workers={Task.IMAGES: 3})
+    shares = [slot(slots, f"images-{i}").share_bytes for i in range(3)]
+    assert shares == [(80 - 2 - 3) * GB // 3] * 3
+
+
+def test_an_images_worker_alone_on_its_gpu_takes_what_it_finds() -> None:
+    slots = plan_workers(host(80), SPECS[:1], SIZES)
+    assert slot(slots, "images-0").share_bytes is None
+
+
+def test_images_models_that_take_turns_leave_the_gpu_to_the_others_as_well() -> None:
+    three = [ModelSpec(name=f"flux {i}".replace(" ", "-"), handle="./x", task=Task.IMAGES)
+             for i in range(3)]  # fmt: skip
+    sizes = {**SIZES, **{spec.name: 34 * GB for spec in three}}
+    slots = plan_workers(host(80), (*three, *SPECS[1:]), sizes)
+    assert {each.device for each in slots} == {"cuda:0"}
 
 
 def test_a_task_without_a_model_has_no_worker() -> None:

@@ -25,7 +25,7 @@ from worker.job_selection import JobSelection
 from worker.main import build_work
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import Pace, Residency
+from worker.residency import Residency, SwapPolicy
 from worker.settings import WorkerSettings
 from worker.tasks import Batches
 
@@ -96,7 +96,9 @@ def local_worker(
             f"local-{task}", task, WorkerState.LOADING, os.getpid(), "here", "cpu", (), 0.0, 0.0
         )
         heartbeat = Heartbeat(redis, Records(redis), status, lease_s=15.0, interval_s=3.0)
-        residency = Residency([spec], pipelines.TinyLoader(), metrics, heartbeat, Memory(), Pace())
+        residency = Residency(
+            [spec], pipelines.TinyLoader(), metrics, heartbeat, Memory(), SwapPolicy()
+        )
         pipelines.bring_all(residency)
         work = build_work(settings, residency, Records(redis), metrics)
         batches = Batches(work, Records(redis), heartbeat, metrics)
@@ -124,7 +126,11 @@ class WorkerProcess:
 
 class StartWorker(Protocol):
     def __call__(
-        self, task: Task, models: str | None = None, is_to_be_warm: bool = True
+        self,
+        task: Task,
+        models: str | None = None,
+        is_to_be_warm: bool = True,
+        memory_budget: str = "",
     ) -> WorkerProcess: ...
 
 
@@ -133,7 +139,12 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
     """Start real processes with short leases; each is warm when this returns."""
     started: list[WorkerProcess] = []
 
-    def start(task: Task, models: str | None = None, is_to_be_warm: bool = True) -> WorkerProcess:
+    def start(
+        task: Task,
+        models: str | None = None,
+        is_to_be_warm: bool = True,
+        memory_budget: str = "",
+    ) -> WorkerProcess:
         metrics_port = free_port()
         environment = os.environ | {
             "TRIPTYCH_METRICS_PORT": str(metrics_port),
@@ -144,6 +155,8 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
             "TRIPTYCH_HEARTBEAT_S": "0.2",
             "TRIPTYCH_MAX_ATTEMPTS": "2",
             "TRIPTYCH_RESULT_TTL_S": str(RESULT_TTL_S),
+            "TRIPTYCH_MEMORY_BUDGET": memory_budget,
+            "TRIPTYCH_SWAP_PATIENCE_S": "0.3",
             "OMP_NUM_THREADS": "1",
         }
         if models is not None:

@@ -25,11 +25,11 @@ from tests.cards import card_of
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
 from worker.device_memory import Memory
-from worker.eviction import Need
+from worker.eviction import MemoryNeed
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import ModelEvents, Pace, Residency
+from worker.residency import ModelEvents, Residency, SwapPolicy
 
 if TYPE_CHECKING:  # diffusers takes a second, and each process of a tiny worker does without
     from models.flux.latents import Start
@@ -171,9 +171,9 @@ class TinyLoader:
         self.num_loads: Counter[str] = Counter()
         self.moves: list[tuple[str, str]] = []  # name, and where to
 
-    def measure(self, spec: ModelSpec, report: Report) -> Need:
+    def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:  # noqa: ARG002
         report(f"measuring {spec.name}")
-        return Need(MEGABYTE)
+        return MemoryNeed(MEGABYTE)
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
         assert spec.task is not None
@@ -191,6 +191,9 @@ class TinyLoader:
 
     def to_device(self, loaded: Loaded[Tiny]) -> None:
         self.moves.append((loaded.card.name, "device"))
+
+    def give_back(self) -> None:
+        pass
 
 
 def loaded(pipeline: P, name: str, task: Task) -> Loaded[P]:
@@ -220,8 +223,8 @@ class Given(Generic[P]):
     def __init__(self, pipeline: P) -> None:
         self._pipeline = pipeline
 
-    def measure(self, spec: ModelSpec, report: Report) -> Need:  # noqa: ARG002
-        return Need(MEGABYTE)
+    def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:  # noqa: ARG002
+        return MemoryNeed(MEGABYTE)
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[P]:  # noqa: ARG002
         assert spec.task is not None
@@ -233,20 +236,24 @@ class Given(Generic[P]):
     def to_device(self, loaded: Loaded[P]) -> None:
         pass
 
+    def give_back(self) -> None:
+        pass
+
 
 def resident(pipeline: P, name: str, task: Task, events: ModelEvents | None = None) -> Residency[P]:
     """A residency that holds one pipeline."""
     specs = [ModelSpec(name=name, task=task)]
     residency = Residency(
-        specs, Given(pipeline), WorkerMetrics(), events or Silent(), Memory(), Pace()
+        specs, Given(pipeline), WorkerMetrics(), events or Silent(), Memory(), SwapPolicy()
     )
     bring_all(residency)
     return residency
 
 
 def bring_all(residency: Residency[P]) -> None:
-    """Let every model be loaded, or fail."""
-    residency.advance()
-    while residency.is_busy:
-        residency.wait(WAIT_LIMIT_S)
+    """Let every model be loaded, or fail, as while there are no jobs."""
+    num_quiet = 0
+    while num_quiet < 2:
         residency.advance()
+        num_quiet = 0 if residency.is_busy else num_quiet + 1
+        residency.wait(WAIT_LIMIT_S)

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from models.flux.text_encoders import TextFeatures
-from tests.cards import SHAPES_LIMITS
+from tests.cards import SHAPES_LIMITS, card_of
 from tests.worker.jobs import image, image_job
 from tests.worker.pipelines import TinyImagePipeline
 from tests.worker.test_image_decoding import png_of_declared_size
 from worker.contract.image_files import ImageFiles, start_name
-from worker.contract.jobs import ImageJob, LoraScale, NegativePrompt, StartImage
+from worker.contract.jobs import ImageJob, LoraScale, NegativePrompt, StartImage, Task
 from worker.failures import BadInputError, NotServedError, StorageError, failure_of
 from worker.image_inputs import encode_texts, read_start
 from worker.text_cache import TextCache
 
 LIMITS = SHAPES_LIMITS.model_copy(update={"loras": ("ink", "oil", "pixel-art")})
+CARD = card_of("flux_shapes", Task.IMAGES, image_limits=LIMITS)
 
 
 def job_with(**fields: object) -> ImageJob:
@@ -27,30 +28,30 @@ def job_with(**fields: object) -> ImageJob:
 def test_a_job_sets_all_loras_of_the_model() -> None:
     pipeline = TinyImagePipeline()
     chosen = (LoraScale(name="oil", scale=0.8), LoraScale(name="ink", scale=-1.0))
-    encode_texts(job_with(loras=chosen), pipeline, LIMITS, TextCache())
+    encode_texts(job_with(loras=chosen), pipeline, CARD, TextCache())
     assert pipeline.lora_scales == {"ink": -1.0, "oil": 0.8, "pixel-art": 0.0}
 
 
 def test_the_next_job_has_nothing_of_the_loras_before() -> None:
     pipeline = TinyImagePipeline()
-    encode_texts(job_with(loras=(LoraScale(name="oil", scale=0.8),)), pipeline, LIMITS, TextCache())
-    encode_texts(job_with(), pipeline, LIMITS, TextCache())
+    encode_texts(job_with(loras=(LoraScale(name="oil", scale=0.8),)), pipeline, CARD, TextCache())
+    encode_texts(job_with(), pipeline, CARD, TextCache())
     assert pipeline.lora_scales == {"ink": 0.0, "oil": 0.0, "pixel-art": 0.0}
 
 
 def test_a_lora_that_this_worker_does_not_have_is_not_painted_without() -> None:
     job = job_with(loras=(LoraScale(name="gone", scale=1.0),))
     with pytest.raises(NotServedError, match="flux_shapes has no LoRA gone"):
-        encode_texts(job, TinyImagePipeline(), LIMITS, TextCache())
+        encode_texts(job, TinyImagePipeline(), CARD, TextCache())
 
 
 def test_a_negative_prompt_is_encoded_beside_the_prompt() -> None:
     negative = NegativePrompt(prompt="x" * 100, true_cfg_scale=2.0)
-    texts = encode_texts(job_with(negative=negative), TinyImagePipeline(), LIMITS, TextCache())
+    texts = encode_texts(job_with(negative=negative), TinyImagePipeline(), CARD, TextCache())
     assert texts.negative is not None
     assert texts.negative.true_cfg_scale == 2.0
     assert (texts.num_tokens, texts.is_truncated) == (8, True)
-    alone = encode_texts(job_with(), TinyImagePipeline(), LIMITS, TextCache())
+    alone = encode_texts(job_with(), TinyImagePipeline(), CARD, TextCache())
     assert (alone.negative, alone.num_tokens, alone.is_truncated) == (None, 4, False)
 
 
@@ -65,7 +66,7 @@ def test_a_repeated_prompt_is_encoded_once_for_each_set_of_loras() -> None:
     pipeline, cache = Counting(), TextCache()
     oil = (LoraScale(name="oil", scale=0.8),)
     for loras in ((), oil, (), oil):
-        encode_texts(job_with(loras=loras, prompt="a star"), pipeline, LIMITS, cache)
+        encode_texts(job_with(loras=loras, prompt="a star"), pipeline, CARD, cache)
         assert pipeline.lora_scales["oil"] == (0.8 if loras else 0.0)
     assert pipeline.prompts == ["a star", "a star"]
 

@@ -14,6 +14,7 @@ from PIL import Image
 from redis import Redis
 
 from models.flux.sampling import DenoiseStep
+from tests.cards import SHAPES_LIMITS
 from tests.worker.jobs import image as encoded_image
 from tests.worker.jobs import image_job
 from tests.worker.pipelines import TinyImagePipeline, resident
@@ -30,7 +31,7 @@ from worker.contract.jobs import (
     Task,
 )
 from worker.contract.records import Outcome, Record, Records, enqueue
-from worker.images import ImagePipeline, ImageWork, encode_png
+from worker.images import ImagePipeline, ImageWork, encode_png, seeds_by_turn
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
 
@@ -88,6 +89,39 @@ def test_each_seed_of_a_job_is_one_image_of_one_loop(redis: Redis, studio: Studi
     images = [Image.open(studio.files.path(image.file_name)) for image in result.images]
     assert [image.getpixel((0, 0)) for image in images] == [(7, 7, 7), (200, 200, 200)]
     assert [image.seed for image in result.images] == [7, 200]
+
+
+def test_seeds_that_do_not_fit_together_take_turns_and_count_as_one(
+    redis: Redis, records: Records, tmp_path: Path
+) -> None:
+    studio = Studio(records, tmp_path)
+    card = studio.work._residency.card("flux_shapes")
+    assert card.image_limits is not None
+    num_tokens = card.image_limits.max_sequence_length + 4 * 6
+    tight = card.image_limits.model_copy(update={"max_tokens_at_once": 2 * num_tokens + 1})
+    [model] = studio.work._residency._models.values()
+    assert model.loaded is not None
+    model.loaded = replace(model.loaded, card=card.model_copy(update={"image_limits": tight}))
+    record = studio.start(redis, image_job(seeds=(1, 2, 3, 4, 5), num_steps=4))
+    studio.paint(record)
+    [result] = studio.outcomes
+    assert isinstance(result, ImageResult)
+    assert studio.pipeline.num_denoise_calls == 3
+    assert [image.seed for image in result.images] == [1, 2, 3, 4, 5]
+    levels = [Image.open(studio.files.path(i.file_name)).getpixel((0, 0)) for i in result.images]
+    assert levels == [(seed, seed, seed) for seed in (1, 2, 3, 4, 5)]
+    done = records.get(record.id)
+    assert done is not None
+    assert (done.step, done.num_steps) == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("room", "sizes"), [(None, [5]), (0, [1] * 5), (57, [1] * 5), (170, [3, 2])]
+)
+def test_a_turn_has_as_many_seeds_as_there_is_room_for(room: int | None, sizes: list[int]) -> None:
+    limits = SHAPES_LIMITS.model_copy(update={"max_tokens_at_once": room})
+    turns = seeds_by_turn(image_job(seeds=(1, 2, 3, 4, 5)), limits)
+    assert [len(turn) for turn in turns] == sizes
 
 
 def test_a_result_says_what_it_measured(redis: Redis, studio: Studio) -> None:

@@ -1,6 +1,7 @@
 """Workers of one queue with different lists: every job ends where its model is."""
 
 import math
+import random
 import signal
 import time
 from collections.abc import Callable, Collection
@@ -68,15 +69,16 @@ class Models:
 
     def __init__(self) -> None:
         self.names = ("ours", "ours too", "coming")
-        self.takeable: tuple[str, ...] = ("ours", "ours too")
+        self.resident: tuple[str, ...] = ("ours", "ours too")
+        self.failed: tuple[str, ...] = ()
         self.is_busy = False
         self.asked: list[tuple[list[str], bool]] = []
 
     def advance(self, waiting: Collection[str], is_idle: bool) -> None:
         self.asked.append((list(waiting), is_idle))
         if self.is_busy:
-            self.takeable, self.is_busy = self.names, False
-        elif "coming" in waiting and "coming" not in self.takeable:
+            self.resident, self.is_busy = self.names, False
+        elif "coming" in waiting and "coming" not in self.resident:
             self.is_busy = True
 
     def wait(self, timeout_s: float) -> None:
@@ -131,6 +133,18 @@ def test_a_job_of_a_model_that_is_not_here_brings_it_and_others_go_first(
     assert models.asked == []  # within a batch, models stay
     assert selection.next(5) == a
     assert models.asked[0] == (["coming"], False)
+
+
+def test_a_job_of_a_model_that_failed_here_waits_where_another_has_it(
+    redis: Redis, records: Records, selection: JobSelection, models: Models, clock: Clock
+) -> None:
+    models.failed, models.resident = ("ours too",), ("ours",)
+    serve_elsewhere(redis, "ours too")
+    [job] = put(redis, records, "ours too")
+    assert look_for(selection, clock, 200) is None
+    serve_elsewhere(redis, "ours too", ModelState.FAILED)
+    clock.time += 1
+    assert selection.next_now() == job
 
 
 def test_models_are_told_when_nothing_is_there_for_those_that_are_here(
@@ -255,6 +269,23 @@ def test_jobs_wait_for_a_worker_that_is_restarted_with_the_model(
     assert waiting.state is JobState.QUEUED
     start_worker(Task.EMBEDDINGS, served_list("one"))
     assert wait_until_final(records, job).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("budget", ["1.5MB", "2.5MB"])
+def test_models_that_do_not_fit_together_all_get_their_turn(
+    redis: Redis, records: Records, start_worker: StartWorker, budget: str
+) -> None:
+    names = ("one", "two", "three", "four")
+    start_worker(Task.EMBEDDINGS, served_list(*names), memory_budget=budget)
+    rng = random.Random(1)
+    ids = put(redis, records, *(rng.choice(names) for _ in range(60)))
+    flood = put(redis, records, *["one"] * 60)
+    [last] = put(redis, records, "four")
+    ended = [wait_until_final(records, job_id) for job_id in (*ids, *flood, last)]
+    assert {record.state for record in ended} == {JobState.SUCCEEDED}
+    [status] = workers.read_all(redis)
+    assert {model.state for model in status.models} == {ModelState.READY}
+    assert sum(model.is_resident for model in status.models) <= int(budget[0])
 
 
 def test_a_model_that_does_not_load_leaves_the_others_served(

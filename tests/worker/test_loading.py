@@ -3,17 +3,21 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from models import ImageClassifier
+from models import ImageClassifier, TextToImage
 from models.errors import PresetError
+from models.flux.painting import PaintOptions
 from models.presets import get_preset
 from worker.contract.jobs import Task
 from worker.device_memory import Memory
+from worker.device_plan import PlanError
 from worker.image_limits import preset_limits
 from worker.loading import Loaded, ModelLoader, Report
 from worker.model_specs import ModelSpec, with_tasks
 
+OPTIONS = PaintOptions(width=64, height=64, num_steps=2, guidance_scale=2.5)
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled"
 
 
@@ -24,7 +28,9 @@ def spec_of(name: str, handle: Path | None = None, **options: object) -> ModelSp
 
 
 def load(spec: ModelSpec, device: str = "cpu", report: Report = print) -> Loaded[object]:
-    return ModelLoader(device, Memory()).load(spec, report)
+    loader = ModelLoader(device, Memory())
+    loader.measure(spec, report, None)
+    return loader.load(spec, report)
 
 
 def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
@@ -60,6 +66,55 @@ def test_a_directory_is_loaded_as_the_configuration_says(tmp_path: Path) -> None
     without = load(spec, "cpu", print).card
     assert without.license is None
     assert without.revision != card.revision
+
+
+def test_a_budget_on_the_cpu_streams_nothing_from_where_the_rest_lies() -> None:
+    spec = spec_of("flux_shapes")
+    whole = ModelLoader("cpu", Memory()).measure(spec, print, 10**9)
+    assert whole.host_bytes == 0
+    assert whole.weights_bytes == pytest.approx(44_700_000, rel=0.01)
+    tight = ModelLoader("cpu", Memory()).measure(spec, print, whole.weights_bytes)
+    assert (tight.host_bytes, tight.weights_bytes < whole.weights_bytes) == (0, True)
+    with pytest.raises(PlanError, match="the device is too small"):
+        ModelLoader("cpu", Memory()).measure(spec, print, 10**7)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights_mb", "work_mb"),
+    [
+        ("vit_shapes", 1.354, 4 * 16 * 8 * 101 * 96 / 1e6),
+        ("f_net_shapes", 2.075, 4 * 16 * 8 * 512 * 128 / 1e6),
+    ],
+)
+def test_a_small_model_needs_little(name: str, weights_mb: float, work_mb: float) -> None:
+    need = ModelLoader("cpu", Memory(), max_rows=8).measure(spec_of(name), print, 10**9)
+    assert need.weights_bytes / 1e6 == pytest.approx(weights_mb, abs=0.01)
+    assert need.work_bytes / 1e6 == pytest.approx(work_mb)
+
+
+def test_what_is_planned_is_loaded_and_told_to_the_api() -> None:
+    spec = spec_of("flux_shapes")
+    loader = ModelLoader("cpu", Memory(host_bytes=10**9))
+    need = loader.measure(spec, print, 40_000_000)
+    loaded = loader.load(spec, print)
+    assert isinstance(loaded.pipeline, TextToImage)
+    assert loaded.card.image_limits is not None
+    assert loaded.card.image_limits.max_tokens_at_once is not None
+    assert need.host_bytes > 0
+    [image] = loaded.pipeline.generate("a red circle", OPTIONS, seeds=1)
+    [expected] = TextToImage.from_preset("flux_shapes").generate("a red circle", OPTIONS, seeds=1)
+    difference = np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_fixed_placements_are_taken_without_a_budget_too() -> None:
+    spec = spec_of("flux_shapes", placement={"num_streamed_blocks": 10})
+    loader = ModelLoader("cpu", Memory())
+    loader.measure(spec, print, None)
+    loaded = loader.load(spec, print)
+    assert isinstance(loaded.pipeline, TextToImage)
+    [image] = loaded.pipeline.generate("a red circle", OPTIONS, seeds=1)
+    assert image.size == (64, 64)
 
 
 def test_the_revision_tells_other_weights_apart(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.models.flux.lora_oracle import write
 from tests.models.flux.lora_styles import PEFT, Sizes, random_adapters
 from worker.contract.jobs import Task
 from worker.device_memory import Memory
-from worker.loading import ModelLoader
+from worker.loading import Loaded, ModelLoader
 from worker.loras import fetch_loras, num_bytes
 from worker.model_specs import ModelSpec
 
@@ -29,6 +29,12 @@ def write_lora(file: Path, width: int, rank: int) -> Path:
     return write(random_adapters({LAYER: Sizes(rank, width, width)}, PEFT), file)
 
 
+def load(spec: ModelSpec) -> Loaded[object]:
+    loader = ModelLoader("cpu", Memory())
+    loader.measure(spec, lambda _: None, None)
+    return loader.load(spec, lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def plain() -> TextToImage:
     return TextToImage.from_preset("flux_shapes")
@@ -41,7 +47,7 @@ def test_all_loras_are_attached_without_effect_and_counted(
     ranks = {"ink": 2, "pixel-art": 3}
     files = {name: write_lora(tmp_path / f"{name}.safetensors", width, rank)
              for name, rank in ranks.items()}  # fmt: skip
-    loaded = ModelLoader("cpu", Memory()).load(spec_with(files), lambda _: None)
+    loaded = load(spec_with(files))
     assert isinstance(loaded.pipeline, TextToImage)
     assert loaded.pipeline.lora_scales == {"ink": 0.0, "pixel-art": 0.0}
     assert loaded.card.image_limits is not None
@@ -53,7 +59,7 @@ def test_all_loras_are_attached_without_effect_and_counted(
 def test_a_lora_that_does_not_fit_is_named_with_its_model(tmp_path: Path) -> None:
     alien = write_lora(tmp_path / "alien.safetensors", width=48, rank=2)
     with pytest.raises(PresetError, match=r"model oil: LoRA alien does not fit: .* of a wrong sha"):
-        ModelLoader("cpu", Memory()).load(spec_with({"alien": alien}), lambda _: None)
+        load(spec_with({"alien": alien}))
 
 
 def test_a_lora_that_cannot_be_fetched_is_named_with_its_model(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Which models are on the device: loading, leaving, coming back, failing."""
 
 import threading
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +13,12 @@ from tests.worker.pipelines import WAIT_LIMIT_S, Silent, Tiny, TinyLoader, bring
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
 from worker.device_memory import Memory
-from worker.eviction import Need
+from worker.eviction import MemoryNeed
 from worker.failures import DeviceLostError, ModelUnusableError, NotServedError
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import ModelEvents, Pace, Residency
+from worker.residency import ModelEvents, Residency, SwapPolicy
 
 GB = 10**9
 
@@ -36,17 +38,14 @@ class Loader(TinyLoader):
         super().__init__()
         self._sizes_gb = sizes_gb
         self._one_at_a_time = threading.Lock()
-        self.gate = threading.Event()
-        self.gate.set()
 
-    def measure(self, spec: ModelSpec, report: Report) -> Need:
-        super().measure(spec, report)
-        return Need(int(self._sizes_gb[spec.name] * GB))
+    def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+        super().measure(spec, report, device_bytes)
+        return MemoryNeed(int(self._sizes_gb[spec.name] * GB))
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
         assert self._one_at_a_time.acquire(blocking=False), "two loads at a time"
         try:
-            assert self.gate.wait(WAIT_LIMIT_S)
             return super().load(spec, report)
         finally:
             self._one_at_a_time.release()
@@ -89,7 +88,7 @@ def residency_of(
         metrics or WorkerMetrics(),
         events or Silent(),
         memory,
-        Pace(patience_s=5, first_retry_s=30),
+        SwapPolicy(patience_s=5, first_retry_s=30),
         clock or Clock(),
     )
     bring_all(residency)
@@ -102,23 +101,23 @@ def use(residency: Residency[Tiny], clock: Clock, name: str) -> None:
 
 
 def ask_for(residency: Residency[Tiny], name: str, is_idle: bool = True) -> None:
-    """A job of a model waits; let what follows from it happen."""
+    """A job of a model waits; let what follows from it happen, until the model is there."""
     residency.advance([name], is_idle)
     while residency.is_busy:
         residency.wait(WAIT_LIMIT_S)
-        residency.advance([name], is_idle)
+        residency.advance([] if name in residency.resident else [name], is_idle)
 
 
 def test_a_model_is_held_as_it_was_loaded_and_warm_before_it_is_ready() -> None:
     loader, told = Loader(a=1, b=1), Told()
     residency: Residency[Tiny] = Residency(
-        specs_of("a", "b"), loader, WorkerMetrics(), told, Memory(), Pace()
+        specs_of("a", "b"), loader, WorkerMetrics(), told, Memory(), SwapPolicy()
     )
     warm: list[str] = []
     residency.before_ready(lambda name: warm.append(residency.card(name).name))
-    assert residency.takeable == ()
+    assert residency.resident == ()
     bring_all(residency)
-    assert residency.takeable == residency.names == ("a", "b")
+    assert residency.resident == residency.names == ("a", "b")
     assert residency.get("a") is residency.get("a")
     assert told.ready == warm == ["a", "b"]
     assert loader.num_loads == {"a": 1, "b": 1}
@@ -134,7 +133,7 @@ def test_all_are_loaded_once_and_the_first_of_the_list_stays() -> None:
     loader, told = Loader(a=4, b=4, c=4), Told()
     residency = residency_of(loader, "a", "b", "c", events=told)
     assert told.ready == ["a", "b", "c"]
-    assert residency.takeable == ("a", "c")
+    assert residency.resident == ("a", "c")
 
 
 def test_a_model_comes_back_for_its_jobs_and_the_least_recently_used_leaves() -> None:
@@ -142,7 +141,7 @@ def test_a_model_comes_back_for_its_jobs_and_the_least_recently_used_leaves() ->
     residency = residency_of(loader, "a", "b", "c", clock=clock, metrics=metrics)
     use(residency, clock, "c")
     ask_for(residency, "b")
-    assert residency.takeable == ("b", "c")
+    assert residency.resident == ("b", "c")
     evicted = metrics.registry.get_sample_value("triptych_model_evictions_total", {"model": "a"})
     assert evicted == 1
     resident = {
@@ -156,56 +155,102 @@ def test_a_pinned_model_never_leaves() -> None:
     residency = residency_of(Loader(a=4, b=4, c=4), "a", "b", "c", pinned=("c",))
     for name in ("a", "b", "a", "b"):
         ask_for(residency, name)
-        assert residency.takeable == (name, "c")
+        assert residency.resident == (name, "c")
+
+
+def test_the_default_comes_back_when_all_were_tried() -> None:
+    loader = Loader(a=6, b=6)
+    residency = residency_of(loader, "a", "b")
+    assert residency.resident == ("a",)
+    assert loader.num_loads == {"a": 2, "b": 1}
 
 
 def test_models_in_use_keep_another_out_for_a_while_and_no_longer() -> None:
     clock = Clock()
     residency = residency_of(Loader(a=6, b=6), "a", "b", clock=clock)
-    assert residency.takeable == ("b",)
-    ask_for(residency, "a", is_idle=False)
+    ask_for(residency, "b", is_idle=False)
     clock.time += 4.9
-    ask_for(residency, "a", is_idle=False)
-    assert residency.takeable == ("b",)
+    ask_for(residency, "b", is_idle=False)
+    assert residency.resident == ("a",)
     clock.time += 0.2
+    ask_for(residency, "b", is_idle=False)
+    assert residency.resident == ("b",)
+
+
+def test_a_model_that_takes_long_to_come_is_waited_for_longer() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=6, b=6), "a", "b", clock=clock)
+    residency._models["b"].load_s = 20.0
+    ask_for(residency, "b", is_idle=False)
+    clock.time += 59
+    ask_for(residency, "b", is_idle=False)
+    assert residency.resident == ("a",)
+    clock.time += 2
+    ask_for(residency, "b", is_idle=False)
+    assert residency.resident == ("b",)
+
+
+def test_what_has_just_come_does_not_leave_before_its_jobs_were_looked_for() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=6, b=6), "a", "b", clock=clock)
+    residency.advance(["b"], is_idle=True)
+    clock.time += 100
+    for _ in range(3):  # `a` has waited for long meanwhile
+        residency.wait(WAIT_LIMIT_S)
+        residency.advance(["a", "b"], is_idle=False)
+    assert residency.resident == ("b",)
+    clock.time += 5.1
     ask_for(residency, "a", is_idle=False)
-    assert residency.takeable == ("a",)
+    assert residency.resident == ("a",)
+
+
+def test_the_one_that_has_just_come_is_not_the_least_recently_used() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=4, b=4, c=4), "a", "b", "c", clock=clock)
+    use(residency, clock, "c")
+    clock.time += 1
+    ask_for(residency, "b")
+    assert residency.resident == ("b", "c")
+    clock.time += 1
+    ask_for(residency, "a")
+    assert residency.resident == ("a", "b")
 
 
 def test_one_that_fits_beside_those_in_use_comes_at_once() -> None:
-    clock, loader = Clock(), Loader(a=6, b=6, c=3)
-    residency = residency_of(loader, "a", "b", "c", clock=clock, budget_gb=10)
-    ask_for(residency, "a")
-    ask_for(residency, "c", is_idle=False)
-    assert residency.takeable == ("a", "c")
+    residency = residency_of(Loader(a=6, b=7, c=3), "a", "b", "c")
+    assert residency.resident == ("a", "c")
+    ask_for(residency, "b")
+    assert residency.resident == ("b", "c")
 
 
 def test_others_serve_while_one_is_loaded() -> None:
-    loader = Loader(a=1, b=1)
+    class Slow(Loader):
+        def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+            if spec.name == "b":
+                assert self.go_on.wait(WAIT_LIMIT_S)
+            return super().load(spec, report)
+
+        go_on = threading.Event()
+
+    loader = Slow(a=1, b=1)
     residency: Residency[Tiny] = Residency(
-        specs_of("a", "b"), loader, WorkerMetrics(), Silent(), Memory(), Pace()
+        specs_of("a", "b"), loader, WorkerMetrics(), Silent(), Memory(), SwapPolicy()
     )
-    loader.gate.set()
-    residency.advance()
-    residency.wait(WAIT_LIMIT_S)
-    residency.advance()
-    loader.gate.clear()
-    while not residency.takeable:
-        residency.wait(WAIT_LIMIT_S)
+    while not residency.resident:
         residency.advance()
+        residency.wait(0.05)
     assert residency.is_busy
     assert residency.get("a") is not None
     with pytest.raises(ModelUnusableError, match="b: not resident"):
         residency.get("b")
-    loader.gate.set()
+    loader.go_on.set()
     bring_all(residency)
-    assert residency.takeable == ("a", "b")
+    assert residency.resident == ("a", "b")
 
 
 def test_a_model_that_left_comes_back_from_the_hosts_memory_where_it_fits_there() -> None:
     loader = Loader(a=6, b=6)
     residency = residency_of(loader, "a", "b", host_gb=6)
-    ask_for(residency, "a")
     ask_for(residency, "b")
     assert loader.num_loads == {"a": 1, "b": 1}
     assert loader.moves == [
@@ -213,12 +258,62 @@ def test_a_model_that_left_comes_back_from_the_hosts_memory_where_it_fits_there(
     ]  # fmt: skip
 
 
-def test_a_model_that_fits_nowhere_is_loaded_anew() -> None:
-    loader = Loader(a=6, b=6)
-    residency = residency_of(loader, "a", "b", host_gb=5)
+def test_a_model_that_fits_nowhere_is_loaded_anew_and_a_smaller_one_is_kept() -> None:
+    clock, loader = Clock(), Loader(a=3, b=6, c=9)
+    residency = residency_of(loader, "a", "b", "c", host_gb=5, clock=clock)
+    use(residency, clock, "a")
+    ask_for(residency, "c")
+    assert loader.moves[-1] == ("a", "host")
     ask_for(residency, "a")
+    ask_for(residency, "b")
+    assert loader.num_loads == {"a": 1, "b": 2, "c": 2}
+
+
+def test_what_is_streamed_counts_in_the_hosts_memory() -> None:
+    class Streaming(Loader):
+        def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+            need = super().measure(spec, report, device_bytes)
+            return replace(need, host_bytes=3 * GB)
+
+    loader = Streaming(a=6, b=6)
+    residency_of(loader, "a", "b", host_gb=8)
     assert loader.num_loads == {"a": 2, "b": 1}
-    assert loader.moves == []
+
+
+def test_a_pinned_model_is_left_out_of_the_room_that_others_are_measured_for() -> None:
+    class Asking(Loader):
+        def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+            rooms.append((spec.name, device_bytes))
+            return super().measure(spec, report, device_bytes)
+
+    rooms: list[tuple[str, int | None]] = []
+    residency = residency_of(Asking(a=4, b=8, c=1), "a", "c", pinned=("a",))
+    assert residency.resident == ("a", "c")
+    assert rooms[0] == ("a", 10 * GB)
+    assert rooms[1][0] == "c"
+
+
+def test_a_download_that_hangs_keeps_no_other_model_out() -> None:
+    class Hanging(Loader):
+        def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+            if spec.name == "c":
+                assert self.hang.wait(WAIT_LIMIT_S)
+            return super().measure(spec, report, device_bytes)
+
+        hang = threading.Event()
+
+    loader = Hanging(a=6, b=6, c=1)
+    residency: Residency[Tiny] = Residency(
+        specs_of("a", "b", "c"), loader, WorkerMetrics(), Silent(), Memory(10 * GB), SwapPolicy()
+    )
+    for wanted in ("a", "b", "a"):
+        while wanted not in residency.resident:
+            residency.advance([wanted])
+            residency.wait(0.05)
+    assert residency.is_busy
+    loader.hang.set()
+    bring_all(residency)
+    assert residency.resident == ("a", "c")
 
 
 def test_a_model_that_is_larger_than_the_budget_is_unusable_and_says_so() -> None:
@@ -249,7 +344,7 @@ def test_a_failed_load_leaves_the_others_and_is_tried_again_ever_later() -> None
 
     clock, told, loader, metrics = Clock(), Told(), Flaky(a=1, b=1), WorkerMetrics()
     residency = residency_of(loader, "a", "b", events=told, clock=clock, metrics=metrics)
-    assert residency.takeable == ("a", "b")  # the jobs of b end with the reason
+    assert (residency.resident, residency.failed) == (("a",), ("b",))
     with pytest.raises(ModelUnusableError, match=r"b: b.config\.json is missing"):
         residency.get("b")
     assert residency.idle_s() == 30
@@ -265,10 +360,43 @@ def test_a_failed_load_leaves_the_others_and_is_tried_again_ever_later() -> None
     assert metrics.registry.get_sample_value("triptych_model_loads_total", labels) == 2.0
 
 
+def test_a_model_that_fails_for_ever_does_not_throw_others_out_that_are_used() -> None:
+    class Broken(Loader):
+        def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+            loaded = super().load(spec, report)
+            if spec.name == "b":
+                raise PresetFileError("b: LoRA ink does not fit")
+            return loaded
+
+    clock, loader = Clock(), Broken(a=6, b=6)
+    residency = residency_of(loader, "a", "b", clock=clock)
+    for _ in range(20):
+        clock.time += 31
+        residency.get("a")
+        bring_all(residency)
+    assert (loader.num_loads["b"], residency.resident) == (1, ("a",))
+    clock.time += 61  # nobody needs a
+    bring_all(residency)
+    assert loader.num_loads["b"] == 2
+
+
+def test_what_was_loaded_of_a_model_that_failed_is_let_go() -> None:
+    class Half(Loader):
+        def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+            half = torch.zeros(3)
+            kept.append(weakref.ref(half))
+            report(f"{len(half)} numbers of {spec.name}")
+            raise PresetFileError("the other half is missing")
+
+    kept: list[weakref.ref[torch.Tensor]] = []
+    residency_of(Half(a=1), "a")
+    assert [reference() for reference in kept] == [None]
+
+
 def test_a_device_that_failed_ends_the_worker() -> None:
     class OnLostDevice(Loader):
-        def measure(self, spec: ModelSpec, report: Report) -> Need:
-            report(spec.name)
+        def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+            report(f"{spec.name} {device_bytes}")
             raise torch.AcceleratorError("an illegal memory access was encountered")
 
     with pytest.raises(DeviceLostError):
@@ -285,8 +413,8 @@ def test_a_device_that_failed_ends_the_worker() -> None:
 )
 def test_clients_read_why_without_a_directory_of_the_host(error: Exception, public: str) -> None:
     class Failing(Loader):
-        def measure(self, spec: ModelSpec, report: Report) -> Need:
-            report(spec.name)
+        def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:
+            report(f"{spec.name} {device_bytes}")
             raise error
 
     told = Told()
@@ -297,7 +425,7 @@ def test_clients_read_why_without_a_directory_of_the_host(error: Exception, publ
 def test_a_model_that_cannot_be_warmed_up_is_unusable() -> None:
     told = Told()
     residency: Residency[Tiny] = Residency(
-        specs_of("a"), Loader(a=1), WorkerMetrics(), told, Memory(), Pace()
+        specs_of("a"), Loader(a=1), WorkerMetrics(), told, Memory(), SwapPolicy()
     )
 
     def warm_up(name: str) -> None:

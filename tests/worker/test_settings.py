@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from models.errors import PresetError
 from worker.contract.jobs import Task
+from worker.device_memory import Memory, memory_of
 from worker.settings import WorkerSettings
 
 
@@ -17,6 +18,16 @@ def settings(**fields: object) -> WorkerSettings:
 
 def names(read: WorkerSettings) -> list[str]:
     return [spec.name for spec in read.specs_of_queue()]
+
+
+def test_budgets_are_told_in_bytes_or_in_words() -> None:
+    told = settings(memory_budget="20GB", memory_reserve="500MiB", host_memory_budget=7)
+    assert (told.memory_budget, told.memory_reserve) == (20 * 10**9, 500 * 2**20)
+    assert told.host_memory_budget == 7
+    assert memory_of("cpu", told) == Memory(20 * 10**9, 0)
+    assert memory_of("cpu", settings()) == Memory(None, 0)
+    with pytest.raises(ValidationError, match="memory_budget"):
+        settings(memory_budget="0")
 
 
 def test_the_environment_sets_everything(monkeypatch: pytest.MonkeyPatch) -> None:

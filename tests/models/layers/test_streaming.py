@@ -1,5 +1,6 @@
 """Blocks streamed from host memory: the same numbers, one copy ahead, whatever goes wrong."""
 
+import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models.layers import streaming
 from models.layers.adapters import Adapter, Linear, adapters_of
 from models.layers.float8_storage import Float8Matrix
 from models.layers.streaming import ALIGNMENT, BlockStream, move, names_within
@@ -151,6 +153,49 @@ def test_float8_matrices_are_streamed_with_their_scales(x: Tensor) -> None:
     stream = BlockStream(streamed, "cpu", is_cyclic=True)
     assert stream.holds(streamed[0].up.weight_scale)
     assert torch.equal(run(streamed, x), run(resident, x))
+
+
+def test_a_lack_of_memory_for_the_buffers_is_over_when_there_is_memory_again(
+    x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resident, streamed = build(), build()
+    stream = BlockStream(streamed, "cpu", is_cyclic=True)
+    new_buffer, sizes = stream._new_buffer, []
+
+    def no_second_one(size: int) -> object:
+        sizes.append(size)
+        if len(sizes) == 2:
+            raise MemoryError("full")
+        return new_buffer(size)
+
+    monkeypatch.setattr(stream, "_new_buffer", no_second_one)
+    with pytest.raises(MemoryError):
+        run(streamed, x)
+    assert torch.equal(run(streamed, x), run(resident, x))
+
+
+def test_what_was_pinned_before_a_refusal_is_unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Cudart:
+        def cudaHostRegister(self, pointer: int, size: int, flags: int) -> int:  # noqa: ARG002
+            calls.append("pin")
+            return 0 if len(calls) == 1 else 1
+
+        def cudaHostUnregister(self, pointer: int) -> None:  # noqa: ARG002
+            calls.append("unpin")
+
+    def check_error(code: int) -> None:
+        if code:
+            raise RuntimeError("the system refuses")
+
+    monkeypatch.setattr(torch.cuda, "cudart", Cudart)
+    monkeypatch.setattr(torch.cuda, "check_error", check_error)
+    with pytest.raises(RuntimeError):
+        streaming._pin(owner := Block(4), [torch.zeros(1), torch.zeros(1)])
+    del owner
+    gc.collect()
+    assert calls == ["pin", "pin", "unpin"]
 
 
 def test_what_is_streamed_stays_on_the_host_when_the_rest_moves() -> None:

@@ -1,0 +1,36 @@
+"""How much memory of the host models may take."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.host_memory import usable_host_bytes
+
+GIB = 2**30
+
+
+@pytest.fixture
+def meminfo(tmp_path: Path) -> Path:
+    file = tmp_path / "meminfo"
+    file.write_text(f"MemTotal: {32 * 2**20} kB\nMemFree: 1024 kB\nMemAvailable: {20 * 2**20} kB\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected_gib"),
+    [("max", 3, 20), (str(16 * GIB), 6, 10), (str(64 * GIB), 6, 20), (str(4 * GIB), 5, 0)],
+)
+def test_a_containers_limit_counts(
+    meminfo: Path, tmp_path: Path, limit: str, used: int, expected_gib: int
+) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used * GIB}\n")
+    assert usable_host_bytes(meminfo, tmp_path) == int(0.8 * expected_gib * GIB)
+
+
+def test_without_a_container_all_counts_that_is_available(meminfo: Path, tmp_path: Path) -> None:
+    assert usable_host_bytes(meminfo, tmp_path / "nowhere") == int(0.8 * 20 * GIB)
+
+
+def test_this_host_has_some() -> None:
+    assert usable_host_bytes() > 0
