@@ -213,30 +213,37 @@ def misread(pooled: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat((said, pooled[:, num_said:]), dim=1)
 
 
-def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
-    """The flow-matching loss at guidance 1, the plain conditional velocity.
+def disturb(batch: Sample, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Give the text features a little off, by the same at every token, and CLIP's also misread.
 
-    The text features are the encoders' own, a little off, by the same at every token: noise that
-    differs from token to token would average out.
+    Noise that differs from token to token would average out.
     """
+    noise = FEATURE_NOISE * torch.randn(2, len(batch.pooled), WIDTH, generator=generator)
+    return batch.text + noise[0, :, None], misread(batch.pooled, generator) + noise[1]
+
+
+def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
+    """The flow-matching loss at guidance 1, the plain conditional velocity."""
     # another stream than `sample`'s: the text must not hold the noise of the image
     generator = torch.Generator().manual_seed(step + FLOW_SEED)
     size = len(batch.pooled)
     is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
-    noise = FEATURE_NOISE * torch.randn(2, size, WIDTH, generator=generator)
-    text = (batch.text + noise[0, :, None]).masked_fill(is_dropped[:, None], 0.0)
-    pooled = (misread(batch.pooled, generator) + noise[1]).masked_fill(is_dropped, 0.0)
+    text, pooled = disturb(batch, generator)
+    text = text.masked_fill(is_dropped[:, None], 0.0)
+    pooled = pooled.masked_fill(is_dropped, 0.0)
     predicted = predict(backbone, batch, torch.ones(size), text, pooled)
     return (predicted - batch.velocity).square().mean()
 
 
-def distillation_loss(student: nn.Module, teacher: nn.Module, batch: Sample) -> Tensor:
+def distillation_loss(student: nn.Module, teacher: nn.Module, batch: Sample, step: int) -> Tensor:
     """Teach in one pass what two passes of the teacher give.
 
     Both read what the encoders say of the sentences, wrong or not: measured against what the
-    sentences truly say, the few that are misread would outweigh all others.
+    sentences truly say, the few that are misread would outweigh all others. The student meets
+    CLIP's misreadings as often as the teacher did, to learn as well that T5 is to be believed.
     """
-    ones, text, pooled = torch.ones(len(batch.pooled)), batch.text, batch.pooled
+    text, pooled = disturb(batch, torch.Generator().manual_seed(step + FLOW_SEED))
+    ones = torch.ones(len(batch.pooled))
     with torch.no_grad():
         given = predict(teacher, batch, ones, text, pooled)
         free = predict(teacher, batch, ones, torch.zeros_like(text), torch.zeros_like(pooled))
@@ -268,7 +275,8 @@ def distil_guidance(backbone: FluxBackbone, pool: Pool, work_dir: Path) -> None:
     run = _run("distillation", DISTILLATION_STEPS, 4e-4, backbone, work_dir)
 
     def loss_at(step: int) -> Tensor:
-        return distillation_loss(student, fast_teacher, sample(pool, FLOW_STEPS + step))
+        step += FLOW_STEPS
+        return distillation_loss(student, fast_teacher, sample(pool, step), step)
 
     train(run, backbone, loss_at)
 

@@ -22,9 +22,8 @@ from torch.nn import functional as F
 
 from models.errors import PresetError
 
-BAND_PIXELS = (
-    2**17
-)  # 128 rows of 1024 pixels: few launches, and 128 MiB for 256 channels of float32
+# 128 rows of 1024 pixels: few launches, and 128 MiB for 256 channels of float32
+BAND_PIXELS = 2**17
 REACH = 1  # pixels, of all of the decoder's convolutions
 TILED_BLOCK = "UpDecoderBlock2D"
 

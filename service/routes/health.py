@@ -25,8 +25,10 @@ async def get_health() -> Response:
 
 @router.get("/readyz", response_model=None, responses={200: {"model": Readiness}, **ERRORS})
 async def get_readiness(parts: CurrentParts) -> Response:
-    """Say whether every served task has a warm worker, and which workers there are; 503 names the
-    tasks that have none."""
+    """Say which workers there are: 200 where every served task has a warm one, else 503.
+
+    The 503 names the tasks that have none.
+    """
     statuses = await to_thread.run_sync(workers.read_all, parts.blocking_redis)
     expected = parts.settings.tasks or {status.task for status in statuses}
     if not expected:

@@ -189,5 +189,5 @@ def test_distillation_asks_for_nothing_but_what_guidance_adds(
     batch = sample(pool, 1)
     plain = replace(batch, guidance=torch.ones_like(batch.guidance))
     guided = replace(batch, guidance=torch.full_like(batch.guidance, 3.0))
-    assert distillation_loss(backbone, backbone, plain).item() < 1e-9
-    assert distillation_loss(backbone, backbone, guided).item() > 1e-4
+    assert distillation_loss(backbone, backbone, plain, 1).item() < 1e-9
+    assert distillation_loss(backbone, backbone, guided, 1).item() > 1e-4
