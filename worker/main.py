@@ -38,9 +38,10 @@ from worker.loading import ModelLoader
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 from worker.reaper import Reaper
-from worker.residency import Loader, Residency, SwapPolicy
+from worker.residency import Loader, Residency
 from worker.row_work import RowWork
 from worker.settings import WorkerSettings, settings_of_process
+from worker.swap_policy import SwapPolicy
 from worker.tasks import Batches, Work
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 One thread owns the device and calls this between batches, so nothing here is locked and no model
 leaves while it works. What takes long runs on threads beside it: one fetches and measures, one
 loads and moves, each one model at a time, while those that are resident serve on. `eviction`
-decides who leaves.
+decides who leaves, `swap_policy` when.
 """
 
 import logging
@@ -32,13 +32,9 @@ from worker.failures import (
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
+from worker.swap_policy import SwapPolicy, Wish
 
 P = TypeVar("P")
-_LONGEST_RETRY_S = 600.0
-_UNUSED_S = 60.0  # after which a model may leave for one that failed and that nobody asks for
-# A swap that takes long is not done as often: so many times its duration a model in use may stay
-# while another waits, and one that has just come stays although no job is there for it.
-_LOADS_OF_PATIENCE, _LOADS_OF_STAY = 3, 1
 _GB = 1e9
 _DIRECTORY = re.compile(r"(?<![:/\w.])/(?:[^/\s:]+/)+")
 
@@ -71,17 +67,6 @@ class ModelEvents(Protocol):
     def note_resident(self, model: str, is_resident: bool) -> None: ...
     def announce_ready(self, card: ModelCard, load_s: float) -> None: ...
     def announce_failed(self, model: str, reason: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class SwapPolicy:
-    """patience_s     for which models in use keep another, that has jobs, from coming; longer where
-                   its load takes longer
-    first_retry_s  after a load that failed; doubled with every failure after it
-    """
-
-    patience_s: float = 5.0
-    first_retry_s: float = 30.0
 
 
 @dataclass(slots=True)
@@ -270,18 +255,15 @@ class Residency(Generic[P]):
         return choose_victims(model.spec.name, need, self._memory.device_bytes, residents)
 
     def _may_leave(self, victims: Sequence[str], model: _Model[P], is_idle: bool) -> bool:
-        """Whether those may leave now: nobody needs them, or the other has waited long enough."""
-        now = self._now()
-        if model.wanted_since is not None:
-            # what has just come stays for a while, or all the time would go into swaps
-            came_at = max(self._models[name].came_at for name in victims)
-            patience_s = max(self._policy.patience_s, _LOADS_OF_PATIENCE * model.load_s)
-            has_paid = now - came_at >= _LOADS_OF_STAY * model.load_s
-            return (is_idle and has_paid) or now - max(model.wanted_since, came_at) >= patience_s
-        if model.failure is not None:
-            last_used_at = max(self._models[name].last_used_at for name in victims)
-            return is_idle and now - last_used_at >= _UNUSED_S
-        return is_idle
+        leaving = [self._models[name] for name in victims]
+        wish = Wish(
+            wanted_since=model.wanted_since,
+            load_s=model.load_s,
+            has_failed=model.failure is not None,
+            came_at=max(each.came_at for each in leaving),
+            last_used_at=max(each.last_used_at for each in leaving),
+        )
+        return self._policy.may_leave(wish, is_idle, self._now())
 
     def _too_large(self, model: _Model[P], need: MemoryNeed) -> str:
         pinned = ", ".join(other.spec.name for other in self._pinned_beside(model))
@@ -400,7 +382,7 @@ class Residency(Generic[P]):
         name = model.spec.name
         model.is_resident, model.was_tried, model.loaded, model.need = False, True, None, None
         model.failure = _public(error)
-        retry_s = min(self._policy.first_retry_s * 2**model.num_failures, _LONGEST_RETRY_S)
+        retry_s = self._policy.retry_s(model.num_failures)
         model.retry_at = self._now() + retry_s
         model.num_failures += 1
         self._metrics.model_loads.labels(name, "failed").inc()

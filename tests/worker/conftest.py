@@ -25,8 +25,9 @@ from worker.job_selection import JobSelection
 from worker.main import build_work
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import Residency, SwapPolicy
+from worker.residency import Residency
 from worker.settings import WorkerSettings
+from worker.swap_policy import SwapPolicy
 from worker.tasks import Batches
 
 ROOT = Path(__file__).parents[2]

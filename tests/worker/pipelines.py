@@ -29,7 +29,8 @@ from worker.eviction import MemoryNeed
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import ModelEvents, Residency, SwapPolicy
+from worker.residency import ModelEvents, Residency
+from worker.swap_policy import SwapPolicy
 
 if TYPE_CHECKING:  # diffusers takes a second, and each process of a tiny worker does without
     from models.flux.latents import Start

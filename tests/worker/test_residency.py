@@ -18,7 +18,8 @@ from worker.failures import DeviceLostError, ModelUnusableError, NotServedError
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
-from worker.residency import ModelEvents, Residency, SwapPolicy
+from worker.residency import ModelEvents, Residency
+from worker.swap_policy import SwapPolicy
 
 GB = 10**9
 
