@@ -80,7 +80,7 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
     assert model["defaults"] == {
         "size": "128x128",
         "num_inference_steps": 20,
-        "guidance_scale": 2.5,
+        "guidance_scale": 2.0,
         "true_cfg_scale": 3.0,
     }
     assert model["loras"] == []
