@@ -16,7 +16,7 @@ def spec(**options: object) -> ModelSpec:
 
 
 def test_only_a_model_that_embeds_guidance_has_a_guidance_scale() -> None:
-    expected = {"flux_shapes": (2.5, 20), "flux_schnell": (None, 4), "flux_dev": (3.5, 28)}
+    expected = {"flux_shapes": (2.0, 20), "flux_schnell": (None, 4), "flux_dev": (3.5, 28)}
     painters = [row.name for row in PRESETS.values() if row.task is PresetTask.TEXT_TO_IMAGE]
     assert set(painters) == set(expected)
     for name, (guidance, num_steps) in expected.items():
