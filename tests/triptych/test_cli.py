@@ -80,6 +80,15 @@ def test_a_bad_setting_of_a_child_stops_the_start_too(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_bad_setting_of_a_child_in_the_file_stops_the_start_too(tmp_path: Path) -> None:
+    file = tmp_path / "triptych.toml"
+    file.write_text("memory_budget = 0\n")
+    done = triptych("serve", "--data-dir", str(tmp_path / "new"), "--config", str(file))
+    assert done.returncode == 2
+    assert done.stderr.startswith("triptych: memory_budget: got 0: ")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("names", ["nothing", "flux_shapes,vit_base_patch16_224_imagenet21k"])
 def test_serve_refuses_a_model_that_it_cannot_serve(tmp_path: Path, names: str) -> None:
     done = triptych("serve", "--data-dir", str(tmp_path / "new"), TRIPTYCH_MODELS=names)
