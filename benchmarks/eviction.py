@@ -7,7 +7,6 @@ second of both, how often a model came back, and checks that every answer is its
 
 import argparse
 import io
-import json
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -29,6 +28,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from benchmarks.latency import free_port, wait_until_ready
 from benchmarks.machine import processor
+from benchmarks.reports import publish
 
 NAMES = ("a", "b", "c")
 NUM_CLIENTS = 8
@@ -193,10 +193,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = measure(Path(folder), arguments.duration_s)
-    text = json.dumps(asdict(report), indent=2)
-    sys.stdout.write(text + "\n")
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    publish(report, arguments.output)
 
 
 if __name__ == "__main__":

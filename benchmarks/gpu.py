@@ -104,10 +104,12 @@ def _sections(
 
 def images(workload: Workload, rows: list[Row]) -> list[Image]:
     """Add up the stages of one image, for every case and execution that was measured whole."""
-    medians = {(row.subject.case, row.subject.library, row.subject.execution): row for row in rows}
+    medians = {
+        (row.subject.case, row.subject.implementation, row.subject.execution): row for row in rows
+    }
 
     def seconds(subject: Subject) -> float | None:
-        row = medians.get((subject.case, subject.library, subject.execution))
+        row = medians.get((subject.case, subject.implementation, subject.execution))
         return None if row is None else row.median_s
 
     made = []
@@ -126,7 +128,7 @@ def images(workload: Workload, rows: list[Row]) -> list[Image]:
 
 def _line(row: Row) -> str:
     subject = row.subject
-    words = [subject.case, subject.library, subject.execution, subject.attention or ""]
+    words = [subject.case, subject.implementation, subject.execution, subject.attention or ""]
     if row.error is not None:
         return " | ".join([*words, row.error])
     share = "" if row.of_matrix_product is None else f"{row.of_matrix_product:.0%} of the product"

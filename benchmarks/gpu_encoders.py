@@ -20,7 +20,7 @@ from models import FNetBackbone, ViTBackbone
 class Contestant:
     """A module and how it is called with a batch of inputs."""
 
-    library: str
+    implementation: str
     module: nn.Module
     call: Callable[[Tensor], Tensor]
 
@@ -90,7 +90,7 @@ def _measure(
                 measured = replace(
                     subject,
                     case=f"{subject.case}, batch {batch}",
-                    library=contestant.library,
+                    implementation=contestant.implementation,
                     execution=execution,
                     num_items=batch,
                     num_flop=batch * (subject.num_flop or 0),
@@ -98,7 +98,7 @@ def _measure(
                 run = partial(contestant.call, inputs(batch))
                 bench.measure(measured, run, workload.repetitions)
     if len(contestants) == 1:
-        bench.skip(replace(subject, library="transformers"), "transformers is not installed")
+        bench.skip(replace(subject, implementation="transformers"), "transformers is not installed")
 
 
 def _transformers_vit(backbone: ViTBackbone) -> nn.Module:

@@ -119,7 +119,7 @@ def _measure_compiled(bench: Bench, backbone: FluxBackbone, size: Size, repetiti
 def _measure_diffusers(
     bench: Bench, peer: nn.Module | None, size: Size, repetitions: int, execution: str
 ) -> None:
-    step = replace(size.step, library="diffusers", execution=execution)
+    step = replace(size.step, implementation="diffusers", execution=execution)
     if peer is None:
         bench.skip(step, "diffusers is not installed")
         return

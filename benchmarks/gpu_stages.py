@@ -60,11 +60,11 @@ def measure_decoder(bench: Bench, workload: Workload, dtype: torch.dtype) -> Non
 
 
 def text_subject(num_tokens: int) -> Subject:
-    return Subject(f"text encode, {num_tokens} tokens", library="transformers")
+    return Subject(f"text encode, {num_tokens} tokens", implementation="transformers")
 
 
 def decode_subject(width: int, height: int) -> Subject:
-    return Subject(f"decode {width}x{height}", library="diffusers")
+    return Subject(f"decode {width}x{height}", implementation="diffusers")
 
 
 def _t5(sizes: StageSizes) -> nn.Module:

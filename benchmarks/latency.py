@@ -7,7 +7,6 @@ request at a time.
 
 import argparse
 import base64
-import json
 import os
 import signal
 import socket
@@ -17,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from benchmarks.machine import processor
+from benchmarks.reports import publish
 
 READY_TIMEOUT_S = 120.0
 
@@ -129,10 +129,7 @@ def main() -> None:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
-    text = json.dumps(asdict(measured), indent=2)
-    sys.stdout.write(text + "\n")
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    publish(measured, arguments.output)
 
 
 if __name__ == "__main__":

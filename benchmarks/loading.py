@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from benchmarks.machine import processor
+from benchmarks.reports import publish
 from models import Backbone, FluxBackbone, ViTBackbone
 from models.flux.autoencoder import load_autoencoder
 from models.flux.formats.diffusers_weights import to_diffusers
@@ -305,10 +306,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(asdict(once)))
         return
     measured = report(CASES, arguments.scale, arguments.repetitions)
-    text = json.dumps(asdict(measured), indent=2)
-    sys.stdout.write(text + "\n")
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    publish(measured, arguments.output)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class Subject:
     """What is measured: `num_items` images or texts a run, `num_flop` for all of them."""
 
     case: str
-    library: str = "triptych"
+    implementation: str = "triptych"
     execution: str = "eager"
     attention: str | None = None  # None: what scaled_dot_product_attention chooses
     num_items: int = 1

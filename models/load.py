@@ -37,7 +37,8 @@ def load_pipeline(
     """Load the pipeline that the preset's content asks for, ready to run.
 
     Families are imported when they are needed: an embedding worker never imports diffusers.
-    `placement` says what of a Flux pipeline shall not lie whole on the device.
+    `placement` says what of a Flux pipeline shall not lie whole on the device. On the meta device
+    no weights are read: so the bytes of a pipeline are known before it is loaded.
 
     Raises UnknownPresetError for no such preset, DownloadError for one that cannot be fetched,
     PresetFileError for a missing or malformed file, WeightsError for weights that do not fit,
@@ -59,12 +60,3 @@ def load_pipeline(
     placed = () if placement is None else (placement,)
     pipeline = getattr(import_module(module), name).from_preset(path, device, dtype, *placed)
     return cast("TextToImage | ImageClassifier | TextEmbedder", pipeline)
-
-
-def pipeline_bytes(preset: str | Path, dtype: torch.dtype | None = None) -> int:
-    """Count the bytes of the parameters that `load_pipeline` would load; no weights are read.
-
-    Raises as `load_pipeline` does.
-    """
-    pipeline = load_pipeline(preset, "meta", dtype)
-    return sum(each.nbytes for module in pipeline.modules for each in module.parameters())

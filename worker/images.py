@@ -64,7 +64,7 @@ class ImagePipeline(Encoder, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Painting:
+class _Run:
     """One job, and all that its loop needs."""
 
     record: Record
@@ -127,7 +127,7 @@ class ImageWork:
         with self._stage(job, "text_encode"):
             texts = encode_texts(job, pipeline, self._residency.card(job.model), self._text_cache)
         with self._stage(job, "denoise"):
-            last = self._denoise(_Painting(record, job, pipeline, texts, start))
+            last = self._denoise(_Run(record, job, pipeline, texts, start))
         if isinstance(last, JobState):
             return last
         images = tuple(
@@ -155,28 +155,28 @@ class ImageWork:
         with self._stage(job, "start_decode"):
             return read_start(job.start, self._files)
 
-    def _denoise(self, work: _Painting) -> Tensor | EndedEarly:
+    def _denoise(self, run: _Run) -> Tensor | EndedEarly:
         """The finished patches [B, S, 64], or the final state that a client or the clock asked."""
         finished: list[Tensor] = []
-        turns = seeds_by_turn(work.job, self._limits(work.job.model))
+        turns = seeds_by_turn(run.job, self._limits(run.job.model))
         for index, seeds in enumerate(turns):
-            last = self._take_turn(work, _Turn(seeds, index, len(turns)))
+            last = self._take_turn(run, _Turn(seeds, index, len(turns)))
             if isinstance(last, JobState):
                 return last
             finished.append(last)
         return torch.cat(finished)
 
-    def _take_turn(self, work: _Painting, turn: _Turn) -> Tensor | EndedEarly:
-        job = work.job
-        steps = work.pipeline.denoise(
-            work.texts.prompt,
+    def _take_turn(self, run: _Run, turn: _Turn) -> Tensor | EndedEarly:
+        job = run.job
+        steps = run.pipeline.denoise(
+            run.texts.prompt,
             turn.seeds,
             job.width,
             job.height,
             job.num_steps,
-            job.guidance_scale if work.pipeline.has_guidance else None,
-            negative=work.texts.negative,
-            start=work.start,
+            job.guidance_scale if run.pipeline.has_guidance else None,
+            negative=run.texts.negative,
+            start=run.start,
         )
         patches: Tensor | None = None
         before = time.perf_counter()
@@ -185,7 +185,7 @@ class ImageWork:
                 time.perf_counter() - before
             )
             self._metrics.denoise_steps.labels(job.model).inc()
-            if (end := self._end_between_steps(work.record, step, turn)) is not None:
+            if (end := self._end_between_steps(run.record, step, turn)) is not None:
                 return end
             patches = step.patches
             before = time.perf_counter()

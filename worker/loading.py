@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from models.errors import PresetError
+from models.flux.placement import Placement
 from models.load import load_pipeline
 from models.presets import PRESETS
 from models.presets.format_detection import detect, detect_task
@@ -73,11 +74,12 @@ class Loaded(Generic[P_co]):
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Where a model's files lie, and how a Flux model is laid out."""
+    """Where a model's files lie, and how they are to be loaded: the last two of a Flux model."""
 
     path: Path
     loras: Mapping[str, Path]
-    plan: DevicePlan | None
+    placement: Placement | None
+    max_tokens_at_once: int | None
 
 
 class ModelLoader:
@@ -98,15 +100,17 @@ class ModelLoader:
         self._use_device()
         path = _fetch(spec, report)
         loras = fetch_loras(spec, _download_report(report))
-        lora_bytes, plan = num_bytes(loras), None
+        lora_bytes, max_tokens = num_bytes(loras), None
+        placement = None if spec.placement is None else spec.placement.placement
         if device_bytes is None or spec.device not in (None, self._device):
             need = MemoryNeed(0)  # nothing has to make room for it
         elif spec.task is Task.IMAGES:
-            plan = self._plan(spec, path, device_bytes - lora_bytes)
+            plan = self._plan(spec, path, device_bytes - lora_bytes, placement)
+            placement, max_tokens = plan.placement, plan.max_tokens
             need = replace(plan.need, weights_bytes=plan.need.weights_bytes + lora_bytes)
         else:
             need = self._need_of_rows(path, _dtype(spec))
-        self._files[spec.name] = _Files(path, loras, plan)
+        self._files[spec.name] = _Files(path, loras, placement, max_tokens)
         return need
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[object]:
@@ -114,14 +118,11 @@ class ModelLoader:
         self._use_device()
         files = self._files[spec.name]
         report("loading")
-        placement = None if spec.placement is None else spec.placement.placement
-        if files.plan is not None:
-            placement = files.plan.placement
         device = spec.device or self._device
-        pipeline = load_pipeline(files.path, device, _dtype(spec), placement)
+        pipeline = load_pipeline(files.path, device, _dtype(spec), files.placement)
         if files.loras:
             attach_loras(spec, files.loras, cast("TextToImage", pipeline))
-        return Loaded(pipeline, describe(spec, files.path, pipeline, files.plan))
+        return Loaded(pipeline, describe(spec, files, pipeline))
 
     def to_host(self, loaded: Loaded[_Pipeline]) -> None:
         self._use_device()
@@ -138,11 +139,13 @@ class ModelLoader:
 
     def _need_of_rows(self, path: Path, dtype: torch.dtype | None) -> MemoryNeed:
         pipeline = cast(_RowPipeline, load_pipeline(path, "meta", dtype))
-        parameters = [p for module in pipeline.modules for p in module.parameters()]
+        parameters = _parameters(pipeline)
         values = _VALUES_PER_TOKEN * self._max_rows * pipeline.features_per_row
         return MemoryNeed(sum(p.nbytes for p in parameters), values * parameters[0].itemsize)
 
-    def _plan(self, spec: ModelSpec, path: Path, device_bytes: int) -> DevicePlan:
+    def _plan(
+        self, spec: ModelSpec, path: Path, device_bytes: int, fixed: Placement | None
+    ) -> DevicePlan:
         """Lay out a Flux model so that it has room for the largest image that it may make."""
         from models.flux.sizes import read_sizes  # slow, and other queues' workers do without
 
@@ -154,7 +157,6 @@ class ModelLoader:
         device = Device(
             device_bytes, self._memory.host_bytes, speed.flops_per_s, speed.copy_bytes_per_s
         )
-        fixed = None if spec.placement is None else spec.placement.placement
         plan = plan_device(sizes, device, largest, fixed)
         described = describe_plan(plan, sizes, device, usual)
         logger.info("event=device_plan model=%s %s", spec.name, described)
@@ -185,18 +187,22 @@ def _dtype(spec: ModelSpec) -> torch.dtype | None:
     return None if spec.dtype is None else cast(torch.dtype, getattr(torch, spec.dtype))
 
 
-def describe(
-    spec: ModelSpec, path: Path, pipeline: _Pipeline, plan: DevicePlan | None
-) -> ModelCard:
-    """Write the card of a model whose files lie at a path."""
+def _parameters(pipeline: _Pipeline) -> list[nn.Parameter]:
+    return [each for module in pipeline.modules for each in module.parameters()]
+
+
+def describe(spec: ModelSpec, files: _Files, pipeline: _Pipeline) -> ModelCard:
+    """Write the card of a model that was loaded from its files."""
+    path = files.path
     assert spec.task is not None, "this is a bug: `with_tasks` has not run"
     preset = PRESETS[spec.name] if spec.handle is None else None
     handle = spec.source if preset is None else preset.handle
-    parameters = [p for module in pipeline.modules for p in module.parameters()]
+    parameters = _parameters(pipeline)
     properties = _flux_properties(pipeline)
-    limits = None if properties is None else limits_of(spec, properties)
-    if limits is not None and plan is not None:
-        limits = limits.model_copy(update={"max_tokens_at_once": plan.max_tokens})
+    limits = None
+    if properties is not None:
+        update = {"max_tokens_at_once": files.max_tokens_at_once}
+        limits = limits_of(spec, properties).model_copy(update=update)
     return ModelCard(
         name=spec.name,
         task=spec.task,

@@ -1,7 +1,7 @@
 """One worker process: settings in, a loop over one queue until a signal ends it.
 
-Opens everything in order and closes it in reverse. `run` takes the function that loads pipelines,
-so that tests can bring their own.
+Opens everything in order and closes it in reverse. `run` takes what loads the models, so that tests
+can bring their own.
 """
 
 import logging

@@ -196,12 +196,18 @@ class Residency(Generic[P]):
         for name, model in self._models.items():
             is_waited_for = name in waiting
             model.wanted_since = (model.wanted_since or now) if is_waited_for else None
-        while self._finish_measuring():
-            self._begin_measuring()
+        self._finish_measuring()
         # the jobs of a model that has just come were not looked for yet: it does not leave before
         is_idle = not self._finish_loading() and is_idle
+        self._is_default_settled |= self._is_default_back()
         self._begin_measuring()
         self._begin_loading(is_idle)
+
+    def _is_default_back(self) -> bool:
+        """Whether all were tried, and the first of the list is there afterwards."""
+        models = list(self._models.values())
+        is_there = models[0].is_resident or models[0].failure is not None
+        return is_there and all(model.was_tried for model in models)
 
     def _begin_measuring(self) -> None:
         if self._measuring is not None:
@@ -243,8 +249,7 @@ class Residency(Generic[P]):
             return wanted
         # all are tried: the default comes back once, if another has taken its place
         default = next(iter(self._models.values()))
-        self._is_default_settled = default.is_resident or default.failure is not None
-        return [] if self._is_default_settled else [default]
+        return [] if default.is_resident or default.failure is not None else [default]
 
     def _victims_for(self, model: _Model[P], need: MemoryNeed) -> tuple[str, ...] | None:
         residents = {
@@ -300,8 +305,8 @@ class Residency(Generic[P]):
         def report(progress: str) -> None:
             self._events.note_progress(model.spec.name, progress)
 
-        future = run_in_background(lambda: work(model, report))
-        return _Operation(model, self._now(), future)
+        started_at = self._now()
+        return _Operation(model, started_at, run_in_background(lambda: work(model, report)))
 
     def _measure(self, model: _Model[P], report: Report) -> None:
         model.need = self._loader.measure(model.spec, report, self._room_for(model))
@@ -331,16 +336,16 @@ class Residency(Generic[P]):
         loaded = (m.need for m in self._models.values() if m.loaded is not None)
         return sum(need.host_bytes for need in loaded if need is not None)
 
-    def _finish_measuring(self) -> bool:
+    def _finish_measuring(self) -> None:
         operation = self._measuring
         if operation is None or not operation.future.done():
-            return False
+            return
         self._measuring = None
         if (error := operation.future.exception()) is not None:
             self._fail(operation.model, error)
-        return True
 
     def _finish_loading(self) -> bool:
+        """Say whether a load has ended, however it did."""
         operation = self._loading
         if operation is None or not operation.future.done():
             return False

@@ -93,6 +93,6 @@ def test_a_model_that_cannot_be_built_is_a_row_and_the_next_ones_are_measured() 
 
 def test_every_way_to_run_a_step_gives_one_answer(measured: tuple[gpu.Report, Path]) -> None:
     steps = [row for row in measured[0].rows if row.difference is not None]
-    ways = {(row.subject.library, row.subject.execution) for row in steps}
+    ways = {(row.subject.implementation, row.subject.execution) for row in steps}
     assert ways == {(a, b) for a in ("triptych", "diffusers") for b in ("eager", "compiled")}
     assert max(row.difference or 0.0 for row in steps) < 1e-5

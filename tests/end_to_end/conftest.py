@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from benchmarks.latency import free_port, wait_until_ready
+from tests.models.presets.hubs.loopback import Loopback
 
 STOP_TIMEOUT_S = 60.0
 
@@ -59,6 +60,15 @@ def descendants(pid: int) -> list[int]:
     for each in found:
         found += [child for child, parent in parents.items() if parent == each]
     return found[1:]
+
+
+def hub_settings(hub: Loopback, data_dir: Path) -> dict[str, str]:
+    """Let the service find Hugging Face on this machine, and keep its files to itself."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(data_dir / "hub"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
 
 
 def is_loading(client: httpx.Client) -> bool:

@@ -19,7 +19,7 @@ from diffusers import FluxPipeline
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 
-from tests.end_to_end.conftest import Service, poll_until, start_service, stop_service
+from tests.end_to_end.conftest import Service, hub_settings, poll_until, start_service, stop_service
 from tests.models.flux.conftest import tiny_pipeline
 from tests.models.flux.loops import PROMPT, UNWANTED, image_to_image_oracle, start_image
 from tests.models.flux.lora_oracle import write
@@ -83,13 +83,8 @@ def service(written: Written, tmp_path_factory: pytest.TempPathFactory) -> Itera
     files = [written.loras / f"{name}.safetensors" for name in ("one", "two")]
     with Loopback((protocols.hugging_face,)) as hub:
         hub.add("hf:someone/styles", Repository({file.name: file.read_bytes() for file in files}))
-        running = start_service(
-            data_dir,
-            TRIPTYCH_CONFIG=str(config),
-            HF_ENDPOINT=hub.url,
-            HF_HOME=str(data_dir / "hub"),
-            HF_HUB_DISABLE_TELEMETRY="1",
-        )
+        settings = hub_settings(hub, data_dir)
+        running = start_service(data_dir, TRIPTYCH_CONFIG=str(config), **settings)
         yield running
         stop_service(running)
 

@@ -23,7 +23,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from tests.end_to_end.conftest import Service, start_service, stop_service
+from tests.end_to_end.conftest import Service, hub_settings, start_service, stop_service
 from tests.models.flux.conftest import tiny_pipeline
 from tests.models.flux.original_files import original_transformer, tiny_original, write
 from tests.models.presets.hubs import protocols
@@ -127,13 +127,8 @@ def service(oracles: Oracles, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with Loopback((protocols.hugging_face,)) as hub:
         files = {file.name: file.read_bytes() for file in (directory / "pets").iterdir()}
         hub.add("hf:someone/vit-pets", Repository(files))
-        running = start_service(
-            data_dir,
-            TRIPTYCH_CONFIG=str(config),
-            HF_ENDPOINT=hub.url,
-            HF_HOME=str(data_dir / "hub"),
-            HF_HUB_DISABLE_TELEMETRY="1",
-        )
+        settings = hub_settings(hub, data_dir)
+        running = start_service(data_dir, TRIPTYCH_CONFIG=str(config), **settings)
         yield running
         stop_service(running)
 

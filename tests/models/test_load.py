@@ -13,7 +13,7 @@ from models.flux.text_to_image import TextToImage
 from models.fnet.masked_lm import MaskedLM
 from models.fnet.text_classifier import TextClassifier
 from models.fnet.text_embedder import TextEmbedder
-from models.load import load_pipeline, pipeline_bytes
+from models.load import load_pipeline
 from models.vit.image_classifier import ImageClassifier
 from tests.models.flux.conftest import tiny_pipeline
 
@@ -128,10 +128,13 @@ def test_a_placement_reaches_the_pipeline(flux_directory: Path) -> None:
 def test_the_bytes_of_a_pipeline_are_known_before_it_is_loaded(
     preset: str, dtype: torch.dtype | None
 ) -> None:
-    modules = load_pipeline(preset, dtype=dtype).modules
-
-    loaded = sum(each.nbytes for module in modules for each in module.parameters())
-    assert pipeline_bytes(preset, dtype) == loaded
+    on_meta, loaded = (
+        [each for module in load_pipeline(preset, device, dtype).modules
+         for each in module.parameters()]
+        for device in ("meta", "cpu")
+    )  # fmt: skip
+    assert all(each.is_meta for each in on_meta)
+    assert [each.nbytes for each in on_meta] == [each.nbytes for each in loaded]
 
 
 @pytest.mark.parametrize("preset", ["vit_shapes", "f_net_shapes", "flux_shapes"])

@@ -179,11 +179,15 @@ def test_models_in_use_keep_another_out_for_a_while_and_no_longer() -> None:
 
 
 def test_a_model_that_takes_long_to_come_is_waited_for_longer() -> None:
+    class Slow(Loader):
+        def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+            clock.time += 20
+            return super().load(spec, report)
+
     clock = Clock()
-    residency = residency_of(Loader(a=6, b=6), "a", "b", clock=clock)
-    residency._models["b"].load_s = 20.0
+    residency = residency_of(Slow(a=6, b=6), "a", "b", clock=clock)
     ask_for(residency, "b", is_idle=False)
-    clock.time += 59
+    clock.time += 59  # three loads take 60 s
     ask_for(residency, "b", is_idle=False)
     assert residency.resident == ("a",)
     clock.time += 2
