@@ -9,9 +9,6 @@ import argparse
 import io
 import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,9 +23,9 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from benchmarks.latency import free_port, wait_until_ready
 from benchmarks.machine import processor
 from benchmarks.reports import publish
+from benchmarks.running_service import running
 
 NAMES = ("a", "b", "c")
 NUM_CLIENTS = 8
@@ -36,7 +33,7 @@ BUDGET_BYTES = 1_100_000_000  # two of 346 MB with the 310 MB of a batch, not th
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Answered:
     """Requests that were answered, in a time; p95 at the client."""
 
     num_requests: int
@@ -74,25 +71,14 @@ def write_model(directory: Path, name: str, seed: int) -> None:
 
 @contextmanager
 def service(models: Mapping[str, Path], **settings: str) -> Iterator[httpx.Client]:
-    port = free_port()
-    given = [flag for name, path in models.items() for flag in ("--model", f"{name}={path}")]
-    with tempfile.TemporaryDirectory() as data_dir:
-        command = [sys.executable, "-m", "triptych", "serve", "--port", str(port)]
-        process = subprocess.Popen(
-            [*command, "--data-dir", data_dir, *given],
-            env={**os.environ, **settings},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
-                wait_until_ready(client, process)
-                for name in models:
-                    wait_until_served(client, name)
-                yield client
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+    given = ",".join(f"{name}={path}" for name, path in models.items())
+    with (
+        running("triptych", "serve", TRIPTYCH_MODELS=given, **settings) as service,
+        httpx.Client(base_url=service.url, timeout=300) as client,
+    ):
+        for name in models:
+            wait_until_served(client, name)
+        yield client
 
 
 def wait_until_served(client: httpx.Client, name: str) -> None:
@@ -114,7 +100,7 @@ def ask(client: httpx.Client, name: str) -> str:
     return label
 
 
-def run_load(clients: Mapping[str, httpx.Client], duration_s: float) -> tuple[Load, int]:
+def run_load(clients: Mapping[str, httpx.Client], duration_s: float) -> tuple[Answered, int]:
     """Let every client ask one model after the other; returns also how many answers are wrong."""
     right = {name: ask(clients[name], name) for name in NAMES}
     times_s: list[float] = []
@@ -138,7 +124,7 @@ def run_load(clients: Mapping[str, httpx.Client], duration_s: float) -> tuple[Lo
     for thread in threads:
         thread.join()
     p95_s = sorted(times_s)[int(0.95 * (len(times_s) - 1))]
-    return Load(len(times_s), time.monotonic() - started, p95_s), len(wrong)
+    return Answered(len(times_s), time.monotonic() - started, p95_s), len(wrong)
 
 
 def metrics_of(client: httpx.Client) -> dict[str, float]:

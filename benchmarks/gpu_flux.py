@@ -19,8 +19,9 @@ from benchmarks.regional import compile_blocks
 from benchmarks.rows import Bench, Measured, Subject
 from benchmarks.workloads import FluxCase, Workload
 from models import FluxBackbone
-from models.flux import latents, sampling
-from models.flux.sampling import Conditioning
+from models.flux import latents
+from models.flux.conditioning import Conditioning
+from models.flux.rows import PaintRow, step_rows
 
 ATTENTION = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -34,21 +35,29 @@ SIGMA = 0.5  # of the single steps
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Random inputs of one image: patches [1, S, 64], positions [1, S, 3], text and guidance."""
+    """Random inputs of one image, in the dtype of the backbone.
+
+    patches [1, S, 64], image_ids [1, S, 3], text [1, T, 4096], text_ids [1, T, 3], pooled [1, 768],
+    guidance [1]
+    """
 
     patches: Tensor
     image_ids: Tensor
-    conditioning: Conditioning
+    text: Tensor
+    text_ids: Tensor
+    pooled: Tensor
+    guidance: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """One image size of a case: its inputs, and what eager attention made of them."""
 
+    case: FluxCase
+    pixels: tuple[int, int]
     step: Subject
     image: Subject
     inputs: Inputs
-    sigmas: Tensor
     eager: Measured
     attention: str | None  # the fastest
 
@@ -101,8 +110,8 @@ def _measure_eager(
             repetitions,
             eager.output,
         ).seconds
-    sigmas = case.schedule.sigmas(case.num_steps, num_patches)
-    measured = Size(step, image, inputs, sigmas, eager, min(times, key=times.__getitem__))
+    fastest = min(times, key=times.__getitem__)
+    measured = Size(case, size, step, image, inputs, eager, fastest)
     bench.measure(image, _image(backbone, measured), IMAGE_REPETITIONS)
     return measured
 
@@ -123,17 +132,17 @@ def _measure_diffusers(
     if peer is None:
         bench.skip(step, "diffusers is not installed")
         return
-    given = size.inputs.conditioning
+    given = size.inputs
 
     def run() -> Tensor:
         velocity: Tensor = peer(
-            hidden_states=size.inputs.patches,
-            img_ids=size.inputs.image_ids[0],
+            hidden_states=given.patches,
+            img_ids=given.image_ids[0],
             encoder_hidden_states=given.text,
-            txt_ids=_text_ids(given.text)[0],
+            txt_ids=given.text_ids[0],
             pooled_projections=given.pooled,
             timestep=torch.full((1,), SIGMA, device=given.text.device),
-            guidance=_guidance(given),
+            guidance=given.guidance,
             return_dict=False,
         )[0]
         return velocity
@@ -151,21 +160,23 @@ def _inputs(backbone: FluxBackbone, case: FluxCase, width: int, height: int) -> 
     text = random(1, case.num_text_tokens, backbone.txt_in.in_features)
     pooled = random(1, backbone.vector_in.in_layer.in_features)
     patches = random(1, ids.shape[1], backbone.input_channels)
-    return Inputs(patches, ids, Conditioning(text, pooled, case.guidance_scale))
+    text_ids = torch.zeros(1, case.num_text_tokens, 3, device=weight.device)
+    guidance = None
+    if case.guidance_scale is not None:
+        guidance = torch.full((1,), case.guidance_scale, device=weight.device)
+    return Inputs(patches, ids, text, text_ids, pooled, guidance)
 
 
-def _step(backbone: FluxBackbone, inputs: Inputs) -> Callable[[], Tensor]:
-    given = inputs.conditioning
-
+def _step(backbone: FluxBackbone, given: Inputs) -> Callable[[], Tensor]:
     def run() -> Tensor:
         velocity: Tensor = backbone(
-            image=inputs.patches,
-            image_ids=inputs.image_ids,
+            image=given.patches,
+            image_ids=given.image_ids,
             text=given.text,
-            text_ids=_text_ids(given.text),
+            text_ids=given.text_ids,
             y=given.pooled,
             timesteps=torch.full((1,), SIGMA, device=given.text.device),
-            guidance=_guidance(given),
+            guidance=given.guidance,
         )
         return velocity
 
@@ -176,13 +187,29 @@ def _image(backbone: FluxBackbone, size: Size) -> Callable[[], Tensor]:
     """Make the whole loop of one image, as the pipeline runs it."""
 
     def run() -> Tensor:
-        given = size.inputs
-        *_, last = sampling.denoise(
-            backbone, given.patches.float(), given.image_ids, given.conditioning, size.sigmas
-        )
-        return last.patches
+        row = _row(backbone, size)
+        while not row.is_done:
+            step_rows(backbone, [row], loras={})
+        return row.patches[None]
 
     return run
+
+
+def _row(backbone: FluxBackbone, size: Size) -> PaintRow:
+    given, case = size.inputs, size.case
+    width, height = size.pixels
+    num_patches = given.patches.shape[1]
+    return PaintRow(
+        width=width,
+        height=height,
+        sigmas=case.schedule.sigmas(case.num_steps, num_patches).tolist(),
+        conditioning=Conditioning(given.text[0], given.pooled[0]),
+        guidance=case.guidance_scale,
+        classifier_free=None,
+        loras={},
+        rotations=backbone.rotations(given.image_ids, given.text_ids)[0],
+        patches=given.patches[0].float(),
+    )
 
 
 def _with_attention(run: Callable[[], Tensor], attention: str | None) -> Callable[[], Tensor]:
@@ -217,12 +244,3 @@ def _diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
     state = to_diffusers(backbone.state_dict(), backbone.hidden_size)
     transformer.load_state_dict(state, assign=True)
     return transformer.eval()
-
-
-def _text_ids(text: Tensor) -> Tensor:
-    return torch.zeros(1, text.shape[1], 3, device=text.device)
-
-
-def _guidance(given: Conditioning) -> Tensor | None:
-    scale = given.guidance
-    return None if scale is None else torch.full((1,), scale, device=given.text.device)

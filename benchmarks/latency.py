@@ -8,12 +8,7 @@ request at a time.
 import argparse
 import base64
 import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +18,7 @@ import httpx
 
 from benchmarks.machine import processor
 from benchmarks.reports import publish
-
-READY_TIMEOUT_S = 120.0
+from benchmarks.running_service import running
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +39,6 @@ class Report:
     image_128: Latency
     classification: Latency
     embedding: Latency
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds until `/readyz` answered 200."""
-    started = time.monotonic()
-    while time.monotonic() - started < READY_TIMEOUT_S:
-        if process.poll() is not None:
-            raise RuntimeError(f"the service ended with status {process.returncode}")
-        try:
-            if client.get("/readyz").status_code == httpx.codes.OK:
-                return time.monotonic() - started
-        except httpx.TransportError:
-            pass
-        time.sleep(0.02)
-    raise TimeoutError(f"not ready within {READY_TIMEOUT_S} s")
 
 
 def measure(count: int, request: Callable[[], httpx.Response]) -> Latency:
@@ -117,18 +89,11 @@ def main() -> None:
     parser.add_argument("--num-requests", type=int, default=100)
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
-    port = free_port()
-    with tempfile.TemporaryDirectory() as data_dir:
-        flags = ["--port", str(port), "--data-dir", data_dir]
-        command = [sys.executable, "-m", "triptych", "serve", *flags]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                ready_s = wait_until_ready(client, process)
-                measured = report(client, ready_s, arguments.num_requests)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+    with (
+        running("triptych", "serve") as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+    ):
+        measured = report(client, service.ready_s, arguments.num_requests)
     publish(measured, arguments.output)
 
 

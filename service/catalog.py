@@ -1,7 +1,8 @@
 """Which models a client can name: what the living workers say that they serve.
 
 The API has no list of its own. Reads are kept for a second, as a worker that dies is missed for
-longer anyway; nothing is refused on the word of an old one.
+longer anyway; nothing is refused on the word of an old one. Two reads a second in the background
+keep requests from waiting for theirs.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from anyio import to_thread
 from redis import Redis
 
+from service.background import repeat
 from service.errors import ModelNotFoundError, ServiceError, UnavailableError
 from worker.contract import model_cards, workers
 from worker.contract.jobs import Task
@@ -20,6 +22,7 @@ from worker.contract.model_cards import ModelCard
 from worker.contract.workers import ModelState, ServedModel, WorkerStatus
 
 _KEEP_S = 1.0
+_REFRESH_S = 0.5
 _RESTART_S = 60.0  # how long a model is missed before it is unknown: its worker may come back
 _UNUSABLE_RETRY_S = 30  # a worker's `load_retry_s`
 _LOADING_RETRY_S = 5  # soon enough for a small model; a large one's progress says more
@@ -71,6 +74,11 @@ class Catalog:
         self._last: Models | None = None
         self._seen_at: dict[tuple[Task, str | None], float] = {}  # names and aliases
 
+    async def keep_fresh(self) -> None:
+        """Read in the background, until canceled."""
+        # where it fails, requests try by themselves, and say so
+        await repeat(self.models, _REFRESH_S, "catalog_not_read")
+
     async def models(self) -> Models:
         """Every model that some worker serves now."""
         self._last = await to_thread.run_sync(self._read)
@@ -116,51 +124,57 @@ class Catalog:
         statuses = workers.read_all(self._redis)
         digests = {m.card for status in statuses for m in status.models if m.card is not None}
         new = model_cards.read(self._redis, sorted(digests - self._cards.keys()))
-        self._cards = {d: card for d, card in {**self._cards, **new}.items() if d in digests}
+        cards = {d: card for d, card in {**self._cards, **new}.items() if d in digests}
+        self._cards = cards  # another thread's read may replace them before this one is over
         tasks = frozenset(status.task for status in statuses)
-        models = tuple(self._merge(statuses))
+        models = tuple(_merge(statuses, cards))
         names = ((m.task, name) for m in models for name in (m.name, *m.aliases))
         self._seen_at |= dict.fromkeys(names, read_at)
         return Models(models, tasks, read_at)
 
-    def _merge(self, statuses: Sequence[WorkerStatus]) -> Iterator[Model]:
-        """One of each name, though several workers may serve it."""
-        offers = defaultdict(list)
-        for status in statuses:
-            for position, served in enumerate(status.models):
-                offers[status.task, served.name].append((position, status, served))
 
-        def order(key: tuple[Task, str]) -> tuple[int, int, float, str]:
-            """By task and position; of two first ones the older comes first, and stays default."""
-            place, started_at = min((place, status.started_at) for place, status, _ in offers[key])
-            return list(Task).index(key[0]), place, started_at, key[1]
+def _merge(statuses: Sequence[WorkerStatus], cards: Mapping[str, ModelCard]) -> Iterator[Model]:
+    """One of each name, though several workers may serve it."""
+    offers = defaultdict(list)
+    for status in statuses:
+        for position, served in enumerate(status.models):
+            offers[status.task, served.name].append((position, status, served))
 
-        for key in sorted(offers, key=order):
-            yield self._best([(status, served) for _, status, served in offers[key]])
+    def order(key: tuple[Task, str]) -> tuple[int, int, float, str]:
+        """By task and position; of two first ones the older comes first, and stays default."""
+        place, started_at = min((place, status.started_at) for place, status, _ in offers[key])
+        return list(Task).index(key[0]), place, started_at, key[1]
 
-    def _best(self, offers: Sequence[tuple[WorkerStatus, ServedModel]]) -> Model:
-        """The model as the readiest of its workers has it, of several the newest."""
+    for key in sorted(offers, key=order):
+        yield _best([(status, served) for _, status, served in offers[key]], cards)
 
-        def readiness(offer: tuple[WorkerStatus, ServedModel]) -> tuple[bool, bool, float]:
-            status, served = offer
-            may_come = served.state is not ModelState.FAILED
-            return self._card(served) is not None, may_come, status.started_at
 
-        status, served = max(offers, key=readiness)
-        return Model(
-            name=served.name,
-            task=status.task,
-            aliases=served.aliases,
-            state=served.state,
-            progress=served.progress,
-            reason=served.reason,
-            load_s=served.load_s,
-            card=self._card(served),
-            is_warm=any(s.state.is_warm and self._card(m) is not None for s, m in offers),
-        )
+def _best(
+    offers: Sequence[tuple[WorkerStatus, ServedModel]], cards: Mapping[str, ModelCard]
+) -> Model:
+    """The model as the readiest of its workers has it, of several the newest."""
 
-    def _card(self, served: ServedModel) -> ModelCard | None:
-        return None if served.card is None else self._cards.get(served.card)
+    def readiness(offer: tuple[WorkerStatus, ServedModel]) -> tuple[bool, bool, float]:
+        status, served = offer
+        may_come = served.state is not ModelState.FAILED
+        return _card(served, cards) is not None, may_come, status.started_at
+
+    status, served = max(offers, key=readiness)
+    return Model(
+        name=served.name,
+        task=status.task,
+        aliases=served.aliases,
+        state=served.state,
+        progress=served.progress,
+        reason=served.reason,
+        load_s=served.load_s,
+        card=_card(served, cards),
+        is_warm=any(s.state.is_warm and _card(m, cards) is not None for s, m in offers),
+    )
+
+
+def _card(served: ServedModel, cards: Mapping[str, ModelCard]) -> ModelCard | None:
+    return None if served.card is None else cards.get(served.card)
 
 
 def _not_ready(model: Model) -> UnavailableError:

@@ -13,6 +13,7 @@ from redis import Redis
 
 from service.catalog import Catalog
 from service.errors import RequestError, shown
+from service.events import JobEvents
 from service.job_client import JobClient
 from service.metrics import Metrics
 from service.settings import ServiceSettings
@@ -26,6 +27,7 @@ class Parts:
     metrics: Metrics
     image_files: ImageFiles
     jobs: JobClient
+    events: JobEvents
     blocking_redis: Redis  # for the contract's synchronous readers, in a thread
     started_at: int  # Unix seconds
 

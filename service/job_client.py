@@ -1,111 +1,102 @@
-"""Submit, wait for, read and cancel jobs: all that the HTTP side does with Redis.
+"""Submit, wait for, read and cancel jobs: what the HTTP side does with their records.
 
-Waiting is event-driven: one subscription per process wakes the waiters of the jobs that ended. A
-waiter registers first and reads the record after, so no wake-up is lost; a slow poll is the net
-under a broken subscription. Writes run the contract's own synchronous code in a thread.
+Waiting is event-driven: one subscription per process wakes the waiters of the jobs that ended. Who
+waits listens before the job is submitted, so no wake-up is lost; a slow poll is the fallback while
+the subscription is broken. Following a job's steps is for `events`.
 """
 
 import asyncio
 import logging
 import math
-from collections import defaultdict
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from anyio import to_thread
-from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from service.background import repeat
 from service.errors import QueueFullError, SyncWaitError, lost_error
-from service.queue_stats import read_queue
-from worker.contract.jobs import JobState, Task
+from service.round_trips import RoundTrips
+from worker.contract.jobs import JobState
 from worker.contract.records import (
     FINISHED_CHANNEL,
+    STATUS_FIELDS,
     AnyJob,
     Record,
     Records,
-    enqueue,
     parse_record,
     queue_key,
     record_key,
 )
+from worker.contract.submission import TooDeep, parse_submission, submission
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 2.0  # the net under the subscription, not the way
+_POLL_S = 2.0  # in case the subscription is broken and nobody has noticed yet
 _SILENCE_S = 10.0  # longer on the subscription, and it is asked whether it lives
 _RECONNECT_S = 0.5
-_SUBMIT_WAIT_S = 10.0  # two socket timeouts: a Redis that hangs answers 503, not never
 _MAX_RETRY_AFTER_S = 30  # soon enough for a queue that empties; OpenAI's client obeys up to 120
+
+Wait = Callable[[float], Awaitable[Record]]
 
 
 class JobClient:
-    def __init__(
-        self, redis: AsyncRedis, blocking_redis: Redis, records: Records, max_queue_depth: int
-    ) -> None:
+    def __init__(self, redis: Redis, records: Records, max_queue_depth: int) -> None:
+        """`records` are for what is rare, in a thread."""
         self._redis = redis
-        self._blocking_redis = blocking_redis
+        self._round_trips = RoundTrips(redis)
         self._records = records
         self._max_queue_depth = max_queue_depth
-        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._ends: dict[str, asyncio.Event] = {}  # by the id of the job that is waited for
         self._is_stopping = False
-        self._submit_locks = {task: asyncio.Lock() for task in Task}
 
     async def submit(self, job: AnyJob) -> None:
-        """Queue the job; raises QueueFullError when as many wait as may.
+        """Queue the job; raises QueueFullError when as many wait as may."""
+        call = submission(job, self._max_queue_depth)
+        reply = await self._round_trips.run_script(call.script, call.args)
+        answer = parse_submission(cast(Sequence[int | str], reply))
+        if isinstance(answer, TooDeep):
+            raise QueueFullError(job.task.value, answer.depth, _retry_after_s(answer))
 
-        One submit at a time per task: depth and entry are two round trips, and one after the
-        other they never put more on the queue than may wait.
+    @contextmanager
+    def listening(self, job_id: str) -> Iterator[Wait]:
+        """Listen for the end of a job that is about to be submitted; the value waits for it.
+
+        It takes the seconds to wait, and returns the final record. Raises SyncWaitError when the
+        time is over, or the service's. A Redis that restarts meanwhile is waited for: the job is
+        in its file.
         """
-        lock = self._submit_locks[job.task]
+        ended = self._ends[job_id] = asyncio.Event()
         try:
-            async with asyncio.timeout(_SUBMIT_WAIT_S):
-                await lock.acquire()
-        except TimeoutError as error:
-            raise RedisConnectionError("submits stand in line for too long") from error
-        try:
-            await to_thread.run_sync(self._submit, job)
+            yield lambda timeout_s: self._wait(job_id, ended, timeout_s)
         finally:
-            lock.release()
-        logger.info("event=submitted job=%s task=%s model=%s", job.id, job.task, job.model)
+            del self._ends[job_id]
 
-    def _submit(self, job: AnyJob) -> None:
-        depth = self._blocking_redis.llen(queue_key(job.task))
-        if depth >= self._max_queue_depth:
-            # Little's law: a place frees up every oldest_age / depth seconds
-            age_s = read_queue(self._blocking_redis, job.task).oldest_age_s
-            retry_after_s = min(max(1, math.ceil(age_s / depth)), _MAX_RETRY_AFTER_S)
-            raise QueueFullError(job.task.value, depth, retry_after_s)
-        enqueue(self._blocking_redis, job, self._records)
-
-    async def wait(self, job_id: str, timeout_s: float) -> Record:
-        """Return the final record; raises SyncWaitError when the time is over, or the service's.
-
-        A Redis that restarts meanwhile is waited for: the job is in its file.
-        """
+    async def _wait(self, job_id: str, ended: asyncio.Event, timeout_s: float) -> Record:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        with self._registered(job_id) as ended:
-            while True:
-                ended.clear()
-                record = await self._final(job_id)
-                if record is not None:
-                    return record
-                remaining_s = end - loop.time()
-                if remaining_s <= 0 or self._is_stopping:
-                    raise SyncWaitError(job_id, timeout_s - remaining_s)
-                await _until(ended, min(remaining_s, _POLL_S))
+        while True:
+            await _until(ended, min(end - loop.time(), _POLL_S))
+            ended.clear()
+            record = await self._final(job_id)
+            if record is not None:
+                return record
+            if loop.time() >= end or self._is_stopping:
+                raise SyncWaitError(job_id, timeout_s - (end - loop.time()))
 
     def stop_waiting(self) -> None:
         """End every wait: better an answer with the job's id than a closed connection."""
         self._is_stopping = True
-        self._wake(*self._waiters)
+        self._wake_all()
 
     async def get(self, job_id: str) -> Record | None:
-        fields = await self._redis.hgetall(record_key(job_id))
-        return parse_record({str(name): str(value) for name, value in fields.items()})
+        reply = await self._round_trips.execute("HMGET", record_key(job_id), *STATUS_FIELDS)
+        values = zip(STATUS_FIELDS, cast(Sequence[str | None], reply), strict=True)
+        return parse_record({name: value for name, value in values if value is not None})
 
     async def queue_position(self, record: Record) -> int | None:
         """How many jobs are before this one; None unless it waits."""
@@ -119,17 +110,12 @@ class JobClient:
 
     async def listen(self) -> None:
         """Wake waiters until canceled; the one task that reads the subscription."""
-        while True:
-            try:
-                await self._listen_once()
-            except (RedisError, OSError) as error:
-                logger.warning("event=subscription_lost error=%s", type(error).__name__)
-                await asyncio.sleep(_RECONNECT_S)
+        await repeat(self._listen, _RECONNECT_S, "subscription_lost")
 
-    async def _listen_once(self) -> None:
+    async def _listen(self) -> None:
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(FINISHED_CHANNEL)
-            self._wake(*self._waiters)  # whose job may have ended unheard
+            self._wake_all()  # whose job may have ended unheard
             is_asked = False
             while True:
                 message = await pubsub.get_message(timeout=_SILENCE_S)
@@ -141,35 +127,25 @@ class JobClient:
                 elif message["type"] == "message":
                     self._wake(message["data"])
 
-    def _wake(self, *job_ids: str) -> None:
-        for job_id in job_ids:
-            for ended in self._waiters.get(job_id, ()):
-                ended.set()
+    def _wake(self, job_id: str) -> None:
+        ended = self._ends.get(job_id)
+        if ended is not None:
+            ended.set()
 
-    @contextmanager
-    def _registered(self, job_id: str) -> Iterator[asyncio.Event]:
-        ended = asyncio.Event()
-        self._waiters[job_id].add(ended)
-        try:
-            yield ended
-        finally:
-            self._waiters[job_id].discard(ended)
-            if not self._waiters[job_id]:
-                del self._waiters[job_id]
+    def _wake_all(self) -> None:
+        for ended in self._ends.values():
+            ended.set()
 
     async def _final(self, job_id: str) -> Record | None:
         """The record once it is final; raises when there is none any more."""
         try:
-            state = await self._redis.hget(record_key(job_id), "state")
-            if state is not None and not JobState(str(state)).is_final:
-                return None  # without reading the inputs that a waiting job still holds
             record = await self.get(job_id)
         except RedisError as error:
             logger.warning("event=wait_disturbed job=%s error=%s", job_id, type(error).__name__)
             return None
         if record is None:
             raise lost_error(job_id)
-        return record
+        return record if record.state.is_final else None
 
 
 async def _until(event: asyncio.Event, timeout_s: float) -> None:
@@ -178,3 +154,10 @@ async def _until(event: asyncio.Event, timeout_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _retry_after_s(full: TooDeep) -> int:
+    """Little's law: a place frees up every oldest_age / depth seconds."""
+    created_at = full.oldest_created_at
+    age_s = 0.0 if created_at is None else time.time() - created_at
+    return min(max(1, math.ceil(age_s / full.depth)), _MAX_RETRY_AFTER_S)

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,17 +24,19 @@ from redis.retry import Retry
 from service import error_handlers
 from service.catalog import Catalog
 from service.dependencies import Parts
+from service.events import MAX_FOLLOWERS, SILENCE_S, JobEvents
 from service.job_client import JobClient
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.queue_stats import QueueCollector
-from service.routes import classify, embeddings, files, health, images, jobs, models
+from service.routes import classify, embeddings, events, files, health, images, jobs, models
 from service.settings import ServiceSettings
 from service.start_images import remove_when_over
 from worker.contract.image_files import ImageFiles
 from worker.contract.records import Records
 
 _REDIS_TIMEOUT_S = 5.0
+_ENCODING_ERRORS = "backslashreplace"  # a stranger's bytes are a name nobody knows, no failed read
 _REDIS_RETRIES = 1  # at once: a pooled connection that a restart broke, and no longer wait
 
 # Longer than clients keep an idle connection (httpx and the openai client: 5 s): the client closes
@@ -63,7 +65,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     error_handlers.install(app)
-    for module in (images, files, classify, embeddings, jobs, models, health):
+    for module in (images, files, classify, embeddings, jobs, events, models, health):
         app.include_router(module.router)
     return app
 
@@ -73,44 +75,61 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
     blocking_redis = Redis.from_url(
         settings.redis_url,
         decode_responses=True,
+        encoding_errors=_ENCODING_ERRORS,
         socket_timeout=_REDIS_TIMEOUT_S,
         retry=Retry(NoBackoff(), _REDIS_RETRIES),
     )
     redis = AsyncRedis.from_url(
         settings.redis_url,
         decode_responses=True,
+        encoding_errors=_ENCODING_ERRORS,
         socket_timeout=_REDIS_TIMEOUT_S,
+        retry=AsyncRetry(NoBackoff(), _REDIS_RETRIES),
+    )
+    following_redis = AsyncRedis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        encoding_errors=_ENCODING_ERRORS,
+        max_connections=2 * MAX_FOLLOWERS,  # each has a blocking read, or a short one
+        socket_timeout=_REDIS_TIMEOUT_S + SILENCE_S,  # its reads block for a silence
         retry=AsyncRetry(NoBackoff(), _REDIS_RETRIES),
     )
     metrics.registry.register(QueueCollector(blocking_redis))
     records = Records(blocking_redis, settings.result_ttl_s)
-    job_client = JobClient(redis, blocking_redis, records, settings.max_queue_depth)
+    job_client = JobClient(redis, records, settings.max_queue_depth)
+    job_events = JobEvents(following_redis, job_client)
     image_files = ImageFiles(settings.data_dir / "images")
+    catalog = Catalog(blocking_redis, settings.tasks)
     in_background = [
+        asyncio.create_task(catalog.keep_fresh()),
         asyncio.create_task(job_client.listen()),
         asyncio.create_task(remove_when_over(image_files, records)),
     ]
     try:
         yield Parts(
             settings=settings,
-            catalog=Catalog(blocking_redis, settings.tasks),
+            catalog=catalog,
             metrics=metrics,
             image_files=image_files,
             jobs=job_client,
+            events=job_events,
             blocking_redis=blocking_redis,
             started_at=int(time.time()),
         )
     finally:
         for task in in_background:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.wait(in_background)
+        await following_redis.aclose()
         await redis.aclose()
         blocking_redis.close()
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM, calls that still wait for their jobs get the grace, then a 504 with the job."""
+    """On SIGTERM, who waits for a job gets the grace, then a 504; who follows one leaves at once.
+
+    A follower goes on elsewhere from its last event, and loses nothing.
+    """
 
     def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
         grace_s = settings.drain_grace_s
@@ -130,9 +149,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         parts: Parts = self._app.state.parts
-        stop = asyncio.get_running_loop().call_later(self._grace_s, parts.jobs.stop_waiting)
+        loop = asyncio.get_running_loop()
+        parts.events.stop()
+        end = loop.call_later(self._grace_s, parts.jobs.stop_waiting)
         await super().shutdown(sockets)
-        stop.cancel()
+        end.cancel()
 
 
 def main(settings: ServiceSettings) -> None:

@@ -1,7 +1,9 @@
 """What the API process counts by itself; names after `triptych_`, every label bounded.
 
-The queues' truth is in `queue_metrics.py`. Knows nothing about HTTP frameworks or Redis.
+The queues' truth is in `queue_stats.py`. Knows nothing about HTTP frameworks or Redis.
 """
+
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +22,15 @@ _REQUEST_BUCKETS_S = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _AnswerMetrics:
+    """What is counted of one kind of answer; kept, as finding it by its labels is slow."""
+
+    requests: Counter
+    duration: Histogram
+    response_bytes: Counter
+
+
 class Metrics:
     """One registry per app, so that two apps in one process stay apart."""
 
@@ -35,7 +46,7 @@ class Metrics:
         )
         self.http_request_duration = Histogram(
             "triptych_http_request_duration_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "From the first byte of a request to the last of its answer, but for event streams.",
             ("route", "method"),
             buckets=_REQUEST_BUCKETS_S,
             registry=registry,
@@ -64,17 +75,27 @@ class Metrics:
             ("task",),
             registry=registry,
         )
+        self._of_answers: dict[tuple[str, str, int], _AnswerMetrics] = {}
         for task in Task:  # zeros, so that no series is missing before its first event
             self.admission_rejections.labels(task.value, "queue_full")
             self.sync_wait_timeouts.labels(task.value)
 
     def observe_request(
-        self, route: str, method: str, status: int, seconds: float, num_bytes: int
+        self, route: str, method: str, status: int, seconds: float | None, num_bytes: int
     ) -> None:
+        """Count an answer; `seconds` is None where its duration says nothing."""
         method = method if method in _METHODS else "other"
-        self.http_requests.labels(route, method, str(status)).inc()
-        self.http_request_duration.labels(route, method).observe(seconds)
-        self.http_response_bytes.labels(route).inc(num_bytes)
+        answers = self._of_answers.get((route, method, status))
+        if answers is None:
+            answers = self._of_answers[route, method, status] = _AnswerMetrics(
+                self.http_requests.labels(route, method, str(status)),
+                self.http_request_duration.labels(route, method),
+                self.http_response_bytes.labels(route),
+            )
+        answers.requests.inc()
+        if seconds is not None:
+            answers.duration.observe(seconds)
+        answers.response_bytes.inc(num_bytes)
 
     def render(self) -> bytes:
         """The exposition text. Reads Redis, so it runs in a thread."""

@@ -8,7 +8,7 @@ import re
 import secrets
 from time import perf_counter
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +19,7 @@ from service.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # machines ask them all the time
+_EVENT_STREAM = b"text/event-stream"
 _CLIENT_LEFT = 499  # before an answer; nginx's number
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: safe in a header and in a log
 
@@ -33,9 +34,10 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        response = _ResponseWatch(send, _request_id(scope))
+        headers = Headers(scope=scope)
+        response = _ResponseWatch(send, _request_id(headers))
         with self._metrics.http_requests_in_flight.track_inprogress():
-            body = _BoundedBody(scope, receive, self._max_body_bytes)
+            body = _BoundedBody(headers, receive, self._max_body_bytes)
             try:
                 await self._app(scope, body.receive, response.send)
             except ClientDisconnect:
@@ -51,11 +53,14 @@ class RequestMiddleware:
     def _account(self, scope: Scope, response: "_ResponseWatch") -> None:
         route = getattr(scope.get("route"), "path", "other")
         method, status, seconds = scope["method"], response.status, response.elapsed_s()
-        self._metrics.observe_request(route, method, status, seconds, response.num_bytes)
+        # a stream lasts as long as its job: that says nothing of how fast the service answers
+        answered_s = None if response.is_stream else seconds
+        self._metrics.observe_request(route, method, status, answered_s, response.num_bytes)
         logger.log(
             logging.DEBUG if route in _PROBES else logging.INFO,
-            "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s",
+            "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s job=%s",
             *(method, route, status, 1e3 * seconds, response.num_bytes, response.request_id),
+            scope.get("state", {}).get("job_id", "-"),
         )
 
 
@@ -69,6 +74,7 @@ class _ResponseWatch:
         self.status = _CLIENT_LEFT
         self.num_bytes = 0
         self.is_started = False
+        self.is_stream = False  # of events
 
     def elapsed_s(self) -> float:
         return perf_counter() - self._start
@@ -77,10 +83,16 @@ class _ResponseWatch:
         if message["type"] == "http.response.start":
             self.is_started = True
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.request_id
-            headers["x-content-type-options"] = "nosniff"
-            headers["openai-processing-ms"] = str(round(1e3 * self.elapsed_s()))
+            self.is_stream = any(
+                name == b"content-type" and value.startswith(_EVENT_STREAM)
+                for name, value in message.get("headers", ())
+            )
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.request_id.encode()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"openai-processing-ms", b"%d" % round(1e3 * self.elapsed_s())),
+            ]
         self.num_bytes += len(message.get("body", b""))
         await self._send(message)
 
@@ -88,13 +100,13 @@ class _ResponseWatch:
 class _BoundedBody:
     """Counts the body as it streams in; `Content-Length` only makes the refusal earlier."""
 
-    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, headers: Headers, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._is_complete = False
         self.is_cut_off = False  # the client left within its body
-        declared = Headers(scope=scope).get("content-length", "0")
+        declared = headers.get("content-length", "0")
         self._is_declared_too_large = declared.isdecimal() and int(declared) > max_bytes
 
     async def receive(self) -> Message:
@@ -115,6 +127,6 @@ class _BoundedBody:
         return HTTPException(413, f"the request body is larger than {self._max_bytes} bytes")
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"

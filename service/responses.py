@@ -12,11 +12,13 @@ from fastapi import Request, Response
 from service.dependencies import Parts, Preference
 from service.errors import (
     ErrorEnvelope,
+    NotFoundError,
     QueueFullError,
     SyncWaitError,
     ended_error,
     failure_error,
     lost_error,
+    shown,
 )
 from service.schemas.classify import ClassifyResponse
 from service.schemas.embeddings import EmbeddingsResponse
@@ -46,18 +48,20 @@ async def run(
     job: AnyJob, parts: Parts, preference: Preference, request: Request, respond: Respond
 ) -> Response:
     """Submit the job and answer as the caller prefers: wait for its result, or not."""
-    await _submit(job, parts)
-    if preference.is_async and preference.wait_s is None:
-        return await _accepted(job.id, parts, preference, request)
-    longest_s = parts.settings.sync_wait_s
-    wait_s = longest_s if preference.wait_s is None else min(longest_s, preference.wait_s)
-    try:
-        record = await parts.jobs.wait(job.id, wait_s)
-    except SyncWaitError:
-        if preference.is_async:
+    request.state.job_id = job.id  # for the request's line in the log
+    with parts.jobs.listening(job.id) as wait:
+        await _submit(job, parts)
+        if preference.is_async and preference.wait_s is None:
             return await _accepted(job.id, parts, preference, request)
-        parts.metrics.sync_wait_timeouts.labels(job.task.value).inc()
-        raise
+        longest_s = parts.settings.sync_wait_s
+        wait_s = longest_s if preference.wait_s is None else min(longest_s, preference.wait_s)
+        try:
+            record = await wait(wait_s)
+        except SyncWaitError:
+            if preference.is_async:
+                return await _accepted(job.id, parts, preference, request)
+            parts.metrics.sync_wait_timeouts.labels(job.task.value).inc()
+            raise
     _check_succeeded(record)
     response = json_response(await respond(record))
     response.headers["x-job-id"] = job.id
@@ -102,6 +106,12 @@ def _note_preference(response: Response, preference: Preference) -> None:
     applied = preference.applied()
     if applied is not None:
         response.headers["preference-applied"] = applied
+
+
+def found(job_id: str, record: Record | None) -> Record:
+    if record is None:
+        raise NotFoundError("job_not_found", f"job {shown(job_id)} does not exist or has expired")
+    return record
 
 
 async def job_response(record: Record, parts: Parts, request: Request) -> Response:

@@ -4,29 +4,21 @@ One rule for every way in which a job can end, also while no API runs, and for f
 never submitted. Any number of processes may do this in one directory.
 """
 
-import asyncio
-import logging
-
 from anyio import to_thread
-from redis.exceptions import RedisError
 
+from service.background import repeat
 from worker.contract.image_files import ImageFiles
 from worker.contract.records import Records
 
 _INTERVAL_S = 2.0
 _SUBMIT_S = 60.0  # longer than a submit takes, which writes the record after the file
 
-logger = logging.getLogger(__name__)
-
 
 async def remove_when_over(files: ImageFiles, records: Records) -> None:
     """Remove what no job needs any more, until canceled."""
-    while True:
-        try:
-            await to_thread.run_sync(sweep, files, records)
-        except (RedisError, OSError) as error:  # the next round tries again
-            logger.warning("event=start_images_not_swept error=%s", type(error).__name__)
-        await asyncio.sleep(_INTERVAL_S)
+    await repeat(
+        lambda: to_thread.run_sync(sweep, files, records), _INTERVAL_S, "start_images_not_swept"
+    )
 
 
 def sweep(files: ImageFiles, records: Records) -> None:

@@ -66,6 +66,8 @@ def embedded_redis(data_dir: Path, socket: Path, lock: int) -> Child:
         "save": "",
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
+        # a stream takes this at once, and each job has one of a few short events: 4 KB by default
+        "stream-node-max-bytes": "512",
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     return Child(

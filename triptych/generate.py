@@ -10,8 +10,8 @@ from models.flux.text_to_image import TextToImage
 from models.load import load_pipeline
 from triptych.errors import DeviceError
 from worker.contract.jobs import ImageJob
+from worker.image_finishing import encode_png
 from worker.image_limits import preset_limits
-from worker.images import encode_png
 
 
 def paint(job: ImageJob, device: str, output: Path) -> None:

@@ -8,6 +8,7 @@ Knows nothing about jobs.
 import itertools
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -35,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 0.2
 _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
+# How often a thread of OpenMP looks for the others before it sleeps. By default that is for
+# milliseconds, which takes the core from the very thread that it waits for.
+_SPINS = 500
+_WAIT_POLICY = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})  # the operator's word, if given
 
 
 class Supervisor:
@@ -202,6 +207,8 @@ def worker_child(
         "TRIPTYCH_METRICS_PORT": str(metrics_port),
         "TRIPTYCH_NUM_THREADS": str(slot.num_threads),
     }
+    if slot.shares_cores and not _WAIT_POLICY.intersection(os.environ):
+        environment["GOMP_SPINCOUNT"] = str(_SPINS)
     # queue and device as arguments, so that `ps` shows them
     flags = ["--queue", slot.task.value, "--device", slot.device]
     environment |= _memory_shares(settings, redis_url, slot)

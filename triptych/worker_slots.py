@@ -27,6 +27,7 @@ class WorkerSlot:
     index: int  # among the workers of its task
     device: str  # cpu or cuda:N
     num_threads: int  # of torch on the CPU
+    shares_cores: bool  # whether all workers' threads are more than the cores
     models: tuple[str, ...]  # names, the default first
     # of the device's memory, where others are there too; None: what is free when it starts
     share_bytes: int | None = None
@@ -71,12 +72,14 @@ def plan_workers(
         for task in served_tasks(specs)  # images come first: theirs is the larger need
     }
     threads = _num_threads(host.num_cores, {task: len(each) for task, each in places.items()})
+    shares_cores = sum(threads[task] * len(places[task]) for task in places) > host.num_cores
     return [
         WorkerSlot(
             task,
             index,
             place.device,
             threads[task],
+            shares_cores,
             _models_of(index, task, specs),
             layout.share_bytes(task, place.device, places),
             max(1, sum(each.device != CPU for of_task in places.values() for each in of_task)),
@@ -194,17 +197,20 @@ def _models_of(index: int, task: Task, specs: Sequence[ModelSpec]) -> tuple[str,
 
 
 def _num_threads(num_cores: int, num_workers: Mapping[Task, int]) -> Mapping[Task, int]:
-    """Of each worker: one for small forwards; the images workers share half of the cores.
+    """Of each worker: the images workers share half of the cores, and the others the other half.
 
-    Threads that wait for each other on a core that is taken are slower than one alone: on two busy
-    cores a 128x128 image took 0.2 s with one thread and 5 s with two. So the images workers also
-    leave a core to each of the others, and all have one thread where there are not enough.
+    Two at least where there are two cores, though the workers have more threads than cores then:
+    eight images a step, or a ViT-B, take a third less time with two. See `WorkerSlot.shares_cores`.
     """
     num_images = num_workers.get(Task.IMAGES, 0)
     num_others = sum(num_workers.values()) - num_images
-    share = min(num_cores // 2, num_cores - num_others)
-    of_images = max(1, share // max(1, num_images))
-    return {task: of_images if task is Task.IMAGES else 1 for task in num_workers}
+    of_images = _share(num_cores // 2, num_images, least=min(2, num_cores // max(1, num_images)))
+    of_others = _share(num_cores - num_cores // 2, num_others, least=min(2, num_cores))
+    return {task: of_images if task is Task.IMAGES else of_others for task in num_workers}
+
+
+def _share(num_cores: int, num_workers: int, least: int) -> int:
+    return max(1, least, num_cores // max(1, num_workers))
 
 
 def _require_devices(host: Host, specs: Sequence[ModelSpec], devices: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ padded to fit a neighbour, so a row's answer does not depend on its batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -19,19 +19,23 @@ class BatchKey:
 
 @dataclass(frozen=True, slots=True)
 class Row(Generic[T]):
-    job_id: str
-    index: int  # place within the job
     key: BatchKey
     prepared: T
 
 
-def plan(rows: Sequence[Row[T]], max_rows: int) -> list[list[Row[T]]]:
-    """Group rows by key, oldest first, in forwards of at most `max_rows`."""
-    by_key: dict[BatchKey, list[Row[T]]] = {}
+class Keyed(Protocol):
+    @property
+    def key(self) -> BatchKey: ...
+
+
+K = TypeVar("K", bound=Keyed)
+
+
+def next_forward(rows: Sequence[K], max_rows: int) -> tuple[list[K], list[K]]:
+    """Cut the rows in those of the first one's key, `max_rows` at most, and those that are left."""
+    key = rows[0].key
+    group: list[K] = []
+    left: list[K] = []
     for row in rows:
-        by_key.setdefault(row.key, []).append(row)
-    return [
-        group[start : start + max_rows]
-        for group in by_key.values()
-        for start in range(0, len(group), max_rows)
-    ]
+        (group if row.key == key and len(group) < max_rows else left).append(row)
+    return group, left

@@ -64,7 +64,7 @@ class ClassifyTask:
                 pixels = classifier.preprocess(decode_image(from_base64(encoded)))
         except Exception as error:
             raise BadInputError(f"input[{index}]") from error
-        return Row(job.id, index, BatchKey(job.model, tuple(pixels.shape)), pixels)
+        return Row(BatchKey(job.model, tuple(pixels.shape)), pixels)
 
 
 def best(probabilities: Tensor, labels: Sequence[str], top_k: int) -> tuple[Prediction, ...]:

@@ -64,6 +64,7 @@ class DevicePlan:
     need: MemoryNeed
     text_s: float  # to bring T5, for each new prompt; 0: it is there
     max_tokens: int  # of text and images, of all rows of a forward, that there is room for
+    overlaps: bool  # there is room for texts being encoded and images decoded beside a forward
 
 
 def plan(
@@ -122,15 +123,22 @@ def _lay_out(
         + sizes.autoencoder_bytes
     )
     work = (
-        _buffers(text),  # freed before the transformer runs
+        _buffers(text),  # freed once a prompt is encoded
         _block_work(sizes, batch, placement),
         _autoencoder_work(sizes, batch, placement),
     )
+    overlaps = weights + sum(work) <= device.device_bytes
+    beside_bytes = work[0] + work[2] if overlaps else 0
     return DevicePlan(
         placement,
-        MemoryNeed(weights, max(work), host_bytes=sum(streamed) + sum(text)),
+        MemoryNeed(
+            weights,
+            sum(work) if overlaps else max(work),
+            host_bytes=sum(streamed) + sum(text),
+        ),
         text_s=sum(text) / device.copy_bytes_per_s,
-        max_tokens=_max_tokens(sizes, device.device_bytes - weights, placement),
+        max_tokens=_max_tokens(sizes, device.device_bytes - weights - beside_bytes, placement),
+        overlaps=overlaps,
     )
 
 

@@ -77,4 +77,4 @@ def _row(job: AnyJob, index: int, text: str, embedder: Embedder) -> Row[Tokenize
     except Exception as error:
         raise BadInputError(f"input[{index}]") from error
     # the padded length is part of the key: FNet mixes the padding into every token
-    return Row(job.id, index, BatchKey(job.model, (len(tokens.token_ids),)), tokens)
+    return Row(BatchKey(job.model, (len(tokens.token_ids),)), tokens)

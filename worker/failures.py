@@ -5,10 +5,7 @@ WorkerError
 ├── BadInputError      one field of a request is at fault; its cause says why
 ├── NotServedError     no living worker serves the job's model
 ├── ModelUnusableError the job's model could not be loaded
-├── StaleAttemptError  the job belongs to a later attempt: nothing may be written any more
-├── DeviceLostError    the device failed, and this process can use it no more
-├── JobFailedError     tells RQ that a job failed; the record says why
-└── JobStoppedError    tells RQ that a job was canceled or expired
+└── DeviceLostError    the device failed, and this process can use it no more
 """
 
 import logging
@@ -45,21 +42,11 @@ class ModelUnusableError(WorkerError):
     """Raised for a job whose model could not be loaded; it is tried again later."""
 
 
-class StaleAttemptError(WorkerError):
-    """Raised between steps when another attempt owns the job."""
-
-
 class DeviceLostError(WorkerError):
     """Raised `from` the device's error: no fault of the job, which is for another worker."""
 
 
-class JobFailedError(WorkerError):
-    """Raised through RQ, which stores its text: a failure code and nothing of the request."""
-
-
-class JobStoppedError(WorkerError):
-    """Raised through RQ for a job that ended canceled or expired."""
-
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 # What a client may read; None: the exception's own words, which speak of the input alone.
 _TABLE: tuple[tuple[type[Exception], FailureCode, str | None], ...] = (

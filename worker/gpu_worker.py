@@ -1,166 +1,115 @@
-"""RQ's loop (2.12) with our batches in it: one queue, no fork, several jobs at a time.
+"""A worker process' loop: models come and go, jobs are claimed, work advances, until a signal.
 
-RQ's traps that shape this file, each with a test:
-- `self.execution` is one attribute, so it is set to the job's own before each `perform_job`;
-- draining goes through `dequeue_any`, as `pop_job_id` raises on an empty queue;
-- one queue only, or jobs stay behind in the intermediate list; our queue class says which of its
-  jobs are ours (`job_selection`);
+RQ (2.12) gives it what a worker is beside that: its name among the workers, signals, suspension,
+maintenance. RQ's own loop costs some 17 round trips a job and runs what an entry names, so its jobs
+are taken and booked by the records' scripts instead (see `contract/record_scripts`). Traps, each
+with a test:
 - SimpleWorker sends no heartbeat during a job, so `keep_alive` is for our own thread to call;
-- a job timeout is SIGALRM, which would raise in the middle of anything: there is none.
-Knows nothing of models and records.
+- RQ's maintenance fails what stays in the intermediate list; our reaper puts it back instead;
+- a signal may interrupt nothing but a wait, or claimed jobs would be lost until their lease ends.
+Knows nothing of models and forwards.
 """
 
 import logging
 import os
-import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from types import FrameType
 from typing import NoReturn
 
 from redis import Redis
-from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import SimpleWorker
 from rq.exceptions import StopRequested
-from rq.executions import Execution
-from rq.job import Job
-from rq.queue import Queue
-from rq.registry import StartedJobRegistry, clean_registries
+from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
-from rq.timeouts import BaseDeathPenalty
+from rq.suspension import is_suspended
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
+from worker.contract.records import Record
 from worker.contract.workers import WorkerState
-from worker.failures import (
-    DeviceLostError,
-    JobFailedError,
-    JobStoppedError,
-    StaleAttemptError,
-)
+from worker.failures import DeviceLostError
 from worker.heartbeat import Heartbeat
-from worker.job_selection import JobSelection, selecting_queue
-from worker.rq_entries import EntryPointJob, open_queue
-from worker.tasks import Batches, current_batch
+from worker.job_selection import JobSelection
+from worker.jobs_in_hand import JobsInHand
+from worker.rq_entries import BookedJob, open_queue
+from worker.work import Work
 
 WORKER_TTL_S = 60  # RQ forgets a silent worker after this and one more minute
+_CHORES_S = 5.0  # how often RQ's suspension and maintenance are looked after
+_PAUSE_S = 1.0  # where there is nothing to do but to look again
 _COLD_STOP_PAUSE = timedelta(seconds=1)  # a supervisor and a terminal may both send the signal
 
 logger = logging.getLogger(__name__)
 
 
-class NoDeathPenalty(BaseDeathPenalty):
-    """Deadlines are checked between steps; an alarm could strike anywhere."""
-
-    def setup_death_penalty(self) -> None:
-        pass
-
-    def cancel_death_penalty(self) -> None:
-        pass
-
-
 class GpuWorker(SimpleWorker):
-    death_penalty_class = NoDeathPenalty
-    job_class = EntryPointJob
-
     def __init__(
         self,
         redis: Redis,
-        batches: Batches,
-        heartbeat: Heartbeat,
+        work: Work,
+        jobs: JobsInHand,
         selection: JobSelection,
-        max_jobs: int,
+        heartbeat: Heartbeat,
     ) -> None:
-        queue_class = selecting_queue(selection)
         super().__init__(
-            [open_queue(redis, heartbeat.task, queue_class)],
-            queue_class=queue_class,
+            [open_queue(redis, heartbeat.task)],
             name=heartbeat.name,
             connection=redis,
+            job_class=BookedJob,
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL_S,
-            log_job_description=False,
         )
-        self._batches = batches
+        self._work = work
+        self._jobs = jobs
+        self._selection = selection
         self._heartbeat = heartbeat
-        self._max_jobs = max_jobs
-        self._executions: dict[str, Execution] = {}
-        self._executions_lock = threading.Lock()  # the heartbeat's thread reads them
-        self._error: BaseException | None = None  # why the job at hand did not succeed
+        self._noted: WorkerState | None = None
+        self._is_suspended = False
+        self._is_interruptible = False
+        self._chores_at = 0.0
+        self.has_failed = False
 
     @property
     def was_asked_to_stop(self) -> bool:
         return self._shutdown_requested_date is not None
 
+    def serve(self) -> None:
+        """Take and do jobs until a signal, then end those in hand.
+
+        What escapes from the work ends the worker, with the reason in the log, and frees its jobs
+        for others.
+        """
+        self.bootstrap(None)
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        try:
+            with suppress(StopRequested):
+                self._take_turns()
+            while not self._work.is_idle:
+                self._work.advance()
+            self._work.finish()
+        except DeviceLostError as error:
+            self._leave_device(error)
+        except Exception:
+            self.has_failed = True
+            logger.critical("event=loop_failed worker=%s", self.name, exc_info=True)
+        finally:
+            self.teardown()
+
+    def keep_alive(self) -> None:
+        """Renew what RQ knows of this worker; called from the heartbeat's thread."""
+        self.heartbeat(WORKER_TTL_S + 60)
+
     def register_birth(self) -> None:
         """Beats begin after it: RQ takes a name that it already knows for another's."""
         super().register_birth()  # type: ignore[no-untyped-call]
         self._heartbeat.also(self.keep_alive)
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Do this job and those that wait behind it as one batch."""
-        self._state = WorkerStatus.BUSY  # from here on a signal waits for the batch
-        self._heartbeat.note(WorkerState.BUSY)
-        entries = self._accepted([job, *self._drain(queue)], queue)
-        batch = self._batches.take(list(entries))
-        for job_id in entries.keys() - batch.taken.keys():
-            self._drop(entries.pop(job_id), queue)
-        self._begin(list(entries.values()))
-        token = current_batch.set(batch)
-        try:
-            for job_id, entry in entries.items():
-                self.execution = self._executions[job_id]
-                self.perform_job(entry, queue)
-        finally:
-            current_batch.reset(token)
-        self.set_state(WorkerStatus.IDLE)
-        self._heartbeat.note(WorkerState.IDLE)
-
-    def keep_alive(self) -> None:
-        """Renew what RQ knows of this worker and its jobs; called from the heartbeat's thread."""
-        ttl_s = WORKER_TTL_S + 60
-        with self._executions_lock, self.connection.pipeline() as pipeline:
-            self.heartbeat(ttl_s, pipeline=pipeline)
-            registry = self.queues[0].started_job_registry
-            for execution in self._executions.values():
-                execution.heartbeat(registry, ttl_s, pipeline=pipeline)
-            pipeline.execute()
-
-    def get_heartbeat_ttl(self, job: Job) -> int:  # noqa: ARG002  # RQ's signature
-        return WORKER_TTL_S + 60
-
-    def cleanup_execution(self, job: Job, pipeline: Pipeline) -> None:
-        with self._executions_lock:
-            self._executions.pop(job.id, None)
-        super().cleanup_execution(job, pipeline)
-
-    def handle_exception(self, job: Job, *exc_info: object) -> None:
-        """Remember why; log only what our own code has not logged already."""
-        error = exc_info[1]
-        if isinstance(error, DeviceLostError):
-            self._leave_device(error)
-        self._error = error if isinstance(error, BaseException) else None
-        if not isinstance(error, JobFailedError | JobStoppedError | StaleAttemptError):
-            super().handle_exception(job, *exc_info)
-
-    def handle_job_failure(
-        self,
-        job: Job,
-        queue: Queue,
-        started_job_registry: StartedJobRegistry | None = None,
-        exc_string: str = "",
-    ) -> None:
-        """RQ's books: failed, stopped, or nothing where another attempt counts."""
-        error, self._error = self._error, None
-        if isinstance(error, StaleAttemptError):
-            with self.connection.pipeline() as pipeline:
-                self.cleanup_execution(job, pipeline)
-                pipeline.execute()
-            return
-        if isinstance(error, JobStoppedError):
-            self._stopped_job_id = job.id
-        super().handle_job_failure(job, queue, started_job_registry, exc_string)
 
     def clean_registries(self) -> None:
         """As RQ does, but for the intermediate list: our reaper puts such jobs back instead."""
@@ -182,14 +131,6 @@ class GpuWorker(SimpleWorker):
         self._heartbeat.note(WorkerState.DRAINING)
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
-    def _leave_device(self, error: DeviceLostError) -> NoReturn:
-        """End at once: a new process may use the device, and the leases' end frees the jobs."""
-        logger.critical("event=device_lost worker=%s reason=%s", self.name, error, exc_info=error)
-        try:
-            self._heartbeat.stop()  # nobody is to count on this worker any more
-        finally:
-            os._exit(1)
-
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """A second signal: leave at once; the leases run out and the jobs run elsewhere."""
         first = self._shutdown_requested_date
@@ -199,62 +140,108 @@ class GpuWorker(SimpleWorker):
 
     def _shutdown(self) -> None:
         """Unlike RQ's, touch no connection: this runs inside a signal handler."""
-        self._stop_requested = True  # also where what raises next is caught, as in maintenance
-        if self.get_state() != WorkerStatus.BUSY:
+        self._stop_requested = True
+        if self._is_interruptible:
             raise StopRequested
 
     def teardown(self) -> None:
-        """A signal may strike just after a job left the queue: it goes back."""
-        self._batches.put_back(self.queues[0].intermediate_queue.get_job_ids())
-        super().teardown()  # type: ignore[no-untyped-call]
-
-    def _drain(self, queue: Queue) -> list[Job]:
-        """What gathered while the device was busy; never raises, or jobs taken here were lost."""
-        drained: list[Job] = []
+        """Leave nothing behind; where Redis is away, leases and RQ's books end by themselves."""
         try:
-            while len(drained) < self._max_jobs - 1 and not self._stop_requested:
-                found = self.queue_class.dequeue_any(
-                    [queue],
-                    None,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                )
-                if found is None:
-                    break
-                drained.append(found[0])
-        except Exception:
-            logger.exception("event=drain_failed queue=%s num_drained=%d", queue.name, len(drained))
-        return drained
+            if self.has_failed:
+                self._jobs.let_go()
+            self._selection.put_back()
+            super().teardown()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            logger.warning("event=teardown_failed error=%s", type(error).__name__)
 
-    def _accepted(self, jobs: Sequence[Job], queue: Queue) -> dict[str, Job]:
-        """By id, without those that are not ours: they fail, and are never run."""
-        accepted: dict[str, Job] = {}
-        for job in jobs:
-            assert isinstance(job, EntryPointJob), "RQ was given the job class: this is a bug"
-            reason = job.refusal(queue)
-            if reason is None:
-                job.redis_server_version = queue.get_redis_server_version()
-                accepted[job.id] = job
-                continue
-            logger.error("event=entry_refused entry=%s reason=%s", job.id, reason)
-            job.retries_left = None
-            self.handle_job_failure(job, queue, exc_string=f"refused: {reason}")
-            queue.intermediate_queue.remove(job.id)
-        return accepted
+    def _set_connection(self, connection: Redis) -> Redis:
+        """Unlike RQ, do not lengthen the client's timeout: no call here blocks for so long."""
+        return connection
 
-    def _begin(self, jobs: Sequence[Job]) -> None:
-        """RQ's `prepare_execution` for all jobs in one round trip."""
-        with self._executions_lock, self.connection.pipeline() as pipeline:
-            for job in jobs:
-                self._executions[job.id] = Execution.create(
-                    job, self.get_heartbeat_ttl(job), pipeline=pipeline, worker_name=self.name
-                )
-            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-            pipeline.execute()
+    def _take_turns(self) -> None:
+        while not self._stop_requested:
+            records: Sequence[Record] = ()
+            with self._patience():
+                self._do_chores()
+                self._advance_models()
+                records = self._take()
+            if records:
+                self._work.add(records)
+            if not self._work.is_idle:
+                self._note(WorkerState.BUSY)
+                self._work.advance()
+            else:
+                self._note(WorkerState.IDLE)
 
-    def _drop(self, job: Job, queue: Queue) -> None:
-        """An entry with nothing to do: its job is final, or another worker has it."""
-        queue.intermediate_queue.remove(job.id)
-        if self._batches.is_over(job.id):  # not if somebody put it back meanwhile
-            job.delete(remove_from_queue=False)
+    def _take(self) -> Sequence[Record]:
+        """Claim what there is room for; where nothing is in hand, wait for it."""
+        if self._is_suspended:
+            if self._work.is_idle:
+                self._pause()
+            return []
+        if self._work.is_idle:
+            with self._interruptible():
+                self._selection.wait(_CHORES_S)
+        return self._selection.claim(self._work.room())
+
+    def _advance_models(self) -> None:
+        # a model's first forward may take a while: with no job in hand a signal ends it
+        with self._interruptible() if self._work.is_idle else nullcontext():
+            self._selection.advance_models(self._work.models_in_use)
+
+    def _do_chores(self) -> None:
+        """Look after RQ's suspension and maintenance, now and then."""
+        if time.monotonic() < self._chores_at:
+            return
+        self._chores_at = time.monotonic() + _CHORES_S
+        was_suspended = self._is_suspended
+        self._is_suspended = bool(is_suspended(self.connection, self))
+        if self._is_suspended != was_suspended:
+            state = WorkerStatus.SUSPENDED if self._is_suspended else WorkerStatus.IDLE
+            self.set_state(state)
+            logger.warning("event=%s worker=%s", state.value, self.name)
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Go on with what is in hand although no more can be taken: Redis is away.
+
+        The first outcome that cannot be settled then, for longer than its client's own tries, ends
+        the worker.
+        """
+        try:
+            yield
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            logger.warning("event=redis_away error=%s", type(error).__name__)
+            if self._work.is_idle:
+                self._pause()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """From here on a signal raises StopRequested at once, until the end of the block."""
+        self._is_interruptible = True
+        try:
+            if self._stop_requested:  # a moment ago
+                raise StopRequested
+            yield
+        finally:
+            self._is_interruptible = False
+
+    def _pause(self) -> None:
+        with self._interruptible():
+            time.sleep(_PAUSE_S)
+
+    def _note(self, state: WorkerState) -> None:
+        if state is not self._noted:
+            self._noted = state
+            self._heartbeat.note(state)
+
+    def _leave_device(self, error: DeviceLostError) -> NoReturn:
+        """End at once: a new process may use the device, and others do the jobs."""
+        logger.critical("event=device_lost worker=%s reason=%s", self.name, error, exc_info=error)
+        try:
+            self._heartbeat.stop()  # nobody is to count on this worker any more
+            self._jobs.let_go()
+        finally:
+            os._exit(1)

@@ -1,13 +1,13 @@
-"""The thread that says "alive": renews the leases of running jobs and the worker's own status.
+"""The thread that says "alive": the worker's own status, and what else is to be renewed with it.
 
 It runs beside the one thread that owns the device, because a forward can take longer than a lease.
-Knows nothing of models and batches.
+Knows nothing of jobs.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,30 +17,20 @@ from redis.exceptions import RedisError
 from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
-from worker.contract.records import Record, Records
 from worker.contract.workers import ModelState, WorkerState, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    def __init__(
-        self,
-        redis: Redis,
-        records: Records,
-        status: WorkerStatus,
-        lease_s: float,
-        interval_s: float,
-    ) -> None:
+    def __init__(self, redis: Redis, status: WorkerStatus, interval_s: float) -> None:
         self._redis = redis
-        self._records = records
         self._status = status
-        self._lease_s = lease_s
         self._interval_s = interval_s
-        self._lock = threading.RLock()  # status and leases; a signal handler may re-enter
-        self._leases: dict[str, int] = {}
+        self._lock = threading.RLock()  # a signal handler may re-enter
         self._cards: list[ModelCard] = []
         self._companions: list[Callable[[], None]] = []
+        self._is_listed = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -61,7 +51,9 @@ class Heartbeat:
         self._stopping.set()
         if self._thread.is_alive():  # a signal may have come before its start
             self._thread.join()
-        workers.remove(self._redis, self._status.name)
+        if self._is_listed:
+            with self._tolerance():
+                workers.remove(self._redis, self._status.name)
 
     def also(self, companion: Callable[[], None]) -> None:
         """Call this at every beat as well."""
@@ -129,22 +121,9 @@ class Heartbeat:
             )
             self._status = replace(self._status, models=models)
 
-    def take(self, job_ids: Sequence[str]) -> list[Record]:
-        """Start those of these jobs that are still to be done, and renew their leases from now."""
-        taken = self._records.take(job_ids, self._status.name, self._lease_s)
-        records = [record for record in taken if record is not None]
-        with self._lock:
-            self._leases.update((record.id, record.attempt) for record in records)
-        return records
-
-    def release(self, job_id: str) -> None:
-        with self._lock:
-            self._leases.pop(job_id, None)
-
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
-            with self._tolerance():
-                self._beat()
+            self._beat()
 
     def _write_now(self) -> None:
         with self._tolerance():
@@ -152,22 +131,23 @@ class Heartbeat:
 
     @contextmanager
     def _tolerance(self) -> Iterator[None]:
-        """Go on without Redis: the next beat tries again, and leases outlast several."""
+        """Go on without it: the next beat tries again, and leases outlast several."""
         try:
             yield
         except RedisError as error:
             logger.warning("event=heartbeat_failed error=%s", type(error).__name__)
+        except Exception:  # whatever one companion has: the others are to be called, also next time
+            logger.exception("event=heartbeat_failed")
 
     def _beat(self) -> None:
-        with self._lock:
-            leases = dict(self._leases)
-        self._records.renew(leases, self._lease_s)
-        self._write()
+        self._write_now()
         for companion in self._companions:
-            companion()
+            with self._tolerance():
+                companion()
 
     def _write(self) -> None:
         with self._lock:
             self._status = replace(self._status, heartbeat_at=time.time())
             status, cards = self._status, tuple(self._cards)
         workers.write(self._redis, status, cards)
+        self._is_listed = True

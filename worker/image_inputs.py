@@ -1,18 +1,18 @@
-"""From a job's fields to what the pipeline takes: LoRAs set, texts encoded, a start image decoded.
+"""From a job's fields to what the pipeline takes: LoRAs' scales, texts encoded, a start image.
 
 Knows nothing about the denoise loop and records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from models.errors import ImageDecodeError
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import ImageJob, StartImage
-from worker.contract.model_cards import ImageLimits, ModelCard
+from worker.contract.model_cards import ModelCard
 from worker.failures import BadInputError, NotServedError, StorageError
 from worker.image_decoding import decode_image
 from worker.text_cache import TextCache
@@ -22,13 +22,19 @@ if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' wor
     from models.flux.text_encoders import TextFeatures
     from models.flux.text_to_image import Negative
 
+# encoded at once: with T5-XXL's 512 tokens each, a tenth of what its weights take
+_MAX_PROMPTS = 8
+
 
 class Encoder(Protocol):
-    """The part of `TextToImage` that comes before the denoise loop."""
+    """The part of `TextToImage` that reads prompts."""
 
-    def set_lora_scales(self, scales: Mapping[str, float]) -> None: ...
-
-    def encode(self, prompts: Sequence[str], max_sequence_length: int) -> TextFeatures: ...
+    def encode(
+        self,
+        prompts: Sequence[str],
+        max_sequence_length: int,
+        loras: Mapping[str, float] | None = None,
+    ) -> TextFeatures: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +57,37 @@ class Texts:
         return (self.prompt,) if self.negative is None else (self.prompt, self.negative.text)
 
 
-def encode_texts(job: ImageJob, pipeline: Encoder, card: ModelCard, cache: TextCache) -> Texts:
-    """Encode with the job's LoRAs, which are for CLIP as well, and stay set for its loop."""
+def lora_scales(job: ImageJob, card: ModelCard) -> dict[str, float]:
+    """The LoRAs that the job chose; raises NotServedError for one that this worker has not."""
     limits = card.image_limits
     assert limits is not None, f"this is a bug: {card.name} has no limits"
-    pipeline.set_lora_scales(_lora_scales(job, limits))
+    scales = {lora.name: lora.scale for lora in job.loras}
+    if gone := scales.keys() - set(limits.loras):  # the API read the card of another worker
+        raise NotServedError(f"{job.model} has no LoRA {', '.join(sorted(gone))}")
+    return scales
 
-    def features_of(prompt: str) -> TextFeatures:
-        length = limits.max_sequence_length
-        key = (card.digest, job.loras, prompt, length)
-        return cache.get(key, lambda: pipeline.encode([prompt], length))
 
-    prompt = features_of(job.prompt)
-    if job.negative is None:
-        return Texts(prompt, None)
-    from models.flux.text_to_image import Negative  # the pipeline has it loaded
+def encode_texts(
+    jobs: Sequence[ImageJob], pipeline: Encoder, card: ModelCard, cache: TextCache
+) -> list[Texts]:
+    """Encode the prompts of jobs with the same LoRAs, which are for CLIP as well: each text once.
 
-    unwanted = features_of(job.negative.prompt)
-    return Texts(prompt, Negative(unwanted, job.negative.true_cfg_scale))
+    Raises NotServedError for a LoRA that this worker has not.
+    """
+    limits, scales = card.image_limits, lora_scales(jobs[0], card)
+    assert limits is not None, f"this is a bug: {card.name} has no limits"
+    length = limits.max_sequence_length
+    known = {prompt: (card.digest, jobs[0].loras, prompt, length) for prompt in _prompts(jobs)}
+    features = {prompt: cache.find(key) for prompt, key in known.items()}
+    missing = [prompt for prompt, found in features.items() if found is None]
+    for first in range(0, len(missing), _MAX_PROMPTS):
+        prompts = missing[first : first + _MAX_PROMPTS]
+        encoded = pipeline.encode(prompts, length, loras=scales)
+        for prompt, row in zip(prompts, _rows(encoded), strict=True):
+            features[prompt] = row
+            cache.keep(known[prompt], row)
+    found = {prompt: each for prompt, each in features.items() if each is not None}
+    return [_texts(job, found) for job in jobs]
 
 
 def read_start(start: StartImage, files: ImageFiles) -> Start:
@@ -84,9 +103,28 @@ def read_start(start: StartImage, files: ImageFiles) -> Start:
     return Start([image], start.strength)
 
 
-def _lora_scales(job: ImageJob, limits: ImageLimits) -> dict[str, float]:
-    """Of all LoRAs of the model: those that the job did not choose, another one may have."""
-    chosen = {lora.name: lora.scale for lora in job.loras}
-    if gone := chosen.keys() - set(limits.loras):  # the API read the card of another worker
-        raise NotServedError(f"{job.model} has no LoRA {', '.join(sorted(gone))}")
-    return {name: chosen.get(name, 0.0) for name in limits.loras}
+def _prompts(jobs: Sequence[ImageJob]) -> Iterator[str]:
+    for job in jobs:
+        yield job.prompt
+        if job.negative is not None:
+            yield job.negative.prompt
+
+
+def _rows(encoded: TextFeatures) -> Iterator[TextFeatures]:
+    """The features of each prompt alone."""
+    from models.flux.text_encoders import TextFeatures  # the pipeline has it loaded
+
+    for index, (num_tokens, truncated) in enumerate(
+        zip(encoded.num_tokens, encoded.truncated, strict=True)
+    ):
+        text, pooled = (each[index : index + 1] for each in (encoded.text, encoded.pooled))
+        yield TextFeatures(text, pooled, (num_tokens,), (truncated,))
+
+
+def _texts(job: ImageJob, features: Mapping[str, TextFeatures]) -> Texts:
+    if job.negative is None:
+        return Texts(features[job.prompt], None)
+    from models.flux.text_to_image import Negative  # the pipeline has it loaded
+
+    unwanted = Negative(features[job.negative.prompt], job.negative.true_cfg_scale)
+    return Texts(features[job.prompt], unwanted)

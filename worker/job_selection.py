@@ -11,15 +11,14 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from redis import Redis
-from rq.exceptions import DequeueTimeout
-from rq.queue import Queue
 
 from worker.contract import workers
 from worker.contract.jobs import Task
-from worker.contract.records import Records, queue_key
+from worker.contract.records import Record, Records, Room
 from worker.contract.workers import ModelState, WorkerState
+from worker.jobs_in_hand import JobsInHand
 
-_POLL_S = 0.05  # while there are jobs for others alone
+_POLL_S = 0.05  # while there are jobs for others alone, or room for new groups alone
 _CHECK_S = 1.0  # how often it is asked who serves those
 _STALE_S = 5.0  # an answer older than that counts for nothing
 _UNSERVED_S = 60.0  # longer than a worker takes from its end to its first sign of life
@@ -31,12 +30,12 @@ class Models(Protocol):
     @property
     def names(self) -> Collection[str]: ...
     @property
-    def resident(self) -> Collection[str]: ...
+    def open_to_jobs(self) -> Collection[str]: ...
     @property
     def failed(self) -> Collection[str]: ...
     @property
     def is_busy(self) -> bool: ...
-    def advance(self, waiting: Collection[str], is_idle: bool) -> None: ...
+    def advance(self, waiting: Collection[str], is_idle: bool, in_use: Collection[str]) -> None: ...
     def wait(self, timeout_s: float) -> None: ...
     def idle_s(self) -> float: ...
 
@@ -48,6 +47,7 @@ class JobSelection:
         self,
         redis: Redis,
         records: Records,
+        jobs: JobsInHand,
         task: Task,
         models: Models,
         unserved_s: float = _UNSERVED_S,
@@ -55,67 +55,76 @@ class JobSelection:
     ) -> None:
         self._redis = redis
         self._records = records
+        self._jobs = jobs
         self._task = task
         self._models = models
         self._unserved_s = unserved_s
         self._now = now
         self._waiting: Collection[str] = ()  # of our models, those that are to come for their jobs
-        self._is_idle = True
+        self._others: Collection[str] = ()  # models of other workers, whose jobs stand in the queue
+        self._was_empty = True  # no job was there for us the last time
+        self._waited_for: str | None = None  # the entry that came, for the next claim
+        self._claimed_at = -_POLL_S
         self._unserved_since: dict[str, float] = {}
         self._checked_at = -_CHECK_S
         self._served: set[str] = set()
         self._read_at = -_CHECK_S
 
-    def next_now(self) -> str | None:
-        """Move the next job's id to RQ's intermediate list; None where no job is for us.
+    def advance_models(self, in_use: Collection[str]) -> None:
+        """Let models come and go between two pieces of work; those in use stay where they are."""
+        self._models.advance(self._waiting, self._was_empty and not in_use, in_use)
 
-        Models stay where they are meanwhile: the batch may hold jobs of any of them.
+    def wait(self, timeout_s: float) -> None:
+        """Wait for an entry, for a model that is on its way, or for what others will do.
+
+        The entry that came is for `claim`. Meanwhile a signal may strike at any point.
         """
-        job_id, others = self._select()
-        if job_id is None:
-            self._note_unserved(others)
-        return job_id
-
-    def next(self, timeout_s: float) -> str:
-        """The same, waiting for it, while models come and go; raises RQ's DequeueTimeout."""
-        end = time.monotonic() + timeout_s
-        while True:
-            self._models.advance(self._waiting, self._is_idle)
-            job_id, others = self._select()
-            remaining_s = end - time.monotonic()
-            if job_id is None and remaining_s > 0:
-                job_id = self._wait(others, remaining_s)
-            if job_id is not None:
-                return job_id
-            if remaining_s <= 0:
-                raise DequeueTimeout(timeout_s, queue_key(self._task))
-
-    def _select(self) -> tuple[str | None, list[str]]:
-        job_id, passed = self._records.select(self._task, self._taken())
-        self._is_idle = job_id is None
-        self._waiting = [model for model in passed if model in self._models.names]
-        return job_id, [model for model in passed if model not in self._waiting]
-
-    def _wait(self, others: Collection[str], remaining_s: float) -> str | None:
-        """Wait for an entry, for a model that is on its way, or for what others will do."""
-        self._note_unserved(others)
-        if self._models.is_busy:
+        if self._models.is_busy and not (self._models.open_to_jobs and self._sees_all):
             self._models.wait(_POLL_S)
-            return None
-        if others or self._waiting:
-            time.sleep(min(_POLL_S, remaining_s))
-            return None
-        return self._wait_for_entry(min(remaining_s, self._models.idle_s() + _POLL_S))
+        elif not self._sees_all:
+            time.sleep(_POLL_S)
+        elif self._waited_for is None:
+            idle_s = 0.0 if self._models.is_busy else self._models.idle_s()
+            timeout_s = min(timeout_s, idle_s + _POLL_S)
+            self._waited_for = self._records.await_entry(self._task, timeout_s)
 
-    def _wait_for_entry(self, timeout_s: float) -> str | None:
-        """The first id that comes, if it is for us; if not, it goes back to the front."""
-        job_id = self._records.await_entry(self._task, timeout_s)
-        if job_id is None or self._records.model_of(job_id) in (None, *self._taken()):
-            return job_id
-        self._records.unstick(job_id)
-        return None
+    def claim(self, room: Room) -> list[Record]:
+        """Start the next jobs that are for us and that there is room for.
 
-    def _taken(self) -> list[str]:
+        Where it raises, the entry that was waited for is still there for the next claim.
+        """
+        if self._waited_for is None and not self._is_worth_a_claim(room):
+            return []
+        claim = self._jobs.claim(self._task, self._claimable(), room, self._waited_for)
+        self._waited_for = None
+        self._claimed_at = self._now()
+        self._was_empty = not claim.records
+        self._waiting = [model for model in claim.others if model in self._models.names]
+        self._others = [model for model in claim.others if model not in self._waiting]
+        if len(claim.records) < room.max_jobs:  # or not every entry was looked at
+            self._note_unserved(self._others)
+        return claim.records
+
+    def put_back(self) -> None:
+        """At the end: a signal may have struck just after an entry left the queue."""
+        for entry in self._records.handed_over(self._task):
+            self._records.unstick(self._task, entry)
+
+    def _is_worth_a_claim(self, room: Room) -> bool:
+        """Between two steps, jobs of new groups alone are looked for now and then.
+
+        A claim may look at a thousand entries of the groups that are full.
+        """
+        if room.is_for_new_groups_alone and self._now() - self._claimed_at < _POLL_S:
+            return False
+        return not room.is_none
+
+    @property
+    def _sees_all(self) -> bool:
+        """Whether nothing stands in the queue that is not for us now: the next to come may be."""
+        return not self._waiting and not self._others
+
+    def _claimable(self) -> list[str]:
         """What can be run, what can only fail, and what nobody has served for too long."""
         failed = self._models.failed
         hopeless = set(failed) - self._served_elsewhere() if failed else set()
@@ -123,7 +132,7 @@ class JobSelection:
         if now - self._checked_at > _STALE_S:
             self._unserved_since.clear()  # nobody looked meanwhile
         over = (m for m, since in self._unserved_since.items() if now - since >= self._unserved_s)
-        return [*self._models.resident, *hopeless, *over]
+        return [*self._models.open_to_jobs, *hopeless, *over]
 
     def _note_unserved(self, models: Collection[str]) -> None:
         """Begin or go on to count how long nobody has served these."""
@@ -146,22 +155,3 @@ class JobSelection:
                 if served.state is not ModelState.FAILED
             }
         return self._served
-
-
-def selecting_queue(selection: JobSelection) -> type[Queue]:
-    """RQ's queue class, which takes ids as the selection says."""
-
-    class SelectingQueue(Queue):
-        @classmethod
-        def lmove(
-            cls,
-            connection: Redis,  # noqa: ARG003  # RQ's signature
-            queue_key: str,
-            timeout: int | None,
-        ) -> tuple[str, str] | None:
-            if timeout is not None:
-                return queue_key, selection.next(timeout)
-            job_id = selection.next_now()
-            return None if job_id is None else (queue_key, job_id)
-
-    return SelectingQueue

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -79,7 +80,8 @@ class _Files:
     path: Path
     loras: Mapping[str, Path]
     placement: Placement | None
-    max_tokens_at_once: int | None
+    max_tokens_at_once: int | None = None
+    overlaps: bool = True  # see `ImageLimits`; as far as the memory is concerned
 
 
 class ModelLoader:
@@ -100,17 +102,18 @@ class ModelLoader:
         self._use_device()
         path = _fetch(spec, report)
         loras = fetch_loras(spec, _download_report(report))
-        lora_bytes, max_tokens = num_bytes(loras), None
+        lora_bytes = num_bytes(loras)
         placement = None if spec.placement is None else spec.placement.placement
+        files = _Files(path, loras, placement)
         if device_bytes is None or spec.device not in (None, self._device):
             need = MemoryNeed(0)  # nothing has to make room for it
         elif spec.task is Task.IMAGES:
             plan = self._plan(spec, path, device_bytes - lora_bytes, placement)
-            placement, max_tokens = plan.placement, plan.max_tokens
+            files = _Files(path, loras, plan.placement, plan.max_tokens, plan.overlaps)
             need = replace(plan.need, weights_bytes=plan.need.weights_bytes + lora_bytes)
         else:
             need = self._need_of_rows(path, _dtype(spec))
-        self._files[spec.name] = _Files(path, loras, placement, max_tokens)
+        self._files[spec.name] = files
         return need
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[object]:
@@ -201,7 +204,8 @@ def describe(spec: ModelSpec, files: _Files, pipeline: _Pipeline) -> ModelCard:
     properties = _flux_properties(pipeline)
     limits = None
     if properties is not None:
-        update = {"max_tokens_at_once": files.max_tokens_at_once}
+        overlaps = files.overlaps and _computes_beside(parameters[0].device)
+        update = {"max_tokens_at_once": files.max_tokens_at_once, "overlaps": overlaps}
         limits = limits_of(spec, properties).model_copy(update=update)
     return ModelCard(
         name=spec.name,
@@ -227,6 +231,18 @@ def _flux_properties(pipeline: object) -> FluxProperties | None:
         return None
     paints = cast("TextToImage", pipeline)
     return FluxProperties(paints.has_guidance, paints.text_encoders.max_tokens)
+
+
+def _computes_beside(device: torch.device) -> bool:
+    """Whether a thread beside the loop's helps: on a CPU, where the loop leaves it a core."""
+    return device.type != "cpu" or torch.get_num_threads() < _num_cores()
+
+
+def _num_cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _license(path: Path) -> str | None:

@@ -20,6 +20,7 @@ from prometheus_client import start_http_server
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from models.errors import PresetError
@@ -32,8 +33,9 @@ from worker.device_memory import Memory, memory_of
 from worker.embeddings import EmbeddingsTask
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
-from worker.images import ImageWork
+from worker.image_engine import ImageWork
 from worker.job_selection import JobSelection
+from worker.jobs_in_hand import JobsInHand
 from worker.loading import ModelLoader
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
@@ -42,7 +44,7 @@ from worker.residency import Loader, Residency
 from worker.row_work import RowWork
 from worker.settings import WorkerSettings, settings_of_process
 from worker.swap_policy import SwapPolicy
-from worker.tasks import Batches, Work
+from worker.work import Settle, Work
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def main(settings: WorkerSettings) -> None:
     except PresetError as error:
         logger.error("event=model_unknown reason=%s", error)
         sys.exit(1)
-    except RedisConnectionError as error:
+    except (RedisConnectionError, RedisTimeoutError) as error:
         logger.error("event=redis_unavailable reason=%s", error)
         sys.exit(1)
 
@@ -83,74 +85,65 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
         torch.set_num_threads(settings.num_threads)
     metrics = WorkerMetrics()
     with ExitStack() as stack:
-        # two pools: the blocking wait for jobs needs a timeout that is too long for heartbeats
-        redis = stack.enter_context(_connect(settings.redis_url, timeout_s=None))
+        # two pools: the blocking wait for jobs, of 5 s, needs a timeout too long for heartbeats
+        redis = stack.enter_context(_connect(settings.redis_url, timeout_s=15.0))
         side_redis = stack.enter_context(_connect(settings.redis_url, timeout_s=5.0))
-        if settings.metrics_port is not None:
-            server, _ = start_http_server(
-                settings.metrics_port, settings.metrics_host, metrics.registry
-            )
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+        _publish_metrics(settings, metrics, stack)
         side_records = Records(side_redis, settings.result_ttl_s)
-        heartbeat = Heartbeat(
-            side_redis,
-            side_records,
-            _status(settings, specs),
-            lease_s=settings.lease_s,
-            interval_s=settings.heartbeat_s,
-        )
+        heartbeat = Heartbeat(side_redis, _status(settings, specs), settings.heartbeat_s)
         stack.callback(heartbeat.stop)  # before the start, where a signal may come in between
         heartbeat.start()
         records = Records(redis, settings.result_ttl_s)
-        residency = Residency(
-            specs,
-            loader,
-            metrics,
-            heartbeat,
-            memory,
-            SwapPolicy(settings.swap_patience_s, settings.load_retry_s),
-        )
-        work = build_work(settings, residency, records, metrics)
+        policy = SwapPolicy(settings.swap_patience_s, settings.load_retry_s)
+        residency = Residency(specs, loader, metrics, heartbeat, memory, policy)
+        jobs = JobsInHand(records, side_records, metrics, heartbeat.name, settings.lease_s)
+        heartbeat.also(jobs.renew)
+        work = build_work(settings, residency, records, jobs.settle, metrics)
         residency.before_ready(work.warm_up)
-        batches = Batches(work, records, heartbeat, metrics)
-        worker = GpuWorker(
-            redis,
-            batches,
-            heartbeat,
-            JobSelection(redis, records, settings.queue, residency),
-            _max_jobs(settings),
-        )
+        selection = JobSelection(redis, records, jobs, settings.queue, residency)
+        worker = GpuWorker(redis, work, jobs, selection, heartbeat)
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
         reaper.start()
         stack.callback(reaper.stop)
-        worker.work(logging_level=None)  # models are loaded from inside its wait for jobs
-        return 0 if worker.was_asked_to_stop else 1
+        worker.serve()  # models are loaded between its turns
+        return 0 if worker.was_asked_to_stop and not worker.has_failed else 1
 
 
 def build_work(
-    settings: WorkerSettings, residency: Residency[Any], records: Records, metrics: WorkerMetrics
+    settings: WorkerSettings,
+    residency: Residency[Any],
+    records: Records,
+    settle: Settle,
+    metrics: WorkerMetrics,
 ) -> Work:
     """The work of the queue; the residency holds the pipelines of its task."""
     match settings.queue:
         case Task.IMAGES:
-            return ImageWork(residency, records, ImageFiles(settings.data_dir / "images"), metrics)
+            files = ImageFiles(settings.data_dir / "images")
+            return ImageWork(residency, records, files, settle, metrics)
         case Task.CLASSIFY:
             classify = ClassifyTask(residency, metrics)
-            return RowWork(settings.queue, classify, settings.max_batch, metrics)
+            return RowWork(settings.queue, classify, settings.max_batch, settle, metrics)
         case Task.EMBEDDINGS:
             embeddings = EmbeddingsTask(residency, metrics)
-            return RowWork(settings.queue, embeddings, settings.max_batch, metrics)
+            return RowWork(settings.queue, embeddings, settings.max_batch, settle, metrics)
 
 
-def _max_jobs(settings: WorkerSettings) -> int:
-    """Image jobs run one at a time: all seeds of one share its steps, and cancels stay prompt."""
-    return 1 if settings.queue is Task.IMAGES else settings.max_batch
+def _publish_metrics(settings: WorkerSettings, metrics: WorkerMetrics, stack: ExitStack) -> None:
+    if settings.metrics_port is None:
+        return
+    server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
 
 
-def _connect(url: str, timeout_s: float | None) -> Redis:
-    """A client that outlives a restart of the server: 10 tries over some 8 seconds."""
-    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries=10)
+def _connect(url: str, timeout_s: float) -> Redis:
+    """A client that outlives a restart of the server: 10 tries over some 8 seconds.
+
+    A server that is there and silent is asked once, or a call would hang for 11 timeouts.
+    """
+    backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+    retry = Retry(backoff, retries=10, supported_errors=(RedisConnectionError,))
     return Redis.from_url(url, retry=retry, socket_timeout=timeout_s, socket_connect_timeout=5.0)
 
 

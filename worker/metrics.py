@@ -47,9 +47,11 @@ class WorkerMetrics:
 
     def _add_images(self) -> None:
         self.denoise_step_duration = self._histogram(
-            "denoise_step_duration_seconds", "One step of a whole job.", _STEP_EDGES, "model"
+            "denoise_step_duration_seconds", "One step of the rows in it.", _STEP_EDGES, "model"
         )
-        self.denoise_steps = self._counter("denoise_steps_total", "Steps done.", "model")
+        self.denoise_steps = self._counter(
+            "denoise_steps_total", "Steps done, of each image.", "model"
+        )
         self.images_generated = self._counter("images_generated_total", "Images stored.", "model")
         self.image_pixels = self._counter("image_pixels_total", "Pixels stored.", "model")
         self.result_store_bytes = self._counter("result_store_bytes_total", "Bytes stored.")

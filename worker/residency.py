@@ -1,9 +1,9 @@
 """The models of this worker: which are on the device, which come next, which leave.
 
-One thread owns the device and calls this between batches, so nothing here is locked and no model
-leaves while it works. What takes long runs on threads beside it: one fetches and measures, one
-loads and moves, each one model at a time, while those that are resident serve on. `eviction`
-decides who leaves, `swap_policy` when.
+One thread owns the device and calls this between two pieces of work, so nothing here is locked. No
+model leaves while it has jobs in hand: one that is to leave gets no more of them. What takes long
+runs on threads beside it: one fetches and measures, one loads and moves, each one model at a time,
+while those that are resident serve on. `eviction` decides who leaves, `swap_policy` when.
 """
 
 import logging
@@ -118,6 +118,7 @@ class Residency(Generic[P]):
         self._now = now
         self._measuring: _Operation[P] | None = None
         self._loading: _Operation[P] | None = None
+        self._leaving: tuple[str, ...] = ()  # once they are through with their jobs
         self._is_default_settled = False
         self._warm_up: Callable[[str], None] | None = None
         if memory.device_bytes is not None:
@@ -134,8 +135,13 @@ class Residency(Generic[P]):
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """The models whose jobs can be run now."""
+        """The models that are on the device."""
         return tuple(name for name, model in self._models.items() if model.is_resident)
+
+    @property
+    def open_to_jobs(self) -> tuple[str, ...]:
+        """The models whose jobs can be taken now: the resident ones but for those that leave."""
+        return tuple(name for name in self.resident if name not in self._leaving)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -184,13 +190,19 @@ class Residency(Generic[P]):
         model.last_used_at = self._now()
         return model.loaded
 
-    def advance(self, waiting: Collection[str] = (), is_idle: bool = True) -> None:
-        """Finish what is done, then begin what comes next; called between two batches.
+    def advance(
+        self,
+        waiting: Collection[str] = (),
+        is_idle: bool = True,
+        in_use: Collection[str] = (),
+    ) -> None:
+        """Finish what is done, then begin what comes next; called between two pieces of work.
 
         Raises DeviceLostError where the device failed under a model; the process is to end then.
 
-        `waiting` are the models whose jobs cannot be taken yet; `is_idle` says that no job is there
-        for those that are resident.
+        waiting  the models whose jobs cannot be taken yet
+        is_idle  no job is there for those that are resident
+        in_use   those with jobs in hand: they stay
         """
         now = self._now()
         for name, model in self._models.items():
@@ -201,7 +213,7 @@ class Residency(Generic[P]):
         is_idle = not self._finish_loading() and is_idle
         self._is_default_settled |= self._is_default_back()
         self._begin_measuring()
-        self._begin_loading(is_idle)
+        self._begin_loading(is_idle, in_use)
 
     def _is_default_back(self) -> bool:
         """Whether all were tried, and the first of the list is there afterwards."""
@@ -217,9 +229,10 @@ class Residency(Generic[P]):
                 self._measuring = self._begin(model, self._measure)
                 return
 
-    def _begin_loading(self, is_idle: bool) -> None:
+    def _begin_loading(self, is_idle: bool, in_use: Collection[str]) -> None:
         if self._loading is not None:
             return
+        leaving: tuple[str, ...] = ()
         for model in self._candidates():
             if model.need is None or self._is_under_way(model):
                 continue
@@ -227,9 +240,13 @@ class Residency(Generic[P]):
             if victims is None:
                 self._fail(model, PresetError(self._too_large(model, model.need)))
             elif not victims or self._may_leave(victims, model, is_idle):
-                self._make_leave(victims)
-                self._loading = self._begin(model, self._load)
-                return
+                if any(name in in_use for name in victims):
+                    leaving = victims
+                else:
+                    self._make_leave(victims)
+                    self._loading = self._begin(model, self._load)
+                break
+        self._leaving = leaving
 
     def _is_under_way(self, model: _Model[P]) -> bool:
         return any(operation.model is model for operation in self._operations)
@@ -253,11 +270,15 @@ class Residency(Generic[P]):
 
     def _victims_for(self, model: _Model[P], need: MemoryNeed) -> tuple[str, ...] | None:
         residents = {
-            name: Resident(other.need, other.last_used_at, other.spec.pinned)
+            name: Resident(other.need, self._last_used_at(other), other.spec.pinned)
             for name, other in self._models.items()
             if other.is_resident and other.need is not None
         }
         return choose_victims(model.spec.name, need, self._memory.device_bytes, residents)
+
+    def _last_used_at(self, model: _Model[P]) -> float:
+        """Count those that are to leave as unused: the choice stays while their jobs end."""
+        return -math.inf if model.spec.name in self._leaving else model.last_used_at
 
     def _may_leave(self, victims: Sequence[str], model: _Model[P], is_idle: bool) -> bool:
         leaving = [self._models[name] for name in victims]

@@ -1,28 +1,37 @@
 """Batches of rows: prepare each job, one forward a group, end each job on its own.
 
-A bad input ends its own job, a failed forward the jobs of its group, and nothing ends the loop.
+While a forward runs, the next jobs are prepared on a thread beside it; where nothing runs they are
+prepared at once, so that a single request waits for no thread. A bad input ends its own job, a
+failed forward the jobs of its group, and nothing ends the loop.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import queue
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from worker.batch import Row, plan
+from worker.batch import BatchKey, Row, next_forward
 from worker.contract.jobs import Task
-from worker.contract.records import AnyJob, AnyResult, Outcome, Record
+from worker.contract.records import AnyJob, AnyResult, Outcome, Record, Room
 from worker.failures import explain
+from worker.forward_threads import ForwardThreads
 from worker.metrics import WorkerMetrics
+from worker.side_thread import SideThread
+from worker.work import Settle
+
+_WAIT_S = 0.05  # for what is being prepared, before jobs are looked for again
+_BATCHES_IN_HAND = 2  # one runs, one is prepared
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-Settle = Callable[[Record, Outcome], None]
 
 
 class RowTask(Protocol[T, R]):
     """What classify and embeddings each do in their own way."""
 
     def prepare(self, job: AnyJob) -> list[Row[T]]:
-        """Turn the inputs into rows; BadInputError for a bad one."""
+        """Turn each input into a row, on any thread; BadInputError for a bad one."""
 
     def forward(self, model: str, prepared: Sequence[T]) -> Sequence[R]:
         """Run rows of one key through the model."""
@@ -31,78 +40,165 @@ class RowTask(Protocol[T, R]):
         """Put a job's rows together, in the order of its inputs."""
 
     def warm_up(self, model: str) -> None:
-        """Load a preset and run one small forward."""
+        """Run one small forward of a resident model."""
+
+
+@dataclass(eq=False, slots=True)
+class _OpenJob(Generic[R]):
+    """An attempt in hand: a job that was put back meanwhile may be here twice."""
+
+    record: Record
+    done: dict[int, R] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.done) == self.record.num_rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared(Generic[T, R]):
+    """A job's rows, or why there are none."""
+
+    job: _OpenJob[R]
+    rows: Sequence[Row[T]] = ()
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadyRow(Generic[T, R]):
+    job: _OpenJob[R]
+    index: int  # place within the job
+    row: Row[T]
+
+    @property
+    def key(self) -> BatchKey:
+        return self.row.key
 
 
 class RowWork(Generic[T, R]):
     def __init__(
-        self, task: Task, row_task: RowTask[T, R], max_rows: int, metrics: WorkerMetrics
+        self,
+        task: Task,
+        row_task: RowTask[T, R],
+        max_rows: int,
+        settle: Settle,
+        metrics: WorkerMetrics,
     ) -> None:
         self._task = task
         self._row_task = row_task
         self._max_rows = max_rows
+        self._settle = settle
         self._metrics = metrics
+        self._open: set[_OpenJob[R]] = set()
+        self._ready: list[_ReadyRow[T, R]] = []
+        self._prepared: queue.SimpleQueue[list[_Prepared[T, R]]] = queue.SimpleQueue()
+        self._threads = ForwardThreads()
+        self._prepare_thread = SideThread("prepare", self._prepare_beside)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._open
+
+    @property
+    def models_in_use(self) -> Collection[str]:
+        return {job.record.job.model for job in self._open}
+
+    def room(self) -> Room:
+        most = _BATCHES_IN_HAND * self._max_rows
+        in_hand: Counter[str] = Counter()
+        for job in self._open:
+            in_hand[job.record.group] += job.record.num_rows
+        rows = {group: most - num_rows for group, num_rows in in_hand.items()}
+        return Room(max_jobs=most - len(self._open), rows_of_new_group=most, rows=rows)
+
+    def add(self, records: Sequence[Record]) -> None:
+        jobs: list[_OpenJob[R]] = [_OpenJob(record) for record in records]
+        batches = _batches(jobs, self._max_rows)
+        at_once = [batches.pop(0)] if self.is_idle else []
+        self._open.update(jobs)
+        self._prepare_thread.add(batches)
+        for batch in at_once:
+            self._take_in(self._prepare(batch))
+
+    def advance(self) -> None:
+        """Run the next forward; where none is ready yet, wait for it a little."""
+        self._prepare_thread.check()
+        try:
+            self._take_in(self._prepared.get(not self._ready, _WAIT_S))
+            while True:
+                self._take_in(self._prepared.get_nowait())
+        except queue.Empty:
+            pass
+        if self._ready:
+            group, self._ready = next_forward(self._ready, self._max_rows)
+            self._forward(group)
+
+    def finish(self) -> None:
+        self._prepare_thread.finish()
 
     def warm_up(self, model: str) -> None:
         self._row_task.warm_up(model)
 
-    def run(self, records: Sequence[Record], settle: Settle) -> None:
-        """Do the jobs of these records, settling each as soon as its last row is there."""
-        run = _Run(self._row_task, records, settle)
-        for group in plan(run.prepare(), self._max_rows):
-            model = group[0].key.model
-            self._metrics.batch_size.labels(self._task, model).observe(len(group))
-            run.forward(model, group)
+    def _prepare_beside(self, batches: Sequence[Sequence[_OpenJob[R]]]) -> None:
+        for batch in batches:
+            self._prepared.put(self._prepare(batch))
 
+    def _prepare(self, jobs: Sequence[_OpenJob[R]]) -> list[_Prepared[T, R]]:
+        return [self._prepare_one(job) for job in jobs]
 
-class _Run(Generic[T, R]):
-    """One call of `RowWork.run`: which jobs are still open and which of their rows are done."""
+    def _prepare_one(self, job: _OpenJob[R]) -> _Prepared[T, R]:
+        try:
+            return _Prepared(job, self._row_task.prepare(job.record.job))
+        except Exception as error:  # the job's own end; the thread goes on
+            return _Prepared(job, error=error)
 
-    def __init__(self, row_task: RowTask[T, R], records: Sequence[Record], settle: Settle) -> None:
-        self._row_task = row_task
-        self._settle = settle
-        self._open = {record.id: record for record in records}
-        self._num_rows: dict[str, int] = {}
-        self._done: dict[str, dict[int, R]] = {record.id: {} for record in records}
+    def _take_in(self, prepared: Iterable[_Prepared[T, R]]) -> None:
+        failed: dict[_OpenJob[R], Outcome] = {}
+        for each in prepared:
+            self._ready.extend(
+                _ReadyRow(each.job, index, row) for index, row in enumerate(each.rows)
+            )
+            if each.error is not None:
+                failed[each.job] = explain(each.job.record.id, each.error)
+        self._end(failed)
 
-    def prepare(self) -> list[Row[T]]:
-        rows: list[Row[T]] = []
-        for record in list(self._open.values()):
-            try:
-                prepared = self._row_task.prepare(record.job)
-            except Exception as error:
-                self._fail([record.id], error)
-                continue
-            self._num_rows[record.id] = len(prepared)
-            rows.extend(prepared)
-        return rows
-
-    def forward(self, model: str, group: Sequence[Row[T]]) -> None:
-        live = [row for row in group if row.job_id in self._open]
+    def _forward(self, group: Sequence[_ReadyRow[T, R]]) -> None:
+        live = [each for each in group if each.job in self._open]
         if not live:
             return
+        model = live[0].key.model
+        self._metrics.batch_size.labels(self._task, model).observe(len(live))
+        jobs = list(dict.fromkeys(each.job for each in live))
         try:
-            outputs = self._row_task.forward(model, [row.prepared for row in live])
+            with self._threads.of(live[0].key, len(live)):
+                outputs = self._row_task.forward(model, [each.row.prepared for each in live])
         except Exception as error:
-            self._fail({row.job_id for row in live}, error)
+            self._end({job: explain(job.record.id, error) for job in jobs})
             return
-        for row, output in zip(live, outputs, strict=True):
-            self._done[row.job_id][row.index] = output
-        for job_id in dict.fromkeys(row.job_id for row in live):
-            if len(self._done[job_id]) == self._num_rows[job_id]:
-                self._succeed(job_id)
+        for each, output in zip(live, outputs, strict=True):
+            each.job.done[each.index] = output
+        self._end({job: self._result(job) for job in jobs if job.is_done})
 
-    def _succeed(self, job_id: str) -> None:
-        done = self._done[job_id]
-        record = self._open[job_id]
+    def _result(self, job: _OpenJob[R]) -> Outcome:
+        rows = [job.done[index] for index in range(job.record.num_rows)]
         try:
-            result = self._row_task.result(record.job, [done[index] for index in range(len(done))])
+            return self._row_task.result(job.record.job, rows)
         except Exception as error:
-            self._fail([job_id], error)
-            return
-        del self._open[job_id]
-        self._settle(record, result)
+            return explain(job.record.id, error)
 
-    def _fail(self, job_ids: Iterable[str], error: Exception) -> None:
-        for job_id in job_ids:
-            self._settle(self._open.pop(job_id), explain(job_id, error))
+    def _end(self, outcomes: Mapping[_OpenJob[R], Outcome]) -> None:
+        self._open.difference_update(outcomes)
+        self._settle([(job.record, outcome) for job, outcome in outcomes.items()])
+
+
+def _batches(jobs: Sequence[_OpenJob[R]], max_rows: int) -> list[list[_OpenJob[R]]]:
+    """Cut at whole jobs, each part but the last one of `max_rows` rows or a few more."""
+    batches: list[list[_OpenJob[R]]] = []
+    num_rows = max_rows
+    for job in jobs:
+        if num_rows >= max_rows:
+            batches.append([])
+            num_rows = 0
+        batches[-1].append(job)
+        num_rows += job.record.num_rows
+    return batches

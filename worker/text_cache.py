@@ -6,8 +6,9 @@ again with other seeds.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,30 +19,36 @@ MAX_BYTES = 2**28  # 60 prompts of FLUX.1 [dev], at 4.2 MB
 
 
 class TextCache:
+    """Features by a key that holds all that they follow from: model, adapters, prompt, length.
+
+    Any thread may call it.
+    """
+
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, TextFeatures] = OrderedDict()
         self._num_bytes = 0
+        self._lock = threading.Lock()
 
-    def get(self, key: Hashable, encode: Callable[[], TextFeatures]) -> TextFeatures:
-        """The features of this key: in host memory, unless they were encoded just now.
+    def find(self, key: Hashable) -> TextFeatures | None:
+        """The features of this key, in host memory."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
-        The key holds all that the features follow from: model, adapters, prompt, length.
-        """
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        features = encode()
-        self._keep(key, features)
-        return features
-
-    def _keep(self, key: Hashable, features: TextFeatures) -> None:
-        kept = replace(features, text=features.text.cpu(), pooled=features.pooled.cpu())
-        self._kept[key] = kept
-        self._num_bytes += _bytes_of(kept)
-        while self._num_bytes > self._max_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._num_bytes -= _bytes_of(oldest)
+    def keep(self, key: Hashable, features: TextFeatures) -> None:
+        """Keep a copy of the features of one prompt that was not found."""
+        text, pooled = (each.to("cpu", copy=True) for each in (features.text, features.pooled))
+        kept = replace(features, text=text, pooled=pooled)
+        with self._lock:
+            if key in self._kept:  # another thread has encoded the prompt meanwhile
+                return
+            self._kept[key] = kept
+            self._num_bytes += _bytes_of(kept)
+            while self._num_bytes > self._max_bytes:
+                _, oldest = self._kept.popitem(last=False)
+                self._num_bytes -= _bytes_of(oldest)
 
 
 def _bytes_of(features: TextFeatures) -> int:

@@ -134,15 +134,35 @@ class FluxBackbone(Backbone):
 
         Raises ValueError where the backbone has a guidance embedding and `guidance` is None.
         """
+        rotations = self.rotations(image_ids, text_ids)
+        return self.predict(image, text, y, timesteps, guidance, rotations)
+
+    def rotations(self, image_ids: Tensor, text_ids: Tensor) -> Tensor:
+        """Turn positions [B, S, 3] and [B, T, 3] into what `predict` takes, [B, T+S, d/2, 2]."""
+        return rotation(torch.cat((text_ids, image_ids), dim=1), self.axes_dim, self.theta)
+
+    def predict(
+        self,
+        image: Tensor,
+        text: Tensor,
+        y: Tensor,
+        timesteps: Tensor,
+        guidance: Tensor | None,
+        rotations: Tensor,
+    ) -> Tensor:
+        """Do what `forward` does, with `rotations` [B or 1, T+S, d/2, 2] in the place of positions.
+
+        Who asks again and again about the same positions turns them into rotations once.
+        """
         num_text_tokens = text.shape[1]
         conditioning = self._conditioning(timesteps, guidance, y)
-        positions = rotation(torch.cat((text_ids, image_ids), dim=1), self.axes_dim, self.theta)
+        rotations = rotations[:, None]  # the same for all heads
         image, text = self.img_in(image), self.txt_in(text)
         for double_block in self.double_blocks:
-            image, text = double_block(image, text, conditioning, positions)
+            image, text = double_block(image, text, conditioning, rotations)
         joined = torch.cat((text, image), dim=1)  # [B, T+S, D]
         for single_block in self.single_blocks:
-            joined = single_block(joined, conditioning, positions)
+            joined = single_block(joined, conditioning, rotations)
         velocity: Tensor = self.final_layer(joined[:, num_text_tokens:], conditioning)
         return velocity
 

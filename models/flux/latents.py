@@ -59,6 +59,11 @@ def unpatchify(patches: Tensor, width: int, height: int) -> Tensor:
     )
 
 
+def num_patches(width: int, height: int) -> int:
+    """S of an image. Sizes in pixels."""
+    return (width // PIXELS_PER_PATCH) * (height // PIXELS_PER_PATCH)
+
+
 def image_ids(width: int, height: int) -> Tensor:
     """Positions of the patches, [1, S, 3] float32: 0, row, column. Sizes in pixels."""
     rows, columns = height // PIXELS_PER_PATCH, width // PIXELS_PER_PATCH

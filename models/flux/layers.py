@@ -25,31 +25,31 @@ MAX_PERIOD = 10_000.0
 SINUSOID_WIDTH = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """Cosines and sines of the rotary angles, both [B, 1, L, d/2] float32."""
+def rotation(ids: Tensor, axes_dim: Sequence[int], theta: float) -> Tensor:
+    """Turn positions [..., L, axes] into rotations: cosine and sine, [..., L, d/2, 2] float32.
 
-    cosine: Tensor
-    sine: Tensor
-
-
-def rotation(ids: Tensor, axes_dim: Sequence[int], theta: float) -> Rotation:
-    """Turn positions [B, L, axes] into rotations; axis i owns `axes_dim[i]` of the head width."""
+    Axis i owns `axes_dim[i]` of the head width.
+    """
     angles = []
     for axis, width in enumerate(axes_dim):
         exponents = torch.arange(0, width, 2, dtype=torch.float64, device=ids.device) / width
         angles.append(ids[..., axis, None].double() * theta**-exponents)
-    angle = torch.cat(angles, dim=-1)[:, None]  # [B, 1, L, d/2]
-    return Rotation(angle.cos().float(), angle.sin().float())
+    angle = torch.cat(angles, dim=-1)  # [..., L, d/2]
+    return torch.stack((angle.cos().float(), angle.sin().float()), dim=-1)
 
 
-def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """Rotate neighbouring pairs of the head width: [B, n, L, d] to the same, same dtype."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack(
-        (even * by.cosine - odd * by.sine, even * by.sine + odd * by.cosine), dim=-1
-    )
-    return rotated.flatten(-2).to(x.dtype)
+def rotate(x: Tensor, by: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of the head width: [B, n, L, d] to the same, same dtype.
+
+    by [B or 1, 1, L, d/2, 2]
+    """
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # it fuses real numbers, and writes no code for complex ones
+        (even, odd), (cosine, sine) = pairs.unbind(-1), by.unbind(-1)
+        turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
+    else:  # one pass over memory instead of seven
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(by))
+    return turned.flatten(-2).to(x.dtype)
 
 
 def sinusoids(scalar: Tensor) -> Tensor:
@@ -188,9 +188,9 @@ class DoubleStreamBlock(nn.Module):
         self.txt_mlp = mlp(shape)
 
     def forward(
-        self, image: Tensor, text: Tensor, conditioning: Tensor, positions: Rotation
+        self, image: Tensor, text: Tensor, conditioning: Tensor, rotations: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """image [B, S, D], text [B, T, D], conditioning [B, D]; positions of text, then image."""
+        """image [B, S, D], text [B, T, D], conditioning [B, D]; rotations of text, then image."""
         image_attention, image_feedforward = self.img_mod(conditioning)
         text_attention, text_feedforward = self.txt_mod(conditioning)
 
@@ -198,7 +198,7 @@ class DoubleStreamBlock(nn.Module):
         text_qk, text_value = self.txt_attn.project(text_attention.apply(text))
         query, key = torch.cat((text_qk, image_qk), dim=3)  # each [B, n, T+S, d]
         value = torch.cat((text_value, image_value), dim=2)
-        attended = attend(rotate(query, positions), rotate(key, positions), value)
+        attended = attend(rotate(query, rotations), rotate(key, rotations), value)
         attended_text, attended_image = attended.split((text.shape[1], image.shape[1]), dim=1)
 
         image = image + image_attention.gate * self.img_attn.proj(attended_image)
@@ -219,7 +219,7 @@ class SingleStreamBlock(nn.Module):
         self.norm = QKNorm(shape.head_width)
         self.modulation = Modulation(shape.width, num_branches=1)
 
-    def forward(self, x: Tensor, conditioning: Tensor, positions: Rotation) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor, rotations: Tensor) -> Tensor:
         """x [B, L, D], conditioning [B, D]."""
         (branch,) = self.modulation(conditioning)
         qkv, feedforward = self.linear1(branch.apply(x)).split(
@@ -229,7 +229,7 @@ class SingleStreamBlock(nn.Module):
             qkv, "B L (three n d) -> three B n L d", three=3, n=self.shape.num_heads
         )
         query, key = self.norm(query, key)
-        attended = attend(rotate(query, positions), rotate(key, positions), value)
+        attended = attend(rotate(query, rotations), rotate(key, rotations), value)
         joined = torch.cat((attended, F.gelu(feedforward, approximate="tanh")), dim=-1)
         result: Tensor = x + branch.gate * self.linear2(joined)
         return result

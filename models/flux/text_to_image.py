@@ -1,12 +1,14 @@
 """A prompt in, images out: text encoders, transformer, schedule and autoencoder as one pipeline.
 
-encode -> noise -> sigmas -> denoise -> decode; `generate` does all of it. Knows nothing about jobs.
+encode -> noise -> sigmas -> denoise -> decode; `generate` does all of it. Who decides after each
+step which images make the next one, gives `step` rows that `begin` made. Knows nothing about jobs.
 The numbers are those of diffusers' FluxPipeline and FluxImg2ImgPipeline (0.42).
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -16,15 +18,18 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
-from models.flux import latents, painting, pixels, sampling
+from models.flux import conditioning, latents, painting, pixels
 from models.flux.autoencoder import load_autoencoder
 from models.flux.backbone import FluxBackbone
-from models.flux.formats import lora_files
+from models.flux.conditioning import ClassifierFreeGuidance, Conditioning
 from models.flux.latents import Start
+from models.flux.loras import LoadedLoras
 from models.flux.painting import PaintOptions
 from models.flux.parts import load_backbone, load_schedule, streamed_blocks
 from models.flux.placement import RESIDENT, Placement
-from models.flux.sampling import ClassifierFreeGuidance, Conditioning, DenoiseStep, Schedule
+from models.flux.previews import PreviewMap
+from models.flux.rows import PaintRow, step_rows
+from models.flux.sampling import DenoiseStep, Schedule
 from models.flux.text_encoders import UNGUIDED_T5_TOKENS, TextEncoders, TextFeatures
 from models.flux.tiled_decoding import require_tiles, tiled_decode
 from models.layers.streaming import BlockStream, move
@@ -59,6 +64,7 @@ class TextToImage:
         self.schedule = schedule
         self._streams = tuple(streams)
         self._tile_from = tile_from
+        self._loras = LoadedLoras(backbone, text_encoders.clip)
 
     @classmethod
     def from_preset(
@@ -161,14 +167,12 @@ class TextToImage:
         Raises PresetFileError for a missing or malformed file, WeightsError for entries that do not
         fit, ValueError for a name in use and a scale that is not finite. Then nothing has changed.
         """
-        name = Path(file).stem if name is None else name
-        lora_files.attach(self.backbone, file, name, scale, clip=self.text_encoders.clip)
+        self._loras.load(file, name, scale)
 
     @property
     def lora_scales(self) -> dict[str, float]:
         """The LoRAs that are loaded, by name."""
-        clip = lora_files.attached(self.text_encoders.clip)
-        return clip | lora_files.attached(self.backbone)
+        return self._loras.scales
 
     def set_lora_scales(self, scales: Mapping[str, float]) -> None:
         """Let LoRAs count so many times; those not named stay as they are, 0 switches one off.
@@ -176,30 +180,102 @@ class TextToImage:
         Raises ValueError for a name that is not loaded and a scale that is not finite. Then nothing
         has changed.
         """
-        previous = self.lora_scales
-        try:
-            self._set_lora_scales(scales)
-        except ValueError:
-            self._set_lora_scales(previous)
-            raise
+        self._loras.set_scales(scales)
 
     def remove_lora(self, name: str) -> None:
         """Take a LoRA away; raises ValueError for a name that is not loaded."""
-        lora_files.detach(self.backbone, name, clip=self.text_encoders.clip)
+        self._loras.remove(name)
 
     def encode(
-        self, prompts: Sequence[str], max_sequence_length: int | None = None
+        self,
+        prompts: Sequence[str],
+        max_sequence_length: int | None = None,
+        loras: Mapping[str, float] | None = None,
     ) -> TextFeatures:
         """Encode prompts, each padded or cut to `max_sequence_length` T5 tokens.
 
         None means the original's 512, or 256 for a backbone without guidance, as schnell is; fewer
-        where the tokenizer reads fewer.
+        where the tokenizer reads fewer. `loras` are the scales of those that count for CLIP, None
+        as they are set. One thread may encode while another takes steps: no other part is touched.
 
-        Raises ValueError for a length that the tokenizer does not read.
+        Raises ValueError for a length that the tokenizer does not read, and for a LoRA as
+        `set_lora_scales` does.
         """
         if max_sequence_length is None and not self.has_guidance:
             max_sequence_length = min(UNGUIDED_T5_TOKENS, self.text_encoders.max_tokens)
-        return self.text_encoders.encode(prompts, max_sequence_length)
+        with self._loras.reading_with(self._loras.counting(loras), len(prompts)):
+            return self.text_encoders.encode(prompts, max_sequence_length)
+
+    @torch.inference_mode()
+    def begin(
+        self,
+        text: TextFeatures,
+        seeds: Sequence[int],
+        width: int,
+        height: int,
+        num_steps: int,
+        guidance_scale: float | None = None,
+        *,
+        negative: Negative | None = None,
+        start: Start | None = None,
+        loras: Mapping[str, float] | None = None,
+    ) -> list[PaintRow]:
+        """Make one row per seed, for `step` to paint; what is the same for all rows, they share.
+
+        Takes what `denoise` takes. `loras` are the scales of those that count for the transformer,
+        None as they are set. One thread may begin rows while another takes steps. On CUDA the work
+        is on the current stream.
+
+        Raises ValueError as `denoise` does, and for a LoRA as `set_lora_scales` does.
+        """
+        painting.check_size(width, height)
+        self._check_guidance(guidance_scale)
+        counting = self._loras.counting(loras)
+        prompts = self._conditioning(text, len(seeds))
+        classifier_free = self._classifier_free(negative, prompts)
+        rotations = self._rotations(width, height, text.text.shape[1])
+        strength = 1.0 if start is None else start.strength
+        num_patches = latents.num_patches(width, height)
+        sigmas = self.schedule.sigmas(num_steps, num_patches, strength).tolist()
+        first = self._first_latents(seeds, width, height, start, sigma=sigmas[0])
+        patches = latents.patchify(first).to(rotations.device)
+        return [
+            PaintRow(
+                width=width,
+                height=height,
+                sigmas=sigmas,
+                conditioning=prompts[index],
+                guidance=guidance_scale,
+                classifier_free=classifier_free[index],
+                loras=counting,
+                rotations=rotations,
+                patches=row_patches,
+            )
+            for index, row_patches in enumerate(patches)
+        ]
+
+    def step(self, rows: Sequence[PaintRow]) -> None:
+        """Take each row one step further, all in one forward; a negative prompt takes two places.
+
+        Rows may differ in all but their number of patches and of text tokens. A row's image is the
+        same alone and in company.
+
+        Raises ValueError for no rows, for a row that is done, and for rows that differ in those
+        numbers. Then no row has changed.
+        """
+        step_rows(self.backbone, rows, self._loras.of_backbone)
+
+    @torch.inference_mode()
+    def preview(self, row: PaintRow) -> np.ndarray:
+        """Give a small picture of what a row is on its way to: [H/8, W/8, 3] uint8.
+
+        The first one of a pipeline runs the autoencoder's encoder, to find what colours are.
+
+        Raises ValueError before the row's first step.
+        """
+        clean = latents.unpatchify(row.clean_patches()[None], row.width, row.height)
+        picture: np.ndarray = self._preview_map.picture(clean)[0]
+        return picture
 
     @torch.inference_mode()
     def denoise(
@@ -223,21 +299,14 @@ class TextToImage:
         fewer than one step, for a strength outside (0, 1], and for a guidance scale that is missing
         where the backbone embeds one or given where it does not.
         """
-        painting.check_size(width, height)
-        self._check_guidance(guidance_scale)
-        ids = latents.image_ids(width, height)
-        strength = 1.0 if start is None else start.strength
-        sigmas = self.schedule.sigmas(num_steps, num_patches=ids.shape[1], strength=strength)
-        conditioning = self._conditioning(text, len(seeds), guidance_scale)
-        classifier_free = None
-        if negative is not None:
-            steer_from = self._conditioning(negative.text, len(seeds), guidance_scale)
-            classifier_free = ClassifierFreeGuidance(steer_from, negative.true_cfg_scale)
-        first = self._first_latents(seeds, width, height, start, sigma=float(sigmas[0]))
-        patches = latents.patchify(first).to(conditioning.text.device)
-        yield from sampling.denoise(
-            self.backbone, patches, ids, conditioning, sigmas, classifier_free
+        begun = self.begin(
+            text, seeds, width, height, num_steps, guidance_scale, negative=negative, start=start
         )
+        first = begun[0]
+        while not first.is_done:
+            self.step(begun)
+            patches = torch.stack([row.patches for row in begun])
+            yield DenoiseStep(first.step, first.num_steps, first.sigma, patches)
 
     @torch.inference_mode()
     def decode(self, patches: Tensor, width: int, height: int) -> np.ndarray:
@@ -260,23 +329,29 @@ class TextToImage:
         start_pixels = pixels.to_pixels(start.images, width, height)
         return latents.noisy_latents(self.autoencoder, start_pixels, seeds, sigma)
 
-    def _set_lora_scales(self, scales: Mapping[str, float]) -> None:
-        for name, scale in scales.items():
-            lora_files.set_scale(self.backbone, name, scale, clip=self.text_encoders.clip)
+    @cached_property
+    def _preview_map(self) -> PreviewMap:
+        return PreviewMap.fit(self.autoencoder)
 
     def _negative(self, prompts: Sequence[str], options: PaintOptions) -> Negative:
         return Negative(self.encode(prompts, options.max_sequence_length), options.true_cfg_scale)
 
-    def _conditioning(
-        self, text: TextFeatures, num_images: int, guidance_scale: float | None
-    ) -> Conditioning:
-        painting.check_rows("prompts", len(text.text), num_images)
-        first = self.backbone.img_in.weight  # the features may have been kept in host memory
-        return Conditioning(
-            text=latents.each(text.text, num_images).to(first),
-            pooled=latents.each(text.pooled, num_images).to(first),
-            guidance=guidance_scale,
-        )
+    def _rotations(self, width: int, height: int, num_text_tokens: int) -> Tensor:
+        image_ids = latents.image_ids(width, height).to(self.backbone.img_in.weight.device)
+        text_ids = image_ids.new_zeros(1, num_text_tokens, image_ids.shape[-1])
+        return self.backbone.rotations(image_ids, text_ids)[0]
+
+    def _conditioning(self, text: TextFeatures, num_images: int) -> list[Conditioning]:
+        return conditioning.spread(text, num_images, beside=self.backbone.img_in.weight)
+
+    def _classifier_free(
+        self, negative: Negative | None, prompts: Sequence[Conditioning]
+    ) -> list[ClassifierFreeGuidance | None]:
+        if negative is None:
+            return [None] * len(prompts)
+        negatives = self._conditioning(negative.text, len(prompts))
+        conditioning.check_lengths(prompts, negatives)
+        return [ClassifierFreeGuidance(each, negative.true_cfg_scale) for each in negatives]
 
     def _check_guidance(self, guidance_scale: float | None) -> None:
         if self.has_guidance and guidance_scale is None:

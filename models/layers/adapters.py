@@ -3,18 +3,69 @@
 `Linear`, `Conv2d` and `Embedding` are torch's own, with the same parameter names, until an
 `Adapter` is added; then each of those adds `strength` · B·A to what the weight alone gives, so
 that it can be trained, scaled and taken away while the weight stays as it is, be that in float8.
-Knows nothing about files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`),
-where the projections of attention heads share one B, and of PEFT 0.21, where an adapter may own a
-slice of the rows.
+A batch may hold rows for which an adapter counts, and rows for which it does not. Knows nothing
+about files. The arithmetic is that of Keras 3.15 (keras/src/layers, `enable_lora`), where the
+projections of attention heads share one B, and of PEFT 0.21, where an adapter may own a slice of
+the outputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.float8_storage import Float8Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring rows of a batch, for which adapters count so many times."""
+
+    rows: slice
+    scale: float
+
+
+class Scale:
+    """How many times adapters count; all those of one LoRA share it, and change with it.
+
+    `value` is for every row of a batch, but within `by_row`.
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value = value
+        self._by_row: tuple[_Run, ...] | None = None
+
+    @contextmanager
+    def by_row(self, scales: Sequence[float]) -> Iterator[None]:
+        """Within, let each row of a batch have a scale of its own.
+
+        Each run of neighbours with the same scale costs a product of its own; a run of zeros none.
+        """
+        self._by_row = tuple(_runs(scales))
+        try:
+            yield
+        finally:
+            self._by_row = None
+
+    @property
+    def runs(self) -> tuple[_Run, ...]:
+        """The rows for which adapters count."""
+        if self._by_row is not None:
+            return self._by_row
+        return (_Run(slice(None), self.value),) if self.value else ()
+
+
+def _runs(scales: Sequence[float]) -> Iterator[_Run]:
+    first = 0
+    for scale, neighbours in groupby(scales):
+        end = first + len(list(neighbours))
+        if scale:
+            yield _Run(slice(first, end), scale)
+        first = end
 
 
 class Adapter(nn.Module):
@@ -24,7 +75,8 @@ class Adapter(nn.Module):
        an embedding of K rows
     b  [rows, r]; one head's rows where heads share it
 
-    Adds to the rows from `first_row` on, `gain` · `scale` times: the file's share and the user's.
+    Adds to the weight's rows from `first_row` on, `gain` · `scale` times: the file's share and the
+    user's.
     """
 
     def __init__(
@@ -36,11 +88,12 @@ class Adapter(nn.Module):
         self.name = name
         self.first_row = first_row
         self.gain = gain
-        self.scale = 1.0
+        self.scale = Scale()
 
     @property
     def strength(self) -> float:
-        return self.gain * self.scale
+        """The factor of B·A, but within `Scale.by_row`."""
+        return self.gain * self.scale.value
 
     @property
     def rank(self) -> int:
@@ -74,18 +127,35 @@ class Adaptable(nn.Module):
         if not self.is_adapted:
             return weight
         merged = weight.float()
-        for adapter in self._active():
-            merged = merged + adapter.strength * self._addition(adapter)
+        for adapter in adapters_of(self):
+            if adapter.strength:
+                merged = merged + adapter.strength * self._merged(adapter)
         return merged.to(weight.dtype)
 
     def _full_weight(self) -> Tensor:
         """Give the weight as the numbers that it stands for."""
         return self.weight
 
-    def _active(self) -> Iterator[Adapter]:
-        return (adapter for adapter in adapters_of(self) if adapter.strength)
+    def _add_adapters(self, x: Tensor, out: Tensor) -> None:
+        """Add in place what the adapters make of `x`; the first axis of both are the batch's rows.
 
-    def _addition(self, adapter: Adapter) -> Tensor:
+        `out` is nobody else's: a sum that is a new tensor would cost its size again.
+        """
+        for adapter in adapters_of(self):
+            for run in adapter.scale.runs:
+                addition = self._product(adapter, x[run.rows])
+                owned = self._owned(adapter, out[run.rows], addition)
+                owned.add_(addition.to(out.dtype), alpha=adapter.gain * run.scale)
+
+    def _product(self, adapter: Adapter, x: Tensor) -> Tensor:
+        """Multiply an input by A, then by B."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what adapters make of x")
+
+    def _owned(self, adapter: Adapter, out: Tensor, addition: Tensor) -> Tensor:  # noqa: ARG002
+        """Give the part of the output that an adapter adds to."""
+        return out
+
+    def _merged(self, adapter: Adapter) -> Tensor:
         """Multiply B by A: float32, of the weight's shape."""
         raise NotImplementedError(f"{type(self).__name__} does not say how adapters add to it")
 
@@ -116,11 +186,19 @@ class Linear(Adaptable, nn.Linear):
         weight = self._matrix().to_dtype(x.dtype) if self.is_float8 else self.weight
         out = F.linear(x, weight, self.bias)
         if self.is_adapted:
-            for adapter in self._active():
-                out = _add_rows(adapter, x, out)
+            self._add_adapters(x, out)
         return out
 
-    def _addition(self, adapter: Adapter) -> Tensor:
+    def _product(self, adapter: Adapter, x: Tensor) -> Tensor:
+        inner = F.linear(x.to(adapter.a.dtype), adapter.a)
+        if len(adapter.a) == adapter.rank:
+            return F.linear(inner, adapter.b)
+        return F.linear(inner.unflatten(-1, (-1, adapter.rank)), adapter.b).flatten(-2)
+
+    def _owned(self, adapter: Adapter, out: Tensor, addition: Tensor) -> Tensor:
+        return out.narrow(-1, adapter.first_row, addition.shape[-1])
+
+    def _merged(self, adapter: Adapter) -> Tensor:
         per_head = adapter.a.float().unflatten(0, (-1, adapter.rank))  # [n, r, in]
         rows = (adapter.b.float() @ per_head).flatten(0, 1)
         below = self.out_features - adapter.first_row - len(rows)
@@ -133,34 +211,20 @@ class Linear(Adaptable, nn.Linear):
         return Float8Matrix(self.weight, self.weight_scale)
 
 
-def _add_rows(adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
-    inner = F.linear(x.to(adapter.a.dtype), adapter.a)
-    if len(adapter.a) == adapter.rank:
-        addition = F.linear(inner, adapter.b)
-    else:
-        addition = F.linear(inner.unflatten(-1, (-1, adapter.rank)), adapter.b).flatten(-2)
-    addition = addition.to(out.dtype)
-    if addition.shape[-1] == out.shape[-1]:
-        return torch.add(out, addition, alpha=adapter.strength)
-    # in place: `out` is nobody else's, and a sum with zeros around would cost its size again
-    owned = out.narrow(-1, adapter.first_row, addition.shape[-1])
-    owned.add_(addition, alpha=adapter.strength)
-    return out
-
-
 class Conv2d(Adaptable, nn.Conv2d):
     """A convolution."""
 
     def forward(self, images: Tensor) -> Tensor:
         out = super().forward(images)
         if self.is_adapted:
-            for adapter in self._active():
-                inner = self._conv_forward(images.to(adapter.a.dtype), adapter.a, None)
-                addition = F.conv2d(inner, adapter.b[:, :, None, None]).to(out.dtype)
-                out = torch.add(out, addition, alpha=adapter.strength)
+            self._add_adapters(images, out)
         return out
 
-    def _addition(self, adapter: Adapter) -> Tensor:
+    def _product(self, adapter: Adapter, x: Tensor) -> Tensor:
+        inner = self._conv_forward(x.to(adapter.a.dtype), adapter.a, None)
+        return F.conv2d(inner, adapter.b[:, :, None, None])
+
+    def _merged(self, adapter: Adapter) -> Tensor:
         return torch.einsum("or,rchw->ochw", adapter.b.float(), adapter.a.float())
 
 
@@ -170,12 +234,13 @@ class Embedding(Adaptable, nn.Embedding):
     def forward(self, ids: Tensor) -> Tensor:
         out = super().forward(ids)
         if self.is_adapted:
-            for adapter in self._active():
-                addition = F.linear(F.embedding(ids, adapter.a), adapter.b).to(out.dtype)
-                out = torch.add(out, addition, alpha=adapter.strength)
+            self._add_adapters(ids, out)
         return out
 
-    def _addition(self, adapter: Adapter) -> Tensor:
+    def _product(self, adapter: Adapter, x: Tensor) -> Tensor:
+        return F.linear(F.embedding(x, adapter.a), adapter.b)
+
+    def _merged(self, adapter: Adapter) -> Tensor:
         return adapter.a.float() @ adapter.b.float().T
 
 

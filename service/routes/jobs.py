@@ -3,10 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from service.dependencies import CurrentParts
-from service.errors import NotFoundError, shown
-from service.responses import ERRORS, job_response
+from service.responses import ERRORS, found, job_response
 from service.schemas.jobs import JobObject
-from worker.contract.records import Record
 
 router = APIRouter(tags=["jobs"])
 
@@ -16,7 +14,7 @@ router = APIRouter(tags=["jobs"])
 )
 async def get_job(job_id: str, request: Request, parts: CurrentParts) -> Response:
     """Read a job. `Retry-After` says when to ask again while it is not finished."""
-    return await job_response(_found(job_id, await parts.jobs.get(job_id)), parts, request)
+    return await job_response(found(job_id, await parts.jobs.get(job_id)), parts, request)
 
 
 @router.post(
@@ -24,10 +22,4 @@ async def get_job(job_id: str, request: Request, parts: CurrentParts) -> Respons
 )
 async def cancel_job(job_id: str, request: Request, parts: CurrentParts) -> Response:
     """Cancel a job: at once while it waits, within a step while it runs; a final one stays."""
-    return await job_response(_found(job_id, await parts.jobs.cancel(job_id)), parts, request)
-
-
-def _found(job_id: str, record: Record | None) -> Record:
-    if record is None:
-        raise NotFoundError("job_not_found", f"job {shown(job_id)} does not exist or has expired")
-    return record
+    return await job_response(found(job_id, await parts.jobs.cancel(job_id)), parts, request)

@@ -78,7 +78,9 @@ class ClassifyResponse(ResponseBody):
                     index=index,
                     label=best[0].label,
                     score=best[0].score,
-                    predictions=[Prediction(**p.model_dump()) for p in best],
+                    predictions=[
+                        Prediction(label=p.label, class_id=p.class_id, score=p.score) for p in best
+                    ],
                 )
                 for index, best in enumerate(result.predictions)
             ],
@@ -94,6 +96,10 @@ class Upload:
     images: tuple[ImageBytes, ...]
     model: str | None
     top_k: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(len(image.content) for image in self.images)
 
     def to_job(self, card: ModelCard, max_bytes: int, now: float, timeout_s: float) -> ClassifyJob:
         """Raises RequestError for what the model does not take."""

@@ -9,8 +9,11 @@ from worker.contract.records import Record
 
 
 def _well_formed(text: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise PydanticCustomError("text", "must not hold lone surrogates (half of a \\u pair)")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = "must not hold lone surrogates (half of a \\u pair)"
+        raise PydanticCustomError("text", message) from error
     return text
 
 

@@ -12,6 +12,7 @@ from worker.contract.jobs import LoraScale, NegativePrompt, Quality
 from worker.contract.model_cards import MAX_ASPECT, ImageLimits
 
 MAX_SEED = 2**63 - 1
+MAX_PREVIEWS = 3  # of an image, as OpenAI's partial images
 _RANDOM_SEEDS = 2**32  # small enough for the numbers of every JSON reader
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 
@@ -45,6 +46,22 @@ def num_steps_of(num_steps: int | None, quality: str | None, limits: ImageLimits
     if num_steps is None:
         return _tier_steps(limits)[_QUALITIES[quality or "auto"]]
     return _at_most("num_inference_steps", num_steps, limits.max_num_steps)
+
+
+def preview_steps_of(steps: Sequence[int] | None, num_steps: int) -> tuple[int, ...]:
+    """Each is one of the steps, and none is there twice; in the order of the steps."""
+    if steps is None:
+        return ()
+    if len(steps) > MAX_PREVIEWS:
+        message = f"preview_steps: got {len(steps)} steps; allowed: at most {MAX_PREVIEWS}"
+        raise RequestError("preview_steps", message)
+    for index, step in enumerate(steps):
+        param = f"preview_steps[{index}]"
+        if not 1 <= step <= num_steps:
+            raise RequestError(param, f"{param}: got {shown(step)}; allowed: 1 to {num_steps}")
+        if step in steps[:index]:
+            raise RequestError(param, f"{param}: got {step} again; allowed: once")
+    return tuple(sorted(steps))
 
 
 def size_of(size: str | None, limits: ImageLimits) -> tuple[int, int]:

@@ -14,12 +14,14 @@ from service.errors import RequestError
 from service.schemas.encoded_images import checked, from_text
 from service.schemas.fields import Absent, RequestBody, ResponseBody, Text, Timings
 from service.schemas.image_limits import (
+    MAX_PREVIEWS,
     MAX_SEED,
     check_loras,
     guidance_of,
     negative_of,
     num_images_of,
     num_steps_of,
+    preview_steps_of,
     seeds_of,
     size_of,
     tier_of,
@@ -139,6 +141,11 @@ class ImageRequest(RequestBody):
         f"the image is left; null: {_DEFAULT_STRENGTH:g}",
     )
     loras: list[LoraChoice] | None = Field(None, description="which of the model's LoRAs count")
+    preview_steps: list[int] | None = Field(
+        None,
+        description="after which steps the job's events show what its images look like: at most "
+        f"{MAX_PREVIEWS}, of those that are run",
+    )
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
         Field(None, description="tier of steps: half, once, twice, … the model's default")
     )
@@ -189,6 +196,7 @@ class ImageRequest(RequestBody):
             loras=self._loras(model, limits),
             negative=negative_of(self.negative_prompt, self.true_cfg_scale, limits),
             start=self._start(job_id),
+            preview_steps=preview_steps_of(self.preview_steps, num_steps),
         )
 
     def start_image(self, max_bytes: int) -> bytes:

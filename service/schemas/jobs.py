@@ -32,6 +32,7 @@ class Progress(ResponseBody):
 class JobUrls(ResponseBody):
     self: str
     cancel: str
+    events: str
 
 
 class JobObject(ResponseBody):
@@ -80,8 +81,12 @@ class JobObject(ResponseBody):
             model=record.job.model,
             result=result,
             error=_error(record),
-            urls=JobUrls(self=f"/v1/jobs/{record.id}", cancel=f"/v1/jobs/{record.id}/cancel"),
+            urls=_urls(f"/v1/jobs/{record.id}"),
         )
+
+
+def _urls(path: str) -> JobUrls:
+    return JobUrls(self=path, cancel=f"{path}/cancel", events=f"{path}/events")
 
 
 def _status(record: Record) -> JobStatus:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.latency import free_port, wait_until_ready
+from benchmarks.running_service import free_port, wait_until_ready
 from tests.models.presets.hubs.loopback import Loopback
 
 STOP_TIMEOUT_S = 60.0

@@ -214,7 +214,8 @@ def test_requests_with_other_loras_in_one_queue_do_not_disturb_each_other(
         for chosen in choices
     ]
     for job_id, expected in zip(jobs, alone * 2, strict=True):
-        assert np.array_equal(image_of_job(client, job_id), expected)
+        # of 255 levels: sums of a batch are in another order
+        assert np.abs(image_of_job(client, job_id) - expected).max() <= 1
 
 
 def test_an_unknown_lora_is_a_400_that_names_those_there_are(client: httpx.Client) -> None:

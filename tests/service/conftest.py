@@ -1,6 +1,6 @@
 """A real uvicorn with the real app on the embedded Valkey, and a worker small enough for a test.
 
-The worker takes jobs from the real queues and ends them through `Records.start` and `finish`; what
+The worker takes jobs from the real queues and ends them through `Records.claim` and `finish`; what
 it answers is the test's. Real worker processes are tested in `tests/end_to_end`.
 """
 
@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from redis import Redis
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
+from tests.claims import claim_one
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import (
     ClassifyJob,
@@ -34,7 +36,7 @@ from worker.contract.jobs import (
     Prediction,
     Task,
 )
-from worker.contract.records import AnyJob, Outcome, Records, queue_key
+from worker.contract.records import AnyJob, Finished, Outcome, Record, Records
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -56,23 +58,23 @@ class TestWorker:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        records = Records(self.redis)
-        keys = [queue_key(task) for task in Task]
-        while not self._stop.is_set():
-            entry = self.redis.blpop(keys, timeout=0.1)
-            if entry is not None:
-                self._run_one(records, _text(entry[1]))
+        with ThreadPoolExecutor(len(Task)) as pool:
+            list(pool.map(self._serve, Task))
 
-    def _run_one(self, records: Records, job_id: str) -> None:
-        attempt = records.start(job_id, "test", lease_s=60)
-        record = records.get(job_id)
-        if attempt is None or record is None:
-            return
+    def _serve(self, task: Task) -> None:
+        records = Records(self.redis)
+        while not self._stop.is_set():
+            entry = records.await_entry(task, 0.1)
+            record = None if entry is None else claim_one(records, task, waited_for=entry)
+            if record is not None:
+                self._run_one(records, record)
+
+    def _run_one(self, records: Records, record: Record) -> None:
         self.jobs.append(record.job)
         answer = self.answer or self.default_answer
-        outcome = answer(record.job, attempt)
+        outcome = answer(record.job, record.attempt)
         if outcome is not None:
-            records.finish(job_id, attempt, outcome)
+            records.finish([Finished(record.id, record.attempt, outcome)])
 
     def default_answer(self, job: AnyJob, attempt: int) -> Outcome:
         if isinstance(job, ImageJob):
@@ -132,10 +134,6 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.005)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from redis import Redis
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish, status_of
+from tests.claims import claim_one
 from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract import workers
 from worker.contract.jobs import Task
@@ -128,13 +129,11 @@ def test_the_tasks_of_the_workers_count_where_none_are_told(
 def test_the_metrics_tell_the_truth_about_queues_and_workers(
     http: httpx.Client, redis: Redis
 ) -> None:
-    posts = [http.post("/v1/embeddings", json={"input": "x"}, headers=ASYNC) for _ in range(2)]
-    taken = redis.lpop("rq:queue:triptych-embeddings")
-    assert isinstance(taken, bytes)
-    Records(redis).start(taken.decode(), "test", lease_s=60)
+    for _ in range(2):
+        http.post("/v1/embeddings", json={"input": "x"}, headers=ASYNC)
+    assert claim_one(Records(redis), Task.EMBEDDINGS) is not None
     workers.write(redis, status_of(Task.IMAGES, WorkerState.BUSY))
     values = samples(http.get("/metrics").text)
-    assert taken.decode() == posts[0].json()["id"]
     assert values["triptych_redis_up{}"] == 1
     assert values["triptych_queue_depth{task=embeddings}"] == 1
     assert values["triptych_queue_depth{task=images}"] == 0
@@ -165,6 +164,19 @@ def test_the_metrics_count_requests_by_route_and_status(
     assert values["triptych_http_response_bytes_total{route=/v1/embeddings}"] > 100
     assert "triptych_sync_wait_timeouts_total{task=embeddings}" in values
     assert worker.jobs
+
+
+@pytest.mark.usefixtures("redis")
+def test_how_long_a_job_was_followed_is_no_duration_of_a_request(settings: ServiceSettings) -> None:
+    with serve(create_app(settings)) as url, httpx.Client(base_url=url) as http:
+        urls = http.post("/v1/embeddings", json={"input": "x"}, headers=ASYNC).json()["urls"]
+        with http.stream("GET", urls["events"]) as response:
+            httpx.post(f"{url}{urls['cancel']}")
+            response.read()
+        values = samples(http.get("/metrics").text)
+    label = "method=GET,route=/v1/jobs/{job_id}/events"
+    assert values[f"triptych_http_requests_total{{{label},status=200}}"] == 1
+    assert values[f"triptych_http_request_duration_seconds_count{{{label}}}"] == 0
 
 
 @pytest.mark.usefixtures("redis")

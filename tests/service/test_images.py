@@ -136,6 +136,32 @@ def test_explicit_steps_win_over_quality(http: httpx.Client, worker: TestWorker)
     assert body["quality"] == "low"
 
 
+def test_preview_steps_reach_the_job_in_order(http: httpx.Client, worker: TestWorker) -> None:
+    body = {"prompt": "x", "steps": 5, "preview_steps": [5, 1]}
+    assert http.post(ROUTE, json=body).status_code == 200
+    assert only_job(worker).preview_steps == (1, 5)
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    ("steps", "param", "says"),
+    [
+        ([0], "preview_steps[0]", "got 0; allowed: 1 to 5"),
+        ([1, 6], "preview_steps[1]", "got 6; allowed: 1 to 5"),
+        ([2, 2], "preview_steps[1]", "got 2 again; allowed: once"),
+        ([1, 2, 3, 4], "preview_steps", "got 4 steps; allowed: at most 3"),
+        (["1"], "preview_steps[0]", "valid integer"),
+    ],
+)
+def test_preview_steps_that_are_none_of_the_steps_are_refused(
+    http: httpx.Client, steps: list[object], param: str, says: str
+) -> None:
+    body = {"prompt": "x", "steps": 5, "preview_steps": steps}
+    error = error_of(http.post(ROUTE, json=body), 400)
+    assert error["param"] == param
+    assert says in str(error["message"])
+
+
 @pytest.mark.usefixtures("worker")
 def test_openais_other_fields_are_accepted(http: httpx.Client) -> None:
     ignored = {"user": "u", "style": "vivid", "moderation": "low", "background": "opaque"}

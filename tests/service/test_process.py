@@ -21,13 +21,18 @@ from worker.contract.records import queue_key
 
 
 @pytest.fixture
-def process(redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Listening on a free port, with half a minute less grace than usual."""
+def grace_s() -> int:
+    return 0
+
+
+@pytest.fixture
+def process(redis_url: str, tmp_path: Path, grace_s: int) -> Iterator[subprocess.Popen[str]]:
+    """Listening on a free port."""
     environment = {
         "TRIPTYCH_REDIS_URL": redis_url,
         "TRIPTYCH_DATA_DIR": str(tmp_path),
         "TRIPTYCH_PORT": "0",
-        "TRIPTYCH_DRAIN_GRACE_S": "0",
+        "TRIPTYCH_DRAIN_GRACE_S": str(grace_s),
     }
     command = [sys.executable, "-m", "service.main"]
     with subprocess.Popen(
@@ -65,3 +70,19 @@ def test_sigterm_answers_who_waits_and_exits_with_0(
     assert str(error["job_id"]).startswith("job_")
     assert process.wait(timeout=20) == 0
     assert redis.llen(queue_key(Task.EMBEDDINGS)) == 1, "the job goes on"
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("grace_s", [600])
+def test_sigterm_ends_the_streams_of_who_follows_without_the_grace(
+    process: subprocess.Popen[str],
+) -> None:
+    with httpx.Client(base_url=url_of(process), timeout=20) as http:
+        headers = {"prefer": "respond-async"}
+        job = http.post("/v1/embeddings", json={"input": "x"}, headers=headers).json()
+        with http.stream("GET", job["urls"]["events"]) as response:
+            lines = response.iter_lines()
+            assert "queued" in next(line for line in lines if line.startswith("event:"))
+            process.send_signal(signal.SIGTERM)
+            assert not any(line.startswith("event:") for line in lines)
+    assert process.wait(timeout=20) == 0

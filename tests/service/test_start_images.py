@@ -12,11 +12,13 @@ from redis import Redis
 from service.main import create_app
 from service.settings import ServiceSettings
 from service.start_images import sweep
+from tests.claims import claim_one
 from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve, wait_for
 from tests.worker.jobs import image_job
 from worker.contract.image_files import ImageFiles, start_name
-from worker.contract.jobs import ImageJob, JobState
-from worker.contract.records import Records, enqueue
+from worker.contract.jobs import ImageJob, JobState, Task
+from worker.contract.records import Finished, Records
+from worker.contract.submission import enqueue
 from worker.failures import worker_lost
 
 ROUTE = "/v1/images/generations"
@@ -39,12 +41,12 @@ def is_there(files: ImageFiles, job: ImageJob) -> bool:
 def submitted(redis: Redis, files: ImageFiles, deadline_at: float | None = None) -> ImageJob:
     job = image_job(deadline_at=deadline_at)
     files.store_start(PNG, job.id)
-    enqueue(redis, job, Records(redis))
+    enqueue(redis, job)
     return job
 
 
 def lost_and_put_back(records: Records, job: ImageJob) -> None:
-    records.start(job.id, "lost", lease_s=0.0)
+    claim_one(records, Task.IMAGES)
     records.release(job.id, 1)
 
 
@@ -52,7 +54,7 @@ def lost_and_put_back(records: Records, job: ImageJob) -> None:
     "happens",
     [
         lambda *_: None,
-        lambda records, job: records.start(job.id, "worker", lease_s=0.0),
+        lambda records, _: claim_one(records, Task.IMAGES),
         lost_and_put_back,
     ],
     ids=["waiting", "running", "put back after the loss of a worker"],
@@ -68,13 +70,13 @@ def test_a_job_that_can_still_run_keeps_its_start_image(
 
 
 def finished(records: Records, job: ImageJob) -> None:
-    records.start(job.id, "worker", lease_s=15.0)
-    records.finish(job.id, 1, JobState.EXPIRED)
+    claim_one(records, Task.IMAGES)
+    records.finish([Finished(job.id, 1, JobState.EXPIRED)])
 
 
 def given_up(records: Records, job: ImageJob) -> None:
-    records.start(job.id, "worker", lease_s=0.0)
-    records.finish(job.id, 1, worker_lost(1))
+    claim_one(records, Task.IMAGES)
+    records.finish([Finished(job.id, 1, worker_lost(1))])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_the_service_removes_what_is_over_by_itself(http: httpx.Client, worker: 
 def test_a_full_queue_leaves_no_start_image(
     redis: Redis, settings: ServiceSettings, tmp_path: Path
 ) -> None:
-    enqueue(redis, image_job(), Records(redis))
+    enqueue(redis, image_job())
     app = create_app(settings.model_copy(update={"max_queue_depth": 1, "data_dir": tmp_path}))
     with serve(app) as url:
         response = httpx.post(f"{url}{ROUTE}", json={"prompt": "x", "image": PNG_BASE64})

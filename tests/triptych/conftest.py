@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.latency import free_port
+from benchmarks.running_service import free_port
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 90.0  # for anything to happen; reached only by a failing test

@@ -11,8 +11,8 @@ from triptych.worker_slots import WorkerSlot
 from worker.contract.jobs import Task
 
 PORTS = {
-    WorkerSlot(Task.IMAGES, 1, "cuda:1", 4, ("flux",)): 8004,
-    WorkerSlot(Task.CLASSIFY, 0, "cpu", 1, ("vit",)): 8002,
+    WorkerSlot(Task.IMAGES, 1, "cuda:1", 4, False, ("flux",)): 8004,
+    WorkerSlot(Task.CLASSIFY, 0, "cpu", 1, False, ("vit",)): 8002,
 }
 
 

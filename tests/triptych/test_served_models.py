@@ -84,6 +84,22 @@ def test_workers_on_the_cpu_are_told_of_no_memory() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shares_cores", "set_already", "is_told"),
+    [(False, None, False), (True, None, True), (True, "OMP_WAIT_POLICY", False)],
+)
+def test_threads_that_share_cores_sleep_soon_unless_the_operator_says_how_they_wait(
+    shares_cores: bool, set_already: str | None, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    if set_already is not None:
+        monkeypatch.setenv(set_already, "ACTIVE")
+    slot = replace(slot_of(Task.IMAGES), shares_cores=shares_cores)
+    told = worker_child(SETTINGS, SPECS, URL, slot, 8001, "worker.main").environment
+    assert ("GOMP_SPINCOUNT" in told) == is_told
+
+
+@pytest.mark.parametrize(
     ("task", "served"),
     [(Task.IMAGES, ["flux_dev"]), (Task.EMBEDDINGS, ["f_net_base_en", "f_net_shapes"])],
 )

@@ -206,26 +206,26 @@ def test_a_task_whose_models_all_have_devices_has_one_worker_that_follows_the_fi
 
 
 @pytest.mark.parametrize(
-    ("num_cores", "counts", "threads"),
+    ("num_cores", "counts", "of_images", "of_others"),
     [
-        (1, {}, {1}),
-        (2, {}, {1}),
-        (4, {}, {2}),
-        (16, {}, {8}),
-        (16, {Task.IMAGES: 2}, {4}),
-        (16, {Task.IMAGES: 3}, {2}),
-        (8, {Task.CLASSIFY: 6}, {1}),
-        (2, {Task.IMAGES: 4}, {1}),
+        (1, {}, 1, 1),
+        (2, {}, 2, 2),
+        (4, {}, 2, 2),
+        (16, {}, 8, 4),
+        (16, {Task.IMAGES: 2}, 4, 4),
+        (16, {Task.IMAGES: 3}, 2, 4),
+        (8, {Task.CLASSIFY: 6}, 4, 2),
+        (2, {Task.IMAGES: 4}, 1, 2),
     ],
 )
-def test_the_images_workers_share_half_of_the_cores_and_others_have_one_thread(
-    num_cores: int, counts: Mapping[Task, int], threads: set[int]
+def test_the_images_workers_share_half_of_the_cores_and_the_others_the_other_half(
+    num_cores: int, counts: Mapping[Task, int], of_images: int, of_others: int
 ) -> None:
     slots = plan_workers(host(num_cores=num_cores), SPECS, SIZES, num_workers=counts)
-    assert {each.num_threads for each in slots if each.task is Task.IMAGES} == threads
-    assert {each.num_threads for each in slots if each.task is not Task.IMAGES} == {1}
-    if sum(threads) > 1:
-        assert sum(each.num_threads for each in slots) <= num_cores
+    assert {each.num_threads for each in slots if each.task is Task.IMAGES} == {of_images}
+    assert {each.num_threads for each in slots if each.task is not Task.IMAGES} == {of_others}
+    num_threads = sum(each.num_threads for each in slots)
+    assert {each.shares_cores for each in slots} == {num_threads > num_cores}
 
 
 def test_a_device_that_the_host_has_not_is_refused_with_those_that_it_has() -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 from redis import Redis
+from rq.exceptions import StopRequested
 
 from tests.worker import pipelines
 from worker.contract.jobs import Task
@@ -22,13 +23,14 @@ from worker.device_memory import Memory
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
 from worker.job_selection import JobSelection
+from worker.jobs_in_hand import JobsInHand
 from worker.main import build_work
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 from worker.residency import Residency
 from worker.settings import WorkerSettings
 from worker.swap_policy import SwapPolicy
-from worker.tasks import Batches
+from worker.work import Work
 
 ROOT = Path(__file__).parents[2]
 RESULT_TTL_S = 1234  # of the real workers; not the default
@@ -64,9 +66,37 @@ def wait_until_final(records: Records, job_id: str) -> Record:
     return record
 
 
+def commands_of(redis: Redis, run: Callable[[], object]) -> list[str]:
+    """What clients sent meanwhile, but for greetings; what scripts did inside is left out."""
+    with redis.monitor() as monitor:  # type: ignore[no-untyped-call]
+        run()
+        redis.echo("end")
+        sent: list[str] = []
+        while not sent or sent[-1] != "ECHO end":
+            command = monitor.next_command()
+            name = command["command"].split()[0]
+            if command["client_type"] != "lua" and name not in ("HELLO", "CLIENT", "MONITOR"):
+                sent.append(command["command"])
+        return sent[:-1]
+
+
 @pytest.fixture
 def records(redis: Redis) -> Records:
     return Records(redis)
+
+
+class Selection(JobSelection):
+    """Where `ends_when_empty` is set, the worker ends once it has found no more jobs."""
+
+    ends_when_empty = False
+    _has_waited = False
+
+    def wait(self, timeout_s: float) -> None:
+        if not self.ends_when_empty:
+            super().wait(timeout_s)
+        elif self._has_waited and self._was_empty:
+            raise StopRequested
+        self._has_waited = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,39 +104,46 @@ class LocalWorker:
     """The real worker classes around a tiny pipeline, run in this process until idle."""
 
     worker: GpuWorker
-    batches: Batches
+    jobs: JobsInHand
+    work: Work
+    selection: Selection
     heartbeat: Heartbeat
     metrics: WorkerMetrics
     pipeline: pipelines.Tiny
 
     def run_until_idle(self) -> None:
-        self.worker.work(burst=True, logging_level=None)
+        self.selection.ends_when_empty = True
+        self.worker.serve()
+
+
+class MakeWorker(Protocol):
+    def __call__(self, task: Task, client: Redis | None = None) -> LocalWorker: ...
 
 
 @pytest.fixture
-def local_worker(
-    redis: Redis, redis_url: str, tmp_path: Path
-) -> Iterator[Callable[[Task], LocalWorker]]:
+def local_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[MakeWorker]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def make(task: Task) -> LocalWorker:
+    def make(task: Task, client: Redis | None = None) -> LocalWorker:
+        client = client or redis
         settings = WorkerSettings(redis_url=redis_url, queue=task, data_dir=tmp_path, device="cpu")
         metrics = WorkerMetrics()
         spec = ModelSpec(name=MODELS[task], task=task)
         status = WorkerStatus(
             f"local-{task}", task, WorkerState.LOADING, os.getpid(), "here", "cpu", (), 0.0, 0.0
         )
-        heartbeat = Heartbeat(redis, Records(redis), status, lease_s=15.0, interval_s=3.0)
+        heartbeat = Heartbeat(client, status, interval_s=3.0)
         residency = Residency(
             [spec], pipelines.TinyLoader(), metrics, heartbeat, Memory(), SwapPolicy()
         )
         pipelines.bring_all(residency)
-        work = build_work(settings, residency, Records(redis), metrics)
-        batches = Batches(work, Records(redis), heartbeat, metrics)
-        max_jobs = 1 if task is Task.IMAGES else settings.max_batch
-        selection = JobSelection(redis, Records(redis), task, residency)
-        worker = GpuWorker(redis, batches, heartbeat, selection, max_jobs)
-        return LocalWorker(worker, batches, heartbeat, metrics, residency.get(spec.name))
+        records = Records(client)
+        jobs = JobsInHand(records, records, metrics, heartbeat.name, lease_s=15.0)
+        work = build_work(settings, residency, records, jobs.settle, metrics)
+        selection = Selection(client, records, jobs, task, residency)
+        worker = GpuWorker(client, work, jobs, selection, heartbeat)
+        pipeline = residency.get(spec.name)
+        return LocalWorker(worker, jobs, work, selection, heartbeat, metrics, pipeline)
 
     yield make
     for number, handler in handlers.items():

@@ -7,8 +7,9 @@ and fails as a GPU does; once it is there, it paints.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -18,12 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from models.errors import PresetFileError, TextTooLongError
-from models.flux.sampling import DenoiseStep
 from models.flux.text_encoders import TextFeatures
 from models.fnet.tokenizer import TokenizedText
 from tests.cards import card_of
 from worker.contract.jobs import Task
-from worker.contract.model_cards import ModelCard
+from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.device_memory import Memory
 from worker.eviction import MemoryNeed
 from worker.loading import Loaded, Report
@@ -59,54 +59,97 @@ def lose_device_once(text: str) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
+@dataclass(eq=False, slots=True)
+class TinyRow:
+    """What the tiny pipeline knows of an image on its way: its patches are its seed."""
+
+    prompt: str
+    num_steps: int
+    patches: Tensor
+    num_places: int
+    step: int = 0
+
+
 class TinyImagePipeline:
-    """Paints one colour a seed; the prompt `broken` raises in the first step."""
+    """Paints one colour a seed; that of 13 cannot be decoded.
+
+    The prompt `unreadable` raises in the encoder, `broken` in the first step.
+    """
 
     has_guidance = False
 
     def __init__(self) -> None:
-        self.num_denoise_calls = 0
-        self.lora_scales: dict[str, float] = {}
-        self.last_negative: Negative | None = None
-        self.last_start: Start | None = None
-        self._prompt = ""
+        self.batch_sizes: list[int] = []  # of the forwards
+        self.encoded: list[tuple[tuple[str, ...], dict[str, float]]] = []  # and with which LoRAs
+        self.begun: list[dict[str, object]] = []  # the options of each job
+        self.most_rows: int | None = None  # that there is memory for
+        self._prompts: list[str] = []
 
-    def set_lora_scales(self, scales: Mapping[str, float]) -> None:
-        self.lora_scales.update(scales)
-
-    def encode(self, prompts: Sequence[str], max_sequence_length: int) -> TextFeatures:
-        assert max_sequence_length == 32
-        self._prompt = prompts[0]
-        return TextFeatures(torch.zeros(1, 4, 8), torch.zeros(1, 8), (4,), (len(prompts[0]) > 99,))
-
-    def denoise(
+    def encode(
         self,
-        text: TextFeatures,  # noqa: ARG002
+        prompts: Sequence[str],
+        max_sequence_length: int,
+        loras: Mapping[str, float] | None = None,
+    ) -> TextFeatures:
+        assert max_sequence_length == 32
+        self.encoded.append((tuple(prompts), dict(loras or {})))
+        if "unreadable" in prompts:
+            raise RuntimeError("the encoder broke")
+        first = len(self._prompts)
+        self._prompts += prompts
+        numbers = torch.arange(first, len(self._prompts)).float()[:, None]
+        truncated = tuple(len(prompt) > 99 for prompt in prompts)
+        return TextFeatures(
+            torch.zeros(len(prompts), 4, 8), numbers, (4,) * len(prompts), truncated
+        )
+
+    def begin(
+        self,
+        text: TextFeatures,
         seeds: Sequence[int],
         width: int,
         height: int,
         num_steps: int,
-        guidance_scale: float | None = None,
+        guidance_scale: float | None,
         *,
         negative: "Negative | None" = None,
         start: "Start | None" = None,
-    ) -> Iterator[DenoiseStep]:
+        loras: Mapping[str, float] | None = None,
+    ) -> list[TinyRow]:
         assert guidance_scale is None
-        self.last_negative, self.last_start = negative, start
-        self.num_denoise_calls += 1
+        self.begun.append({"negative": negative, "start": start, "loras": loras})
         num_patches = (width // 16) * (height // 16)
-        patches = torch.tensor(seeds).float()[:, None, None].expand(-1, num_patches, 64)
-        for step in range(1, num_steps + 1):
-            if self._prompt == "broken":
+        return [
+            TinyRow(
+                prompt=self._prompts[int(text.pooled[0, 0])],
+                num_steps=num_steps,
+                patches=torch.full((num_patches, 64), float(seed)),
+                num_places=1 if negative is None else 2,
+            )
+            for seed in seeds
+        ]
+
+    def step(self, rows: Sequence[TinyRow]) -> None:
+        self.batch_sizes.append(len(rows))
+        if self.most_rows is not None and len(rows) > self.most_rows:
+            raise torch.OutOfMemoryError(f"{len(rows)} rows")
+        for row in rows:
+            if row.prompt == "broken":
                 raise RuntimeError("the pipeline broke")
-            lose_device_once(self._prompt)
-            if step == num_steps:
-                wait_for_file(self._prompt)
-            yield DenoiseStep(step, num_steps, 1 - step / num_steps, patches)
+            lose_device_once(row.prompt)
+            if row.step == row.num_steps - 1:
+                wait_for_file(row.prompt)
+        for row in rows:
+            row.step += 1
 
     def decode(self, patches: Tensor, width: int, height: int) -> np.ndarray:
         levels = patches[:, 0, 0].numpy().astype(np.uint8)
+        if 13 in levels:
+            raise RuntimeError("the decoder broke")
         return np.broadcast_to(levels[:, None, None, None], (len(levels), height, width, 3))
+
+    def preview(self, row: TinyRow) -> np.ndarray:
+        return np.full((4, 4, 3), 10 * row.step, np.uint8)
 
 
 class TinyClassifier:
@@ -221,15 +264,20 @@ class Silent:
 class Given(Generic[P]):
     """Loads a pipeline that is there already."""
 
-    def __init__(self, pipeline: P) -> None:
+    def __init__(self, pipeline: P, image_limits: ImageLimits | None) -> None:
         self._pipeline = pipeline
+        self._image_limits = image_limits
 
     def measure(self, spec: ModelSpec, report: Report, device_bytes: int | None) -> MemoryNeed:  # noqa: ARG002
         return MemoryNeed(MEGABYTE)
 
     def load(self, spec: ModelSpec, report: Report) -> Loaded[P]:  # noqa: ARG002
         assert spec.task is not None
-        return loaded(self._pipeline, spec.name, spec.task)
+        given = loaded(self._pipeline, spec.name, spec.task)
+        if self._image_limits is None:
+            return given
+        card = given.card.model_copy(update={"image_limits": self._image_limits})
+        return replace(given, card=card)
 
     def to_host(self, loaded: Loaded[P]) -> None:
         pass
@@ -241,11 +289,18 @@ class Given(Generic[P]):
         pass
 
 
-def resident(pipeline: P, name: str, task: Task, events: ModelEvents | None = None) -> Residency[P]:
-    """A residency that holds one pipeline."""
+def resident(
+    pipeline: P,
+    name: str,
+    task: Task,
+    events: ModelEvents | None = None,
+    image_limits: ImageLimits | None = None,
+) -> Residency[P]:
+    """A residency that holds one pipeline; without limits, those of `tests.cards`."""
     specs = [ModelSpec(name=name, task=task)]
+    loader = Given(pipeline, image_limits)
     residency = Residency(
-        specs, Given(pipeline), WorkerMetrics(), events or Silent(), Memory(), SwapPolicy()
+        specs, loader, WorkerMetrics(), events or Silent(), Memory(), SwapPolicy()
     )
     bring_all(residency)
     return residency

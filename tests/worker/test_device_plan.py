@@ -155,6 +155,18 @@ def test_a_plan_says_how_many_tokens_it_has_room_for() -> None:
         plan(sizes, device, batch_of("dev", 1024, num_fitting + 1), chosen.placement)
 
 
+def test_an_image_is_decoded_beside_a_forward_where_there_is_room_for_both() -> None:
+    sizes, batch = sizes_of("dev", is_float8=False), batch_of("dev", 1024, 1)
+    device = device_of(80)
+    chosen = plan(sizes, device, batch)
+    assert chosen.overlaps
+    taken = chosen.need.weights_bytes + chosen.need.work_bytes
+    one_after_the_other = plan(sizes, replace(device, device_bytes=taken - 1), batch)
+    assert not one_after_the_other.overlaps
+    assert one_after_the_other.placement == chosen.placement
+    assert one_after_the_other.need.work_bytes < chosen.need.work_bytes
+
+
 def test_a_step_waits_for_the_blocks_only_where_copying_takes_longer_than_computing() -> None:
     sizes = sizes_of("dev", is_float8=False)
     device = replace(device_of(24), copy_bytes_per_s=50e9)

@@ -5,24 +5,29 @@ from dataclasses import replace
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.cards import card_of
-from tests.worker.conftest import wait_until
+from tests.worker.conftest import commands_of, wait_until
 from tests.worker.contract.test_workers import status
 from tests.worker.jobs import image_job
-from worker.contract.jobs import Task
+from tests.worker.redis_proxy import redis_proxy
+from worker.contract.jobs import JobState, Task
 from worker.contract.model_cards import card_key
-from worker.contract.records import Records, enqueue
+from worker.contract.records import Records, Room
+from worker.contract.submission import enqueue
 from worker.contract.workers import ModelState, WorkerState, read_all
 from worker.heartbeat import Heartbeat
+from worker.jobs_in_hand import JobsInHand
+from worker.metrics import WorkerMetrics
 
 LEASE_S = 0.5
 
 
 @pytest.fixture
-def heartbeat(redis: Redis, records: Records) -> Heartbeat:
+def heartbeat(redis: Redis) -> Heartbeat:
     loading = replace(status("w"), state=WorkerState.LOADING)
-    return Heartbeat(redis, records, loading, lease_s=LEASE_S, interval_s=0.05)
+    return Heartbeat(redis, loading, interval_s=0.05)
 
 
 def test_a_worker_is_listed_from_its_start_to_its_stop(redis: Redis, heartbeat: Heartbeat) -> None:
@@ -74,18 +79,46 @@ def test_a_worker_is_of_use_while_it_has_a_model_that_is_ready(
     assert (failing.state, failing.models[0].card) == (WorkerState.LOADING, None)
 
 
-def test_leases_are_renewed_until_they_are_released(
+def test_leases_are_renewed_until_their_jobs_are_settled(
     redis: Redis, records: Records, heartbeat: Heartbeat
 ) -> None:
-    enqueue(redis, job := image_job(), records)
-    [record] = heartbeat.take([job.id])
+    jobs = JobsInHand(records, records, WorkerMetrics(), heartbeat.name, LEASE_S)
+    heartbeat.also(jobs.renew)
+    enqueue(redis, job := image_job())
+    [record] = jobs.claim(Task.IMAGES, [job.model], Room(1, 1)).records
     first_end = records.now() + LEASE_S
     heartbeat.start()
     wait_until(lambda: records.now() > first_end + LEASE_S, "the clock stands still")
     assert records.overdue(Task.IMAGES, records.now()) == []
-    heartbeat.release(record.id)
-    wait_until(lambda: records.overdue(Task.IMAGES, records.now()) == [job.id], "still renewed")
+    jobs.settle([(record, JobState.CANCELED)])
+    assert records.overdue(Task.IMAGES, records.now() + 10 * LEASE_S) == []
+    assert commands_of(redis, jobs.renew) == []
     heartbeat.stop()
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError(), KeyError("a bug")])
+def test_a_companion_that_fails_stops_neither_the_beats_nor_the_others(
+    heartbeat: Heartbeat, error: Exception
+) -> None:
+    beats: list[str] = []
+
+    def fail() -> None:
+        raise error
+
+    heartbeat.also(fail)
+    heartbeat.also(lambda: beats.append("beat"))
+    heartbeat.start()
+    wait_until(lambda: len(beats) > 1, "the heartbeat stopped")
+    heartbeat.stop()
+
+
+def test_a_heartbeat_stops_although_redis_is_away(redis: Redis, redis_url: str) -> None:
+    with redis_proxy(redis_url) as proxy:
+        heartbeat = Heartbeat(proxy.client(num_retries=0), status("w"), interval_s=0.05)
+        heartbeat.start()
+        proxy.go_away()
+        heartbeat.stop()
+    assert [worker.name for worker in read_all(redis)] == ["w"]
 
 
 def test_draining_is_never_taken_back(redis: Redis, heartbeat: Heartbeat) -> None:

@@ -1,12 +1,11 @@
 """From the fields of an image job to what the pipeline is given."""
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
-from models.flux.text_encoders import TextFeatures
 from tests.cards import SHAPES_LIMITS, card_of
 from tests.worker.jobs import image, image_job
 from tests.worker.pipelines import TinyImagePipeline
@@ -14,7 +13,7 @@ from tests.worker.test_image_decoding import png_of_declared_size
 from worker.contract.image_files import ImageFiles, start_name
 from worker.contract.jobs import ImageJob, LoraScale, NegativePrompt, StartImage, Task
 from worker.failures import BadInputError, NotServedError, StorageError, failure_of
-from worker.image_inputs import encode_texts, read_start
+from worker.image_inputs import Texts, encode_texts, read_start
 from worker.text_cache import TextCache
 
 LIMITS = SHAPES_LIMITS.model_copy(update={"loras": ("ink", "oil", "pixel-art")})
@@ -25,50 +24,58 @@ def job_with(**fields: object) -> ImageJob:
     return image_job().model_copy(update=fields)
 
 
-def test_a_job_sets_all_loras_of_the_model() -> None:
+def encode(*jobs: ImageJob, pipeline: TinyImagePipeline, cache: TextCache) -> list[Texts]:
+    return encode_texts(jobs, pipeline, CARD, cache)
+
+
+def test_texts_are_encoded_with_the_loras_that_a_job_chose() -> None:
     pipeline = TinyImagePipeline()
     chosen = (LoraScale(name="oil", scale=0.8), LoraScale(name="ink", scale=-1.0))
-    encode_texts(job_with(loras=chosen), pipeline, CARD, TextCache())
-    assert pipeline.lora_scales == {"ink": -1.0, "oil": 0.8, "pixel-art": 0.0}
-
-
-def test_the_next_job_has_nothing_of_the_loras_before() -> None:
-    pipeline = TinyImagePipeline()
-    encode_texts(job_with(loras=(LoraScale(name="oil", scale=0.8),)), pipeline, CARD, TextCache())
-    encode_texts(job_with(), pipeline, CARD, TextCache())
-    assert pipeline.lora_scales == {"ink": 0.0, "oil": 0.0, "pixel-art": 0.0}
+    encode(job_with(loras=chosen, prompt="a"), pipeline=pipeline, cache=TextCache())
+    assert pipeline.encoded == [(("a",), {"oil": 0.8, "ink": -1.0})]
 
 
 def test_a_lora_that_this_worker_does_not_have_is_not_painted_without() -> None:
     job = job_with(loras=(LoraScale(name="gone", scale=1.0),))
     with pytest.raises(NotServedError, match="flux_shapes has no LoRA gone"):
-        encode_texts(job, TinyImagePipeline(), CARD, TextCache())
+        encode(job, pipeline=TinyImagePipeline(), cache=TextCache())
 
 
 def test_a_negative_prompt_is_encoded_beside_the_prompt() -> None:
     negative = NegativePrompt(prompt="x" * 100, true_cfg_scale=2.0)
-    texts = encode_texts(job_with(negative=negative), TinyImagePipeline(), CARD, TextCache())
+    jobs = job_with(negative=negative), job_with()
+    texts, alone = encode(*jobs, pipeline=TinyImagePipeline(), cache=TextCache())
     assert texts.negative is not None
     assert texts.negative.true_cfg_scale == 2.0
     assert (texts.num_tokens, texts.is_truncated) == (8, True)
-    alone = encode_texts(job_with(), TinyImagePipeline(), CARD, TextCache())
     assert (alone.negative, alone.num_tokens, alone.is_truncated) == (None, 4, False)
 
 
+def test_prompts_of_several_jobs_are_encoded_at_once_and_each_text_once() -> None:
+    pipeline = TinyImagePipeline()
+    unwanted = NegativePrompt(prompt="a star", true_cfg_scale=2.0)
+    jobs = job_with(prompt="a star"), job_with(prompt="a ring", negative=unwanted)
+    first, second = encode(*jobs, pipeline=pipeline, cache=TextCache())
+    assert pipeline.encoded == [(("a star", "a ring"), {})]
+    assert second.negative is not None
+    assert torch.equal(first.prompt.pooled, second.negative.text.pooled)
+    assert not torch.equal(first.prompt.pooled, second.prompt.pooled)
+
+
+def test_no_more_than_eight_prompts_are_encoded_at_once() -> None:
+    pipeline = TinyImagePipeline()
+    jobs = [job_with(prompt=f"{number} stars") for number in range(11)]
+    texts = encode(*jobs, pipeline=pipeline, cache=TextCache())
+    assert [len(prompts) for prompts, _ in pipeline.encoded] == [8, 3]
+    assert [int(each.prompt.pooled) for each in texts] == list(range(11))
+
+
 def test_a_repeated_prompt_is_encoded_once_for_each_set_of_loras() -> None:
-    class Counting(TinyImagePipeline):
-        prompts: list[str]
-
-        def encode(self, prompts: Sequence[str], max_sequence_length: int) -> TextFeatures:
-            self.prompts = [*getattr(self, "prompts", []), *prompts]
-            return super().encode(prompts, max_sequence_length)
-
-    pipeline, cache = Counting(), TextCache()
+    pipeline, cache = TinyImagePipeline(), TextCache()
     oil = (LoraScale(name="oil", scale=0.8),)
     for loras in ((), oil, (), oil):
-        encode_texts(job_with(loras=loras, prompt="a star"), pipeline, CARD, cache)
-        assert pipeline.lora_scales["oil"] == (0.8 if loras else 0.0)
-    assert pipeline.prompts == ["a star", "a star"]
+        encode(job_with(loras=loras, prompt="a star"), pipeline=pipeline, cache=cache)
+    assert pipeline.encoded == [(("a star",), {}), (("a star",), {"oil": 0.8})]
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])

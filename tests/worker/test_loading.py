@@ -1,10 +1,12 @@
 """From an entry of the configuration to a pipeline and its card."""
 
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models import ImageClassifier, TextToImage
 from models.errors import PresetError
@@ -52,7 +54,11 @@ def test_each_task_has_its_own_fields() -> None:
     assert (f_net.embedding_width, f_net.max_tokens) == (128, 512)
     assert (f_net.labels, f_net.image_limits) == (None, None)
     flux = load(spec_of("flux_shapes"), "cpu", print).card
-    assert flux.image_limits == preset_limits("flux_shapes")
+    assert flux.image_limits is not None
+    of_preset = preset_limits("flux_shapes")
+    assert flux.image_limits == of_preset.model_copy(
+        update={"overlaps": flux.image_limits.overlaps}  # as this host's cores are
+    )
     assert (flux.labels, flux.embedding_width, flux.max_tokens) == (None, None, None)
 
 
@@ -105,6 +111,19 @@ def test_what_is_planned_is_loaded_and_told_to_the_api() -> None:
     [expected] = TextToImage.from_preset("flux_shapes").generate("a red circle", OPTIONS, seeds=1)
     difference = np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)
     assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("num_spare_cores", [0, 1])
+def test_images_are_decoded_beside_the_loop_where_it_leaves_a_core(
+    num_spare_cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = set(range(torch.get_num_threads() + num_spare_cores))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    loader, spec = ModelLoader("cpu", Memory()), spec_of("flux_shapes")
+    loader.measure(spec, print, None)
+    limits = loader.load(spec, print).card.image_limits
+    assert limits is not None
+    assert limits.overlaps == bool(num_spare_cores)
 
 
 def test_fixed_placements_are_taken_without_a_budget_too() -> None:

@@ -2,12 +2,14 @@
 
 import logging
 import signal
+import socket
 from pathlib import Path
 
 import pytest
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.contract.jobs import Task
-from worker.main import main
+from worker.main import _connect, main
 from worker.settings import WorkerSettings
 
 
@@ -24,3 +26,15 @@ def test_a_redis_that_turns_it_away_is_one_clear_line(
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.exc_info is None
     assert record.getMessage().startswith("event=redis_unavailable reason=")
+
+
+def test_a_redis_that_is_silent_is_waited_for_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        client = _connect(f"redis://{host}:{port}", timeout_s=0.1)
+        with client, pytest.raises(RedisTimeoutError):
+            client.ping()
+        server.settimeout(0.1)
+        server.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            server.accept()

@@ -1,5 +1,6 @@
 """Which models are on the device: loading, leaving, coming back, failing."""
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable
@@ -176,6 +177,57 @@ def test_models_in_use_keep_another_out_for_a_while_and_no_longer() -> None:
     clock.time += 0.2
     ask_for(residency, "b", is_idle=False)
     assert residency.resident == ("b",)
+
+
+def test_a_model_with_jobs_in_hand_gets_no_more_and_leaves_when_it_is_through() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=4, b=4, c=4), "a", "b", "c", clock=clock)  # a and c are here
+    residency.advance(["b"], is_idle=False, in_use=["a", "c"])
+    assert set(residency.open_to_jobs) == {"a", "c"}
+    clock.time += 5
+    residency.advance(["b"], is_idle=False, in_use=["a", "c"])
+    assert set(residency.open_to_jobs) == {"a"}
+    assert (residency.resident, residency.is_busy) == (("a", "c"), False)
+    residency.advance(["b"], is_idle=False, in_use=["a"])
+    assert (residency.resident, residency.is_busy) == (("a",), True)
+
+
+def test_who_is_to_leave_stays_chosen_while_its_last_jobs_use_it() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=4, b=4, c=4), "a", "b", "c", clock=clock)
+    residency.advance(["b"], is_idle=False, in_use=["a", "c"])
+    clock.time += 5
+    for _ in range(3):
+        residency.advance(["b"], is_idle=False, in_use=["a", "c"])
+        use(residency, clock, "c")
+        assert residency.open_to_jobs == ("a",)
+
+
+def test_a_model_that_is_not_waited_for_any_more_sends_nobody_away() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=4, b=4, c=4), "a", "b", "c", clock=clock)
+    residency.advance(["b"], is_idle=False, in_use=["a", "c"])
+    clock.time += 5
+    residency.advance(["b"], is_idle=False, in_use=["a", "c"])
+    residency.advance([], is_idle=False, in_use=["a", "c"])
+    assert residency.open_to_jobs == ("a", "c")
+
+
+def test_two_models_that_always_have_jobs_take_turns() -> None:
+    clock = Clock()
+    residency = residency_of(Loader(a=8, b=8), "a", "b", clock=clock)
+    turns: list[str] = []
+    in_use: tuple[str, ...] = ()
+    for _ in range(60):  # a second each, in which whatever was taken gets done
+        clock.time += 1
+        waiting = [name for name in residency.names if name not in residency.open_to_jobs]
+        residency.advance(waiting, is_idle=False, in_use=in_use)
+        residency.wait(WAIT_LIMIT_S)
+        in_use = residency.open_to_jobs
+        turns.extend(in_use)
+    changes = sum(before != after for before, after in itertools.pairwise(turns))
+    assert 4 <= changes <= 12
+    assert turns.count("a") == pytest.approx(turns.count("b"), abs=8)
 
 
 def test_a_model_that_takes_long_to_come_is_waited_for_longer() -> None:

@@ -14,7 +14,8 @@ from tests.worker.conftest import RESULT_TTL_S, StartWorker, wait_until, wait_un
 from tests.worker.jobs import embeddings_job, image, image_job
 from worker.contract.image_files import ImageFiles, start_name
 from worker.contract.jobs import ImageJob, ImageResult, JobState, StartImage, Task
-from worker.contract.records import Records, enqueue, record_key
+from worker.contract.records import Records, record_key
+from worker.contract.submission import enqueue
 from worker.contract.workers import ModelState, WorkerState, read_all
 from worker.rq_entries import open_queue
 
@@ -28,7 +29,7 @@ def release(tmp_path: Path) -> Path:
 def submit_held(redis: Redis, release: Path) -> ImageJob:
     """An image job of three steps that waits in its last one."""
     job = image_job(f"wait {release}", num_steps=3)
-    enqueue(redis, job, Records(redis))
+    enqueue(redis, job)
     return job
 
 
@@ -58,7 +59,7 @@ def test_a_killed_workers_job_runs_again_from_its_start_image_and_has_one_result
     job = image_job(f"wait {release}", num_steps=3)
     start = StartImage(file_name=start_name(job.id), strength=0.5)
     ImageFiles(tmp_path / "images").store_start(base64.b64decode(image()), job.id)
-    enqueue(redis, job.model_copy(update={"start": start}), records)
+    enqueue(redis, job.model_copy(update={"start": start}))
     victim = start_worker(Task.IMAGES)
     wait_until_held(records, job)
     victim.send(signal.SIGKILL)
@@ -104,7 +105,7 @@ def test_a_running_image_is_canceled_at_its_next_step_and_the_worker_goes_on(
     assert record.state is JobState.CANCELED
     assert not (tmp_path / "images").exists()
     assert_books_are_clean(redis, canceled.id, JobStatus.STOPPED)
-    enqueue(redis, job := image_job(), records)
+    enqueue(redis, job := image_job())
     assert wait_until_final(records, job.id).state is JobState.SUCCEEDED
 
 
@@ -115,7 +116,7 @@ def test_sigterm_lets_the_running_job_end_and_leaves_the_others_queued(
     worker = start_worker(Task.IMAGES)
     wait_until_held(records, running)
     waiting = image_job()
-    enqueue(redis, waiting, records)
+    enqueue(redis, waiting)
     worker.send(signal.SIGTERM)
     wait_until(
         lambda: [status.state for status in read_all(redis)] == [WorkerState.DRAINING],
@@ -133,7 +134,7 @@ def test_an_idle_worker_wakes_for_a_job_counts_it_and_exits_0_on_sigterm(
 ) -> None:
     worker = start_worker(Task.EMBEDDINGS)
     job = embeddings_job("a b c")
-    enqueue(redis, job, records)
+    enqueue(redis, job)
     assert wait_until_final(records, job.id).state is JobState.SUCCEEDED
     counted = 'triptych_embedding_tokens_total{model="f_net_shapes"} 3.0'
     url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
@@ -148,7 +149,7 @@ def test_a_finished_record_is_kept_as_long_as_the_setting_says(
 ) -> None:
     start_worker(Task.EMBEDDINGS)
     job = embeddings_job("a text")
-    enqueue(redis, job, records)
+    enqueue(redis, job)
     wait_until_final(records, job.id)
     assert RESULT_TTL_S - 60 < redis.ttl(record_key(job.id)) <= RESULT_TTL_S
 

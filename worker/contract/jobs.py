@@ -95,6 +95,7 @@ class ImageJob(_Job):
     loras: tuple[LoraScale, ...] = ()  # the model's other LoRAs count nothing
     negative: NegativePrompt | None = None
     start: StartImage | None = None
+    preview_steps: tuple[int, ...] = ()  # after these of its steps, from 1, previews are published
 
 
 class ClassifyJob(_Job):

@@ -37,8 +37,8 @@ class ImageLimits(_Frozen):
     max_true_cfg_scale: float
     max_sequence_length: int  # T5 tokens of a prompt; a longer one is cut
     max_images: int  # per request
-    # of text and images, in one forward; those of a request that are more take turns; None: all
-    max_tokens_at_once: int | None = None
+    max_tokens_at_once: int | None = None  # of texts and images in one forward; None: no limit
+    overlaps: bool = False  # texts are encoded and images decoded while others are denoised
     loras: tuple[str, ...] = ()  # what is attached, by the names that requests choose from
 
 

@@ -1,140 +1,196 @@
 """The Lua programs that change a record, each one atomic step on the server.
 
-Times are the server's own clock, so workers on several hosts agree about leases. The keys of the
-running set and of RQ's list follow from the record's task; a Redis Cluster is not supported.
-Knows nothing of Python's side of a record (see `records`).
+Each changes with the record what RQ (2.12) keeps of the job, so that `rq info` and rq-dashboard are
+right at any moment, and the stream of the job's events. RQ's execution is our attempt: among the
+jobs that run, RQ's entry is `id:attempt`. Times are the server's own clock, so workers on several
+hosts agree about leases; RQ's are ISO texts, which the caller gives. A Redis Cluster is not
+supported, as keys follow from the record. The claim has a file of its own (`claim_script`). Knows
+nothing of Python's side of a record (see `records`).
 """
 
-from rq.job import Job as RqJob
 from rq.queue import Queue
+from rq.registry import FinishedJobRegistry
+from rq.results import Result
 
-RECORD_PREFIX = "triptych:job:"
-RUNNING_PREFIX = "triptych:running:"
-FINISHED_CHANNEL = "triptych:finished"
-QUEUE_NAME_PREFIX = "triptych-"
-_QUEUE_PREFIX = Queue.redis_queue_namespace_prefix + QUEUE_NAME_PREFIX
+from worker.contract.script_prelude import (
+    DEADLINES_KEY,
+    PRELUDE,
+    QUEUE_NAME_PREFIX,
+    RESULTS_PREFIX,
+    RQ_FAILURE_TTL_S,
+    RQ_RESULT_TTL_S,
+    registry_prefix,
+)
 
-_PRELUDE = f"""
-local function now()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+RQ_FUNCTION = "triptych.job"  # what RQ shows; there is no such function, and nothing looks for it
+_EXPIRED_AT_ONCE = 1000
+
+# ARGV: id, task, max_depth, created_at and enqueued_at in RQ's form, then the record's fields and
+# values in turn. Returns 1 and how many jobs stand before it, or 0, the depth and the created_at of
+# the oldest that waits. A client that lost the reply may send it again: nothing is queued twice.
+SUBMIT = (
+    PRELUDE
+    + f"""
+local id, task, max_depth = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local queue = queue_key(task)
+if redis.call('EXISTS', record_key(id)) == 1 then
+  return {{1, redis.call('LPOS', queue, id) or 0}}
 end
-
-local function stamp(seconds)
-  return string.format('%.6f', seconds)
+local depth = redis.call('LLEN', queue)
+if depth >= max_depth then
+  local oldest = redis.call('LINDEX', queue, 0)
+  return {{0, depth, oldest and redis.call('HGET', record_key(oldest), 'created_at') or ''}}
 end
-
-local function record_key(id)
-  return '{RECORD_PREFIX}' .. id
-end
-
-local function running_key(key)
-  return '{RUNNING_PREFIX}' .. redis.call('HGET', key, 'task')
-end
-
-local function queue_key(key)
-  return '{_QUEUE_PREFIX}' .. redis.call('HGET', key, 'task')
-end
-
-local function rq_job_key(id)
-  return '{RqJob.redis_job_namespace_prefix}' .. id
-end
-
-local function is_running(key, attempt)
-  local fields = redis.call('HMGET', key, 'state', 'attempt')
-  return fields[1] == 'running' and fields[2] == attempt
-end
-
--- The only way into a final state. The inputs' bytes are not needed any more.
-local function conclude(id, state, ttl_s)
-  local key = record_key(id)
-  redis.call('HSET', key, 'state', state, 'finished_at', stamp(now()))
-  redis.call('HDEL', key, 'images', 'lease_expires_at')
-  redis.call('ZREM', running_key(key), id)
-  redis.call('EXPIRE', key, ttl_s)
-  redis.call('PUBLISH', '{FINISHED_CHANNEL}', id)
-end
-"""
-
-# ARGV: worker, lease_s, ttl_s, id… Returns for each id the whole record, or false.
-TAKE = (
-    _PRELUDE
-    + """
-local function take(id, worker, lease_s, ttl_s)
-  local key = record_key(id)
-  if redis.call('HGET', key, 'state') ~= 'queued' then return false end
-  local deadline_at = redis.call('HGET', key, 'deadline_at')
-  if deadline_at and tonumber(deadline_at) <= now() then
-    conclude(id, 'expired', ttl_s)
-    return false
-  end
-  local lease_expires_at = stamp(now() + lease_s)
-  redis.call('HINCRBY', key, 'attempt', 1)
-  redis.call('HSET', key, 'state', 'running', 'worker', worker, 'step', 0,
-    'started_at', stamp(now()), 'lease_expires_at', lease_expires_at)
-  redis.call('ZADD', running_key(key), lease_expires_at, id)
-  return redis.call('HGETALL', key)
-end
-
-local records = {}
-for i = 4, #ARGV do
-  records[#records + 1] = take(ARGV[i], ARGV[1], tonumber(ARGV[2]), ARGV[3])
-end
-return records
+redis.call('HSET', record_key(id), unpack(ARGV, 6))
+redis.call('HSET', rq_job_key(id), 'status', 'queued', 'origin', '{QUEUE_NAME_PREFIX}' .. task,
+  'description', task .. ' ' .. id, 'data', '["{RQ_FUNCTION}", null, ["' .. id .. '"], {{}}]',
+  'created_at', ARGV[4], 'enqueued_at', ARGV[5], 'timeout', -1,
+  'result_ttl', {RQ_RESULT_TTL_S}, 'failure_ttl', {RQ_FAILURE_TTL_S})
+redis.call('SADD', '{Queue.redis_queues_keys}', queue)
+redis.call('RPUSH', queue, id)
+local deadline_at = redis.call('HGET', record_key(id), 'deadline_at')
+if deadline_at then redis.call('ZADD', '{DEADLINES_KEY}', deadline_at, id) end
+emit(id, 'queued', 'position', depth)
+return {{1, depth}}
 """
 )
 
-# ARGV: lease_s, then id and attempt in turn.
+# ARGV: lease_s, then id and attempt in turn. Returns the ids of stale attempts.
 RENEW = (
-    _PRELUDE
+    PRELUDE
     + """
+local stale = {}
 for i = 2, #ARGV, 2 do
-  local id, attempt = ARGV[i], ARGV[i + 1]
-  local key = record_key(id)
-  if is_running(key, attempt) then
-    local lease_expires_at = stamp(now() + tonumber(ARGV[1]))
-    redis.call('HSET', key, 'lease_expires_at', lease_expires_at)
-    redis.call('ZADD', running_key(key), lease_expires_at, id)
+  local task = running(record_key(ARGV[i]), ARGV[i + 1])
+  if task then
+    lease(ARGV[i], task, ARGV[i + 1], tonumber(ARGV[1]))
+  else
+    stale[#stale + 1] = ARGV[i]
   end
 end
+return stale
 """
 )
 
-# ARGV: id, attempt, step, num_steps. Returns 1, or 0 for a stale attempt.
-PROGRESS = (
-    _PRELUDE
+# ARGV: for each job id, attempt, step, num_steps, remaining_s (or ''), the number of previews, and
+# for each of these its index, step and image. Returns for each job go_on, cancel or stale.
+REPORT = (
+    PRELUDE
     + """
-local key = record_key(ARGV[1])
-if not is_running(key, ARGV[2]) then return 0 end
-redis.call('HSET', key, 'step', ARGV[3], 'num_steps', ARGV[4])
-return 1
+local function report(id, attempt, step, num_steps, remaining_s)
+  local key = record_key(id)
+  if not running(key, attempt) then return 'stale' end
+  local known, cancel_requested = unpack(redis.call('HMGET', key, 'step', 'cancel_requested'))
+  if step ~= known then
+    redis.call('HSET', key, 'step', step, 'num_steps', num_steps)
+    if remaining_s == '' then
+      emit(id, 'step', 'step', step, 'num_steps', num_steps)
+    else
+      emit(id, 'step', 'step', step, 'num_steps', num_steps, 'remaining_s', remaining_s)
+    end
+  end
+  return cancel_requested == '1' and 'cancel' or 'go_on'
+end
+
+local verdicts = {}
+local i = 1
+while i <= #ARGV do
+  local id = ARGV[i]
+  local verdict = report(id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+  local first_after = i + 6 + 3 * tonumber(ARGV[i + 5])
+  if verdict ~= 'stale' then
+    for j = i + 6, first_after - 1, 3 do
+      emit(id, 'preview', 'index', ARGV[j], 'step', ARGV[j + 1], 'image', ARGV[j + 2])
+    end
+  end
+  verdicts[#verdicts + 1] = verdict
+  i = first_after
+end
+return verdicts
 """
 )
 
-# ARGV: id, attempt, ttl_s, state, then optionally the field (result or failure) and its JSON.
+# ARGV: ttl_s, the time in RQ's form, the worker (or ''), the job that it has in hand besides (or
+# ''), then for each job id, attempt, state, the field (result or failure, or '') and its JSON, and
+# RQ's text of why it did not succeed (or ''). Returns for each job 1, or 0 for a stale attempt.
 FINISH = (
-    _PRELUDE
-    + """
-local key = record_key(ARGV[1])
-if not is_running(key, ARGV[2]) then return 0 end
-if ARGV[5] then redis.call('HSET', key, ARGV[5], ARGV[6]) end
-conclude(ARGV[1], ARGV[4], ARGV[3])
-return 1
+    PRELUDE
+    + f"""
+local ttl_s, at, worker, next_job = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local function book_success(id, task)
+  redis.call('HSET', rq_job_key(id), 'status', 'finished', 'ended_at', at, 'last_heartbeat', at)
+  redis.call('EXPIRE', rq_job_key(id), {RQ_RESULT_TTL_S})
+  redis.call('XADD', '{RESULTS_PREFIX}' .. id, 'MAXLEN', '~', 10, '*',
+    'type', {Result.Type.SUCCESSFUL.value}, 'worker_name', worker)
+  redis.call('EXPIRE', '{RESULTS_PREFIX}' .. id, {RQ_RESULT_TTL_S})
+  redis.call('ZADD', '{registry_prefix(FinishedJobRegistry)}' .. task, later({RQ_RESULT_TTL_S}), id)
+end
+
+-- Returns how long the job ran, or nil for a stale attempt.
+local function finish(id, attempt, state, field, text, exc_string)
+  local task, started_at = running(record_key(id), attempt)
+  if not task then return nil end
+  if field == '' then
+    conclude(id, task, state, ttl_s)
+  else
+    conclude(id, task, state, ttl_s, field, text)
+  end
+  redis.call('ZREM', started_key(task), id .. ':' .. attempt)
+  if state == 'succeeded' then
+    book_success(id, task)
+  else
+    book_failure(id, task, state == 'failed' and 'failed' or 'stopped', exc_string, at, worker)
+  end
+  return now - started_at
+end
+
+-- Whether this very ending was made before, and its reply lost.
+local function is_repeated(id, attempt, state, field, text)
+  local fields = redis.call('HMGET', record_key(id), 'state', 'attempt', field)
+  return fields[1] == state and fields[2] == attempt and (field == '' or fields[3] == text)
+end
+
+local replies, num_succeeded, num_failed, run_s = {{}}, 0, 0, 0
+for i = 5, #ARGV, 6 do
+  local job_run_s = finish(unpack(ARGV, i, i + 5))
+  replies[#replies + 1] = (job_run_s or is_repeated(unpack(ARGV, i, i + 4))) and 1 or 0
+  if job_run_s then
+    run_s = run_s + job_run_s
+    if ARGV[i + 2] == 'succeeded' then
+      num_succeeded = num_succeeded + 1
+    else
+      num_failed = num_failed + 1
+    end
+  end
+end
+local worker_key = rq_worker_key(worker)
+if redis.call('EXISTS', worker_key) == 1 then
+  redis.call('HINCRBY', worker_key, 'successful_job_count', num_succeeded)
+  redis.call('HINCRBY', worker_key, 'failed_job_count', num_failed)
+  redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', run_s)
+  if next_job == '' then
+    redis.call('HSET', worker_key, 'state', 'idle')
+    redis.call('HDEL', worker_key, 'current_job')
+  else
+    redis.call('HSET', worker_key, 'current_job', next_job)
+  end
+end
+return replies
 """
 )
 
 # ARGV: id, ttl_s. A queued job loses its queue entry too, unless a worker has just taken that out.
 CANCEL = (
-    _PRELUDE
+    PRELUDE
     + """
-local key = record_key(ARGV[1])
-local state = redis.call('HGET', key, 'state')
+local id = ARGV[1]
+local key = record_key(id)
+local state, task = unpack(redis.call('HMGET', key, 'state', 'task'))
 if state == 'queued' then
-  if redis.call('LREM', queue_key(key), 1, ARGV[1]) == 1 then
-    redis.call('DEL', rq_job_key(ARGV[1]))
-  end
+  if redis.call('LREM', queue_key(task), 1, id) == 1 then redis.call('DEL', rq_job_key(id)) end
   redis.call('HSET', key, 'cancel_requested', 1)
-  conclude(ARGV[1], 'canceled', ARGV[2])
+  conclude(id, task, 'canceled', ARGV[2])
 elseif state == 'running' then
   redis.call('HSET', key, 'cancel_requested', 1)
 end
@@ -142,66 +198,65 @@ end
 )
 
 # ARGV: id, attempt, ttl_s. Back to the front of the queue, as the job has waited longest; canceled
-# instead, if that was asked of its lost worker.
+# instead, if that was asked of its lost worker. Returns 1, or 0 for a stale attempt.
 RELEASE = (
-    _PRELUDE
+    PRELUDE
     + """
-local key = record_key(ARGV[1])
-if not is_running(key, ARGV[2]) then return 0 end
-local queue = queue_key(key)
-redis.call('LREM', queue .. ':intermediate', 0, ARGV[1])
+local id, attempt = ARGV[1], ARGV[2]
+local key = record_key(id)
+local task = running(key, attempt)
+if not task then return 0 end
+redis.call('ZREM', started_key(task), id .. ':' .. attempt)
+redis.call('ZREM', failed_key(task), id)
 if redis.call('HGET', key, 'cancel_requested') == '1' then
-  redis.call('DEL', rq_job_key(ARGV[1]))
-  conclude(ARGV[1], 'canceled', ARGV[3])
+  redis.call('DEL', rq_job_key(id))
+  conclude(id, task, 'canceled', ARGV[3])
   return 1
 end
 redis.call('HSET', key, 'state', 'queued', 'step', 0)
-redis.call('HDEL', key, 'started_at', 'worker', 'lease_expires_at')
-redis.call('ZREM', running_key(key), ARGV[1])
-redis.call('HSET', rq_job_key(ARGV[1]), 'status', 'queued')
-redis.call('PERSIST', rq_job_key(ARGV[1]))
-redis.call('LPUSH', queue, ARGV[1])
+redis.call('HDEL', key, 'started_at', 'worker')
+redis.call('ZREM', running_key(task), id)
+redis.call('HSET', rq_job_key(id), 'status', 'queued', 'started_at', '', 'ended_at', '',
+  'worker_name', '')
+redis.call('PERSIST', rq_job_key(id))
+redis.call('LPUSH', queue_key(task), id)
+emit(id, 'queued', 'position', 0)
 return 1
 """
 )
 
-# ARGV: id. A worker died between taking the entry from the list and taking the job, or the job was
-# for another. Returns 1 if the job is back at the front of the queue.
+# ARGV: task, id. A worker died between taking the entry from the list and taking the job. Returns 1
+# if the entry is back at the front of the queue; without a record, for the next claim to refuse.
 UNSTICK = (
-    _PRELUDE
+    PRELUDE
     + """
-local key = record_key(ARGV[1])
-local state = redis.call('HGET', key, 'state')
-if not state then return 0 end
-local queue = queue_key(key)
-if redis.call('LREM', queue .. ':intermediate', 0, ARGV[1]) == 0 then return 0 end
-if state ~= 'queued' then return 0 end
-redis.call('LPUSH', queue, ARGV[1])
+local task, id = ARGV[1], ARGV[2]
+if redis.call('LREM', intermediate_key(task), 0, id) == 0 then return 0 end
+local state = unpack(redis.pcall('HMGET', record_key(id), 'state'))
+if state and state ~= 'queued' then return 0 end
+redis.call('LPUSH', queue_key(task), id)
 return 1
 """
 )
 
-# ARGV: RQ's list, its intermediate list, how many entries to look at, then models. Moves the first
-# entry of one of these models, or past its deadline, or without a record. Returns its id or false,
-# and the other models that stand before it.
-SELECT = (
-    _PRELUDE
-    + """
-local is_ours, others, is_seen = {}, {}, {}
-for i = 4, #ARGV do is_ours[ARGV[i]] = true end
-for _, id in ipairs(redis.call('LRANGE', ARGV[1], 0, tonumber(ARGV[3]) - 1)) do
-  local fields = redis.call('HMGET', record_key(id), 'model', 'deadline_at')
-  local model, deadline_at = fields[1], tonumber(fields[2] or 'inf')
-  if not model or is_ours[model] or deadline_at <= now() then
-    redis.call('LREM', ARGV[1], 1, id)
-    redis.call('RPUSH', ARGV[2], id)
-    return {id, others}
-  end
-  if not is_seen[model] then
-    is_seen[model] = true
-    others[#others + 1] = model
+# ARGV: ttl_s. Ends the jobs that are queued past their deadline, with or without an entry: RQ's own
+# tools may have emptied the queue. Returns how many.
+EXPIRE = (
+    PRELUDE
+    + f"""
+local num_expired = 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', '{DEADLINES_KEY}', '-inf', now_text,
+    'LIMIT', 0, {_EXPIRED_AT_ONCE})) do
+  local state, task = unpack(redis.call('HMGET', record_key(id), 'state', 'task'))
+  if state == 'queued' then
+    redis.call('LREM', queue_key(task), 1, id)
+    redis.call('DEL', rq_job_key(id))
+    conclude(id, task, 'expired', ARGV[1])
+    num_expired = num_expired + 1
+  elseif not state then
+    redis.call('ZREM', '{DEADLINES_KEY}', id)
   end
 end
-return {false, others}
+return num_expired
 """
 )

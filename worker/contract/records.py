@@ -2,22 +2,29 @@
 
 queued ─► running ─► succeeded | failed | canceled | expired; running ─► queued when a worker is
 lost. The attempt is the fencing token: who holds an older one can change nothing any more, and a
-final state never changes. RQ carries the id (`enqueue`); whatever RQ believes, the record is right.
-Free of torch; knows nothing of HTTP and models.
+final state never changes. RQ carries the id; whatever RQ believes, the record is right. Each change
+is one script, with RQ's books and the job's events in it (see `record_scripts`, `events`), and one
+round trip for any number of jobs. How a job is queued is in `submission`. Free of torch; knows
+nothing of HTTP and models.
 """
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import logging
+import secrets
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
 from typing import Literal, TypeAlias, cast
 
 from redis import Redis
-from redis.client import Pipeline
 from rq.intermediate_queue import IntermediateQueue
 from rq.queue import Queue
-from rq.serializers import JSONSerializer
+from rq.utils import utcformat
 
-from worker.contract import record_scripts
+from worker.contract import claim_script, record_scripts, script_prelude
 from worker.contract.jobs import (
     JOB,
     RESULT,
@@ -26,21 +33,27 @@ from worker.contract.jobs import (
     EmbeddingsJob,
     EmbeddingsResult,
     Failure,
+    FailureCode,
     ImageJob,
     ImageResult,
     JobState,
     Task,
 )
 
-ENTRY_POINT = "worker.tasks.run"  # the one function name that RQ may carry
-FINISHED_CHANNEL = record_scripts.FINISHED_CHANNEL  # every final state publishes the job's id here
+FINISHED_CHANNEL = script_prelude.FINISHED_CHANNEL  # every final state publishes the job's id here
 RESULT_TTL_S = 86_400.0  # a day: as long as an idempotency key of the API
+# What `parse_record` reads of a record, but for the inputs' bytes.
+STATUS_FIELDS = (
+    *("job", "group", "num_rows", "state", "attempt", "step", "num_steps", "cancel_requested"),
+    *("started_at", "finished_at", "result", "failure", "worker"),
+)
+# Between a record's images: no letter of base64, so that megabytes need no escaping, which as JSON
+# held the API's event loop for 20 times as long.
+IMAGE_SEPARATOR = ","
+_MAX_ENTRIES_SEEN = 1000  # for those that can be taken among those that cannot
+_UNREADABLE = Failure(code=FailureCode.INTERNAL, message="the worker cannot read this job")
 
-# RQ's own bookkeeping of ended jobs, for `rq info` only; the record is the truth.
-RQ_RESULT_TTL_S = 600
-RQ_FAILURE_TTL_S = 86_400
-_MAX_LOOKED_AT = 1000  # entries, for one of our own among those of other workers
-_RQ_NO_TIMEOUT = -1  # deadlines are ours: RQ's would raise in the middle of anything
+logger = logging.getLogger(__name__)
 
 AnyJob: TypeAlias = ImageJob | ClassifyJob | EmbeddingsJob
 AnyResult: TypeAlias = ImageResult | ClassifyResult | EmbeddingsResult
@@ -54,6 +67,8 @@ class Record:
     """A snapshot. The images of a classify job are gone once its state is final."""
 
     job: AnyJob
+    group: str  # see `submission.group_of`
+    num_rows: int
     state: JobState
     attempt: int  # 0 before the first run
     step: int
@@ -74,16 +89,98 @@ class Record:
         return self.job.task
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Which jobs are taken next: `max_jobs` in all, and of each group so many rows.
+
+    A job of several rows is taken whole where there is room for its first. A group that is not
+    named has room for `rows_of_new_group`.
+    """
+
+    max_jobs: int
+    rows_of_new_group: int
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_none(self) -> bool:
+        return self.max_jobs < 1 or (self.rows_of_new_group < 1 and self._are_groups_full)
+
+    @property
+    def is_for_new_groups_alone(self) -> bool:
+        return bool(self.rows) and self._are_groups_full
+
+    @property
+    def _are_groups_full(self) -> bool:
+        return all(num_rows < 1 for num_rows in self.rows.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    job_id: str
+    attempt: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last one at a job."""
+
+    model: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker took: its records, in the queue's order, run from now on.
+
+    unreadable  jobs that run as well, but whose record says nothing to this worker, to be finished
+    refused     entries without a record: never run, and failed in RQ's books
+    others      the other models that jobs wait for, in the queue's order
+    """
+
+    records: list[Record]
+    unreadable: list[Finished]
+    refused: list[str]
+    others: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    index: int  # which image of the job
+    step: int  # after how many of that image's steps
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """How far a running job is; each step is published once, however often it is reported."""
+
+    job_id: str
+    attempt: int
+    step: int
+    num_steps: int
+    remaining_s: float | None  # until its end; None: not known yet
+    previews: tuple[Preview, ...] = ()
+
+
+class Verdict(StrEnum):
+    """What is to become of a running job."""
+
+    GO_ON = "go_on"
+    CANCEL = "cancel"  # a client asked for it
+    STALE = "stale"  # the job belongs to another attempt, or is final
+
+
 def record_key(job_id: str) -> str:
-    return f"{record_scripts.RECORD_PREFIX}{job_id}"
+    return f"{script_prelude.RECORD_PREFIX}{job_id}"
 
 
 def running_key(task: Task) -> str:
-    return f"{record_scripts.RUNNING_PREFIX}{task}"
+    return f"{script_prelude.RUNNING_PREFIX}{task}"
 
 
 def queue_name(task: Task) -> str:
-    return f"{record_scripts.QUEUE_NAME_PREFIX}{task}"
+    return f"{script_prelude.QUEUE_NAME_PREFIX}{task}"
 
 
 def queue_key(task: Task) -> str:
@@ -91,16 +188,20 @@ def queue_key(task: Task) -> str:
     return f"{Queue.redis_queue_namespace_prefix}{queue_name(task)}"
 
 
+def intermediate_key(task: Task) -> str:
+    """RQ's list of the ids that were taken from the queue and not claimed yet."""
+    return IntermediateQueue.get_intermediate_queue_key(queue_key(task))
+
+
 def parse_record(mapping: Mapping[str, str]) -> Record | None:
     """Read what `HGETALL` gave, decoded; None where there is no such record."""
     if not mapping:
         return None
-    job = JOB.validate_json(mapping["job"])
-    if isinstance(job, ClassifyJob) and "images" in mapping:
-        job = job.model_copy(update={"images": tuple(json.loads(mapping["images"]))})
     result, failure = mapping.get("result"), mapping.get("failure")
     return Record(
-        job=job,
+        job=_parse_job(mapping["job"], mapping.get("images", "")),
+        group=mapping["group"],
+        num_rows=int(mapping["num_rows"]),
         state=JobState(mapping["state"]),
         attempt=int(mapping["attempt"]),
         step=int(mapping["step"]),
@@ -115,56 +216,90 @@ def parse_record(mapping: Mapping[str, str]) -> Record | None:
 
 
 class Records:
-    """The records on one server; for workers, the reaper and the API's submit."""
+    """The records on one server; for workers, the reaper and tools."""
 
     def __init__(self, redis: Redis, result_ttl_s: float = RESULT_TTL_S) -> None:
         self._redis = redis
         self._ttl_s = int(result_ttl_s)
-        self._take = redis.register_script(record_scripts.TAKE)
+        self._claim = redis.register_script(claim_script.CLAIM)
         self._renew = redis.register_script(record_scripts.RENEW)
-        self._progress = redis.register_script(record_scripts.PROGRESS)
+        self._report = redis.register_script(record_scripts.REPORT)
         self._finish = redis.register_script(record_scripts.FINISH)
         self._cancel = redis.register_script(record_scripts.CANCEL)
         self._release = redis.register_script(record_scripts.RELEASE)
         self._unstick = redis.register_script(record_scripts.UNSTICK)
-        self._select = redis.register_script(record_scripts.SELECT)
-
-    def create(self, job: AnyJob, pipeline: Pipeline) -> None:
-        """Write the queued record into the transaction that also queues the job."""
-        pipeline.hset(record_key(job.id), mapping=_fields(job))
+        self._expire = redis.register_script(record_scripts.EXPIRE)
 
     def get(self, job_id: str) -> Record | None:
         return parse_record(_decode(self._redis.hgetall(record_key(job_id)).items()))
 
-    def take(self, job_ids: Sequence[str], worker: str, lease_s: float) -> list[Record | None]:
-        """Start all of these in one round trip: queued to running, with the next attempt.
+    def last_attempt(self, job_id: str) -> Attempt | None:
+        """What can be told of any record, also of one that another version wrote."""
+        model, attempt = self._redis.hmget(record_key(job_id), "model", "attempt")
+        return None if attempt is None else Attempt(as_text(model or ""), int(attempt))
 
-        None for a job that is not queued: canceled, gone, expired just now, or taken by another.
+    def claim(
+        self,
+        task: Task,
+        worker: str,
+        lease_s: float,
+        models: Collection[str],
+        room: Room,
+        waited_for: str | None = None,
+        token: str | None = None,
+    ) -> Claim:
+        """Start the first jobs of these models that there is room for: queued to running.
+
+        Entries past their deadline or without a record, whatever their model, are ended here, as
+        somebody has to; those of jobs that are final or run already are dropped. `waited_for` is
+        what `await_entry` gave: it is taken like the others, or goes back to the front. `token`
+        stands for this claim, also where the client tries again by itself: a claim with the token
+        of the worker's last one, whose reply was lost, gives what that one took.
         """
-        replies = self._take(args=[worker, lease_s, self._ttl_s, *job_ids])
-        return [None if flat is None else parse_record(_pairs(flat)) for flat in replies]
+        args: list[Scalar] = [task, worker, lease_s, self._ttl_s, _rq_now()]
+        args += [_rq_text("refused: no such job"), token or secrets.token_hex(8)]
+        args += [_MAX_ENTRIES_SEEN, _as_bytes(waited_for or "")]
+        args += [room.max_jobs, room.rows_of_new_group, len(room.rows)]
+        for group, num_rows in room.rows.items():
+            args += [group, num_rows]
+        args += models
+        claimed, refused, others = self._claim(args=args)
+        records = [_claimed(fields, worker) for fields in claimed]
+        return Claim(
+            [record for record in records if isinstance(record, Record)],
+            [record for record in records if isinstance(record, Finished)],
+            [as_text(entry) for entry in refused],
+            [as_text(model) for model in others],
+        )
 
-    def start(self, job_id: str, worker: str, lease_s: float) -> int | None:
-        """Take one job and return its attempt, the fencing token."""
-        [record] = self.take([job_id], worker, lease_s)
-        return None if record is None else record.attempt
+    def renew(self, leases: Mapping[str, int], lease_s: float) -> list[str]:
+        """Lengthen the leases, given as job id to attempt; returns the ids of the stale ones."""
+        if not leases:
+            return []
+        stale = self._renew(args=[lease_s, *(part for lease in leases.items() for part in lease)])
+        return [as_text(job_id) for job_id in stale]
 
-    def renew(self, leases: Mapping[str, int], lease_s: float) -> None:
-        """Lengthen the leases, given as job id to attempt; a stale one stays as it is."""
-        if leases:
-            self._renew(args=[lease_s, *(part for lease in leases.items() for part in lease)])
+    def report(self, reports: Sequence[StepReport]) -> list[Verdict]:
+        """Publish the steps that are new, and learn which jobs are to stop."""
+        if not reports:
+            return []
+        args = [argument for report in reports for argument in _report_args(report)]
+        return [Verdict(as_text(verdict)) for verdict in self._report(args=args)]
 
-    def progress(self, job_id: str, attempt: int, step: int, num_steps: int) -> bool:
-        """Note the step just done; False if the attempt is stale, so that work can stop."""
-        return bool(self._progress(args=[job_id, attempt, step, num_steps]))
+    def finish(
+        self, endings: Sequence[Finished], worker: str | None = None, next_job: str | None = None
+    ) -> list[bool]:
+        """Make the outcomes final and wake who waits; False, changing nothing, for stale attempts.
 
-    def is_cancel_requested(self, job_id: str) -> bool:
-        return self._redis.hget(record_key(job_id), "cancel_requested") in (b"1", "1")
-
-    def finish(self, job_id: str, attempt: int, outcome: Outcome) -> bool:
-        """Make the outcome final and wake who waits; False, changing nothing, if it is stale."""
-        final = _final_fields(outcome)
-        return bool(self._finish(args=[job_id, attempt, self._ttl_s, *final]))
+        Sent again, as after a lost reply, the same endings change nothing and get the same answer.
+        `worker` is whose work it was, for RQ's books, and `next_job` what it has in hand besides.
+        """
+        if not endings:
+            return []
+        args: list[Scalar] = [self._ttl_s, _rq_now(), worker or "", next_job or ""]
+        for ending in endings:
+            args += [ending.job_id, ending.attempt, *_final_args(ending.outcome)]
+        return [bool(is_current) for is_current in self._finish(args=args)]
 
     def cancel(self, job_id: str) -> Record | None:
         """End a queued job at once, ask a running one to stop; final ones stay as they are."""
@@ -178,31 +313,26 @@ class Records:
         """
         return bool(self._release(args=[job_id, attempt, self._ttl_s]))
 
-    def unstick(self, job_id: str) -> bool:
-        """Put back a queued job whose entry a dying worker left outside the queue."""
-        return bool(self._unstick(args=[job_id]))
+    def unstick(self, task: Task, entry: str) -> bool:
+        """Put back an entry that a dying worker left outside the queue, unless its job has run."""
+        return bool(self._unstick(args=[task, _as_bytes(entry)]))
 
-    def select(self, task: Task, models: Collection[str]) -> tuple[str | None, list[str]]:
-        """Move the first entry of one of these models from RQ's list to its intermediate one.
-
-        Entries past their deadline and those without a record count as ours: somebody has to end
-        them. Returns the id, if there is one, and the other models that stand before it.
-        """
-        queue = queue_key(task)
-        lists = (queue, IntermediateQueue.get_intermediate_queue_key(queue))
-        job_id, others = self._select(args=[*lists, _MAX_LOOKED_AT, *models])
-        return None if job_id is None else as_text(job_id), [as_text(model) for model in others]
+    def expire_queued(self) -> int:
+        """End the jobs that are queued past their deadline; returns how many those were."""
+        return int(self._expire(args=[self._ttl_s]))
 
     def await_entry(self, task: Task, timeout_s: float) -> str | None:
-        """Move the first entry that comes likewise, whatever its model; None when time is up."""
-        queue = queue_key(task)
-        intermediate = IntermediateQueue.get_intermediate_queue_key(queue)
-        job_id = self._redis.blmove(queue, intermediate, timeout_s)  # type: ignore[arg-type]  # seconds may be a float
+        """Move the first entry that comes to RQ's intermediate list; None when time is up.
+
+        It is for `claim` to take from there; whoever dies before that leaves it to the reaper.
+        """
+        job_id = self._redis.blmove(queue_key(task), intermediate_key(task), timeout_s)  # type: ignore[arg-type]  # seconds may be a float
         return None if job_id is None else as_text(job_id)
 
-    def model_of(self, job_id: str) -> str | None:
-        model = self._redis.hget(record_key(job_id), "model")
-        return None if model is None else as_text(model)
+    def handed_over(self, task: Task) -> list[str]:
+        """The ids between queue and worker: for milliseconds, unless a worker died just there."""
+        entries = self._redis.lrange(intermediate_key(task), 0, -1)
+        return [as_text(entry) for entry in entries]
 
     def are_over(self, job_ids: Sequence[str]) -> dict[str, bool]:
         """Whether each will run no more: it is final, or past its deadline.
@@ -234,56 +364,75 @@ class Records:
         return float(seconds) + float(microseconds) / 1e6
 
 
-def enqueue(redis: Redis, job: AnyJob, records: Records) -> None:
-    """Write the record and its queue entry in one transaction: both exist or neither does."""
-    queue = Queue(queue_name(job.task), connection=redis, serializer=JSONSerializer)
-    with redis.pipeline(transaction=True) as pipeline:
-        pipeline.multi()  # or RQ starts the transaction itself, and refuses what came before
-        records.create(job, pipeline)
-        queue.enqueue_call(
-            ENTRY_POINT,
-            args=(job.id,),
-            job_id=job.id,
-            timeout=_RQ_NO_TIMEOUT,
-            result_ttl=RQ_RESULT_TTL_S,
-            failure_ttl=RQ_FAILURE_TTL_S,
-            description=f"{job.task} {job.id}",
-            pipeline=pipeline,
-        )
-        pipeline.execute()
+def _report_args(report: StepReport) -> Iterator[Scalar]:
+    remaining_s = "" if report.remaining_s is None else f"{report.remaining_s:.3f}"
+    yield from (report.job_id, report.attempt, report.step, report.num_steps, remaining_s)
+    yield len(report.previews)
+    for preview in report.previews:
+        yield from (preview.index, preview.step, base64.b64encode(preview.png))
 
 
-def _fields(job: AnyJob) -> dict[Scalar, Scalar]:
-    fields: dict[Scalar, Scalar] = {
-        "task": job.task,
-        "model": job.model,
-        "state": JobState.QUEUED,
-        "attempt": 0,
-        "created_at": job.created_at,
-        "step": 0,
-        "num_steps": job.num_steps if isinstance(job, ImageJob) else 0,
-        "cancel_requested": 0,
-    }
-    if isinstance(job, ClassifyJob):
-        # apart from the job, so that a final record keeps the job without its megabytes
-        fields["images"] = json.dumps(job.images)
-        job = job.model_copy(update={"images": ()})
-    if job.deadline_at is not None:
-        fields["deadline_at"] = job.deadline_at
-    return fields | {"job": job.model_dump_json()}
-
-
-def _final_fields(outcome: Outcome) -> list[str]:
-    """The state, and where the outcome has more to say, the field and its JSON."""
+def _final_args(outcome: Outcome) -> tuple[str, str, str, str]:
+    """The state, the field and its JSON where the outcome has more to say, and RQ's text."""
     if isinstance(outcome, JobState):
-        return [outcome.value]
+        return outcome.value, "", "", _rq_text(outcome.value)
     if isinstance(outcome, Failure):
-        return [JobState.FAILED.value, "failure", outcome.model_dump_json()]
-    return [JobState.SUCCEEDED.value, "result", outcome.model_dump_json()]
+        # a code and nothing of the request: whoever may read RQ's books may not read that
+        rq_text = _rq_text(outcome.code.value)
+        return JobState.FAILED.value, "failure", outcome.model_dump_json(), rq_text
+    return JobState.SUCCEEDED.value, "result", outcome.model_dump_json(), ""
 
 
-def _pairs(flat: Sequence[bytes | str]) -> dict[str, str]:
-    return _decode(zip(flat[::2], flat[1::2], strict=True))
+@cache
+def _rq_text(reason: str) -> str:
+    """Why an entry did not succeed, as RQ stores it."""
+    return base64.b64encode(zlib.compress(reason.encode())).decode()
+
+
+def _rq_now() -> str:
+    return utcformat(datetime.now(UTC))
+
+
+def _claimed(fields: Sequence[bytes | str | None], worker: str) -> Record | Finished:
+    """A record that has just become running, from what differs between such.
+
+    One that another version wrote, or nobody of us, is to end with that and harm no other.
+    """
+    job_id, attempt = as_text(fields[0] or ""), int(fields[1] or "")
+    try:
+        return _running(fields[2:], worker, attempt)
+    except ValueError as error:  # pydantic's as well
+        logger.error("event=unreadable_record job=%s reason=%s", job_id, type(error).__name__)
+        return Finished(job_id, attempt, _UNREADABLE)
+
+
+def _running(fields: Sequence[bytes | str | None], worker: str, attempt: int) -> Record:
+    *texts, images = fields
+    if None in texts:
+        raise ValueError("the record lacks a field")
+    job, group, num_rows, num_steps, started_at = cast(list[bytes | str], texts)
+    return Record(
+        job=_parse_job(job, images or ""),
+        group=as_text(group),
+        num_rows=int(num_rows),
+        state=JobState.RUNNING,
+        attempt=attempt,
+        step=0,
+        num_steps=int(num_steps),
+        is_cancel_requested=False,
+        started_at=float(started_at),
+        finished_at=None,
+        result=None,
+        failure=None,
+        worker=worker,
+    )
+
+
+def _parse_job(text: bytes | str, images: bytes | str) -> AnyJob:
+    job = JOB.validate_json(text)
+    if isinstance(job, ClassifyJob) and images:
+        return job.model_copy(update={"images": tuple(as_text(images).split(IMAGE_SEPARATOR))})
+    return job
 
 
 def _decode(items: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
@@ -291,8 +440,15 @@ def _decode(items: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
 
 
 def as_text(value: bytes | str) -> str:
-    """Read what Redis answers, whether or not its client decodes."""
-    return value.decode() if isinstance(value, bytes) else value
+    """Read what Redis answers, whether or not its client decodes.
+
+    A stranger's entry may be no UTF-8: `_as_bytes` gives back the bytes that were read.
+    """
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+
+
+def _as_bytes(entry: str) -> bytes:
+    return entry.encode(errors="surrogateescape")
 
 
 def _optional_float(text: str | None) -> float | None:

@@ -1,15 +1,16 @@
 """LoRA files for Flux, of any program: several at once, each with a name and a scale.
 
-`attach` adds a file's adapters to the layers that they are for, which keep their weights: scales
-change and files go without loading anything again. Which layers those are, `lora_entries` finds.
-Alphas may stand beside the tensors: diffusers (0.42, loaders/lora_base.py) writes them into the
-file's metadata, PEFT (0.21, tuners/lora/config.py) into `adapter_config.json` beside the file.
+`attach` adds a file's adapters to the layers that they are for, which keep their weights: scales,
+which `attached` gives, change and files go without loading anything again. Which layers those are,
+`lora_entries` finds. Alphas may stand beside the tensors: diffusers (0.42, loaders/lora_base.py)
+writes them into the file's metadata, PEFT (0.21, tuners/lora/config.py) into `adapter_config.json`
+beside the file.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from models.errors import PresetFileError, WeightsError
 from models.flux.backbone import FluxBackbone
 from models.flux.formats.lora_entries import Entry, place
 from models.flux.formats.lora_keys import clip_rows, transformer_rows
-from models.layers.adapters import Adaptable, Adapter, Linear, adaptable_layers, adapters_of
+from models.layers.adapters import Adapter, Linear, Scale, adaptable_layers, adapters_of
 from models.layers.norm_folding import FoldingLinear
 from models.presets.file_selection import LORA_FILES, PEFT_CONFIG_FILE
 
@@ -114,7 +115,7 @@ def attach(
     modules = [backbone] if clip is None else [backbone, clip]
     if not name or any(name in attached(module) for module in modules):
         raise ValueError(f"LoRA name {name!r} is empty or in use")
-    _check_scale(scale)
+    check_scale(scale)
     path = _find(Path(file))
     with SafetensorsFiles([path]) as weights:
         stated = {
@@ -127,24 +128,11 @@ def attach(
             _read(entry, weights, stated[entry.is_clip], name, _beside(entry, backbone))
             for entry in entries
         ]
+    scales = {is_clip: Scale(scale) for is_clip in (False, True)}
     for entry, adapter in zip(entries, adapters, strict=True):
-        adapter.scale = scale
+        adapter.scale = scales[entry.is_clip]
         root = clip if entry.is_clip and clip is not None else backbone
         _adaptable(root, entry.rows.module).add_adapter(adapter)
-
-
-def set_scale(
-    backbone: FluxBackbone, name: str, scale: float, clip: nn.Module | None = None
-) -> None:
-    """Let a LoRA count `scale` times its alpha / rank; 0 switches it off, and its cost.
-
-    Raises ValueError for a name that is not attached, and a scale that is not finite.
-    """
-    _check_scale(scale)
-    for layer in _layers_of(name, backbone, clip):
-        for adapter in adapters_of(layer):
-            if adapter.name == name:
-                adapter.scale = scale
 
 
 def detach(backbone: FluxBackbone, name: str, clip: nn.Module | None = None) -> None:
@@ -152,12 +140,18 @@ def detach(backbone: FluxBackbone, name: str, clip: nn.Module | None = None) -> 
 
     Raises ValueError for a name that is not attached.
     """
-    for layer in _layers_of(name, backbone, clip):
-        layer.remove_adapters(name)
+    modules = [backbone] if clip is None else [backbone, clip]
+    check_names({name}, {each for module in modules for each in attached(module)})
+    for module in modules:
+        for layer in adaptable_layers(module).values():
+            layer.remove_adapters(name)
 
 
-def attached(module: nn.Module) -> dict[str, float]:
-    """Give the scales of what is attached, by name, in the order of attaching."""
+def attached(module: nn.Module) -> dict[str, Scale]:
+    """Give the scale of each LoRA that is attached, by name, in the order of attaching.
+
+    A scale is how many times it counts its alpha / rank; at 0 it costs nothing.
+    """
     return {
         adapter.name: adapter.scale
         for layer in adaptable_layers(module).values()
@@ -166,22 +160,16 @@ def attached(module: nn.Module) -> dict[str, float]:
     }
 
 
-def _layers_of(name: str, *modules: nn.Module | None) -> list[Adaptable]:
-    layers = [
-        layer
-        for module in modules
-        if module is not None
-        for layer in adaptable_layers(module).values()
-        if any(adapter.name == name for adapter in adapters_of(layer))
-    ]
-    if not layers:
-        names = {each for module in modules if module is not None for each in attached(module)}
-        allowed = ", ".join(sorted(names)) or "none"
-        raise ValueError(f"no LoRA is attached as {name!r}; attached: {allowed}")
-    return layers
+def check_names(names: Collection[str], known: Collection[str]) -> None:
+    """Raise ValueError for a name that is not attached."""
+    for name in names:
+        if name not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"no LoRA is attached as {name!r}; attached: {allowed}")
 
 
-def _check_scale(scale: float) -> None:
+def check_scale(scale: float) -> None:
+    """Raise ValueError for a scale that is not finite."""
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}; any finite number is allowed")
 

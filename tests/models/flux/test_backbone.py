@@ -8,6 +8,7 @@ from torch import Tensor
 from models.flux.backbone import FluxBackbone
 from models.flux.formats.diffusers_weights import recipes, to_diffusers
 from models.flux.latents import image_ids
+from models.flux.layers import rotate, rotation
 from tests.models.flux.conftest import POOLED_WIDTH, TEXT_WIDTH, tiny_transformer
 
 
@@ -129,3 +130,13 @@ def test_the_dtype_is_that_of_every_parameter() -> None:
     config = backbone_of(tiny_transformer(has_guidance=True)).get_config()
     backbone = FluxBackbone(**config | {"dtype": "bfloat16"})  # type: ignore[arg-type]
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
+
+
+def test_a_compiled_rotation_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, 9, (2, 5, 3), generator=torch.Generator().manual_seed(2))
+    by = rotation(ids, (4, 6, 6), theta=10_000.0)[:, None]
+    eager = rotate(x, by)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # spares a compiler's start
+    torch.testing.assert_close(rotate(x, by), eager, atol=1e-6, rtol=0)
+    assert not torch.allclose(eager, x, atol=0.1)

@@ -12,6 +12,7 @@ from models.layers.adapters import (
     Conv2d,
     Embedding,
     Linear,
+    Scale,
     merged_state,
 )
 
@@ -26,7 +27,7 @@ def linear_adapters() -> list[Adapter]:
     everywhere = Adapter(draw(2, 8), draw(12, 2, seed=1), "everywhere", gain=0.5)
     rows = Adapter(draw(3, 8, seed=2), draw(4, 3, seed=3), "rows", first_row=4)
     heads = Adapter(draw(6, 8, seed=4), draw(4, 2, seed=5))
-    rows.scale = 1.7
+    rows.scale.value = 1.7
     return [everywhere, rows, heads]
 
 
@@ -85,12 +86,61 @@ def test_adapters_leave_no_trace_when_they_go(case: Case) -> None:
     assert not layer.is_adapted
 
 
+ROW_SCALES = (0.0, 0.7, 0.7, -1.5, 0.0)
+
+
+def with_one_scale(adapters: list[Adapter]) -> Scale:
+    """Let them be of one LoRA."""
+    scale = Scale(0.3)
+    for adapter in adapters:
+        adapter.scale = scale
+    return scale
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (5, 4, 8)], ids=["vectors", "sequences"])
+def test_each_row_of_a_batch_may_have_a_scale_of_its_own(shape: tuple[int, ...]) -> None:
+    layer, adapters, x = Linear(8, 12), linear_adapters(), draw(*shape)
+    without = layer(x)
+    shared = with_one_scale(adapters)
+    for adapter in adapters:
+        layer.add_adapter(adapter)
+    with shared.by_row(ROW_SCALES):
+        out = layer(x)
+    for index, scale in enumerate(ROW_SCALES):
+        shared.value = scale
+        torch.testing.assert_close(out[index], layer(x)[index], rtol=0, atol=TOLERANCE)
+    assert torch.equal(out[[0, 4]], without[[0, 4]])  # untouched, to the bit
+
+
+def test_rows_may_differ_in_every_kind_of_layer(case: Case) -> None:
+    layer, _, adapters, x = case
+    without = layer(x)
+    shared = with_one_scale(adapters)
+    for adapter in adapters:
+        layer.add_adapter(adapter)
+    shared.value = 0.7
+    everywhere = layer(x)
+    with shared.by_row([0.7, 0.0]):
+        out = layer(x)
+    torch.testing.assert_close(out[0], everywhere[0], rtol=0, atol=TOLERANCE)
+    assert torch.equal(out[1], without[1])
+
+
+def test_scales_by_row_end_with_their_block() -> None:
+    layer, adapter, x = Linear(8, 12), Adapter(draw(2, 8), draw(12, 2)), draw(2, 8)
+    layer.add_adapter(adapter)
+    before = layer(x)
+    with pytest.raises(RuntimeError), adapter.scale.by_row([0.0, 2.0]):
+        raise RuntimeError("a forward failed")
+    assert torch.equal(layer(x), before)
+
+
 def test_a_scale_of_zero_switches_an_adapter_off() -> None:
     layer, x = Linear(8, 12), draw(2, 8)
     before = layer(x)
     adapter = Adapter(draw(2, 8), draw(12, 2))
     layer.add_adapter(adapter)
-    adapter.scale = 0.0
+    adapter.scale.value = 0.0
     assert torch.equal(layer(x), before)
 
 

@@ -31,7 +31,7 @@ JOBS: list[tuple[AnyJob, str]] = [
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
         '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null,'
-        '"quality":"low","loras":[],"negative":null,"start":null}',
+        '"quality":"low","loras":[],"negative":null,"start":null,"preview_steps":[]}',
     ),
     (
         ImageJob(
@@ -45,7 +45,7 @@ JOBS: list[tuple[AnyJob, str]] = [
         '"prompt":"p","seeds":[1],"width":64,"height":32,"num_steps":4,"guidance_scale":3.5,'
         '"quality":"low","loras":[{"name":"ink","scale":0.5}],'
         '"negative":{"prompt":"q","true_cfg_scale":2.0},'
-        '"start":{"file_name":"job_1.start","strength":0.6}}',
+        '"start":{"file_name":"job_1.start","strength":0.6},"preview_steps":[]}',
     ),
     (
         ClassifyJob(

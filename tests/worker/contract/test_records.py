@@ -1,29 +1,42 @@
-"""The records on a real server: who may change what, and when."""
+"""The records on a real server: who may change what, and when; RQ's own classes read its books."""
+
+import subprocess
+import sys
 
 import pytest
 from redis import Redis
+from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.results import Result
+from rq.serializers import JSONSerializer
 
 from tests.worker.jobs import classify_job, embeddings_job, image_job
-from worker.contract.jobs import (
-    EmbeddingsResult,
-    Failure,
-    FailureCode,
-    JobState,
-    Task,
-)
+from worker.contract.events import events_key
+from worker.contract.jobs import EmbeddingsResult, Failure, FailureCode, JobState, Task
 from worker.contract.records import (
     FINISHED_CHANNEL,
     AnyJob,
+    Claim,
+    Finished,
     Outcome,
+    Record,
     Records,
-    enqueue,
+    Room,
+    StepReport,
+    Verdict,
+    as_text,
+    intermediate_key,
     queue_key,
     record_key,
 )
+from worker.contract.submission import enqueue
+from worker.rq_entries import open_queue
 
 LEASE_S = 15.0
+ROOM = Room(max_jobs=8, rows_of_new_group=8)
 RESULT = EmbeddingsResult(embeddings=("AACAPw==",), num_tokens=3)
 FAILURE = Failure(code=FailureCode.INTERNAL, message="it broke")
+OTHER_FAILURE = Failure(code=FailureCode.INTERNAL, message="it broke elsewhere")
 
 
 @pytest.fixture
@@ -31,63 +44,185 @@ def records(redis: Redis) -> Records:
     return Records(redis, result_ttl_s=3600.0)
 
 
-def submit(redis: Redis, records: Records, job: AnyJob) -> str:
-    enqueue(redis, job, records)
+def submit(redis: Redis, job: AnyJob) -> str:
+    enqueue(redis, job)
     return job.id
 
 
-def start(records: Records, job_id: str) -> int:
-    attempt = records.start(job_id, "worker", LEASE_S)
-    assert attempt is not None
-    return attempt
+def claim(records: Records, job: AnyJob, room: Room = ROOM) -> Claim:
+    """Take what waits in the queue of the job, of its model."""
+    return records.claim(job.task, "worker", LEASE_S, [job.model], room)
 
 
-def state(records: Records, job_id: str) -> JobState:
+def start(redis: Redis, records: Records, job: AnyJob) -> str:
+    enqueue(redis, job)
+    [record] = claim(records, job).records
+    assert record.id == job.id
+    return job.id
+
+
+def finish(records: Records, job_id: str, outcome: Outcome, attempt: int = 1) -> bool:
+    [is_current] = records.finish([Finished(job_id, attempt, outcome)])
+    return is_current
+
+
+def report(records: Records, job_id: str, attempt: int = 1, step: int = 1) -> Verdict:
+    [verdict] = records.report([StepReport(job_id, attempt, step, 4, None)])
+    return verdict
+
+
+def found(records: Records, job_id: str) -> Record:
     record = records.get(job_id)
     assert record is not None
-    return record.state
+    return record
 
 
-@pytest.mark.parametrize("job", [image_job(), classify_job("YQ==", "Yg=="), embeddings_job("a")])
-def test_a_submitted_job_reads_back_as_it_was(redis: Redis, records: Records, job: AnyJob) -> None:
-    record = records.get(submit(redis, records, job))
-    assert record is not None
-    assert record.job == job
-    assert (record.state, record.attempt) == (JobState.QUEUED, 0)
-
-
-def test_a_submit_writes_record_and_entry_in_one_transaction(
-    redis: Redis, records: Records
-) -> None:
-    job = embeddings_job("a")
-    commands: list[str] = []
-    with redis.monitor() as monitor:  # type: ignore[no-untyped-call]
-        enqueue(redis, job, records)
-        while "EXEC" not in commands:
-            commands.append(monitor.next_command()["command"])
-    between = commands[commands.index("MULTI") + 1 : -1]
-    assert any(command.startswith(f"HSET {record_key(job.id)} ") for command in between)
-    assert f"RPUSH {queue_key(Task.EMBEDDINGS)} {job.id}" in between
+def waiting(redis: Redis, job: AnyJob) -> list[str]:
+    return [as_text(entry) for entry in redis.lrange(queue_key(job.task), 0, -1)]
 
 
 def test_an_unknown_job_has_no_record(records: Records) -> None:
     assert records.get("job_none") is None
     assert records.cancel("job_none") is None
-    assert records.start("job_none", "worker", LEASE_S) is None
+    assert not finish(records, "job_none", RESULT)
 
 
-def test_only_one_worker_can_start_a_job(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, embeddings_job("a"))
-    assert records.start(job_id, "first", LEASE_S) == 1
-    assert records.start(job_id, "second", LEASE_S) is None
+def test_a_job_can_be_claimed_once(redis: Redis, records: Records) -> None:
+    submit(redis, job := embeddings_job("a"))
+    first, second = claim(records, job), claim(records, job)
+    assert [record.job for record in first.records] == [job]
+    assert second.records == []
 
 
-def test_several_jobs_start_in_one_step(redis: Redis, records: Records) -> None:
+def test_what_waits_is_claimed_in_its_order_in_one_step(redis: Redis, records: Records) -> None:
+    jobs = [embeddings_job("a") for _ in range(200)]
+    for job in jobs:
+        submit(redis, job)
+    claimed = records.claim(Task.EMBEDDINGS, "worker", LEASE_S, [jobs[0].model], Room(150, 999))
+    assert [record.id for record in claimed.records] == [job.id for job in jobs[:150]]
+    assert {(record.state, record.attempt, record.worker) for record in claimed.records} == {
+        (JobState.RUNNING, 1, "worker")
+    }
+    assert waiting(redis, jobs[0]) == [job.id for job in jobs[150:]]
+
+
+def test_a_group_is_claimed_as_far_as_it_has_room_and_others_go_on(
+    redis: Redis, records: Records
+) -> None:
+    small = [image_job(seeds=(1, 2)) for _ in range(3)]
+    large = image_job().model_copy(update={"width": 128})
+    for job in (*small, large):
+        submit(redis, job)
+    room = Room(max_jobs=9, rows_of_new_group=1, rows={"flux_shapes/6144": 3})
+    claimed = claim(records, large, room).records
+    assert [record.id for record in claimed] == [small[0].id, small[1].id, large.id]
+    assert waiting(redis, large) == [small[2].id]
+
+
+def test_no_room_claims_nothing(redis: Redis, records: Records) -> None:
+    submit(redis, job := image_job())
+    for room in (Room(0, 9), Room(9, 0), Room(9, 9, {"flux_shapes/6144": 0})):
+        assert claim(records, job, room) == Claim([], [], [], [])
+    assert waiting(redis, job) == [job.id]
+
+
+def test_a_claim_looks_no_further_once_no_group_has_room(redis: Redis, records: Records) -> None:
+    submit(redis, job := image_job())
+    redis.rpush(queue_key(job.task), "unknown")
+    claimed = claim(records, job, Room(9, 0, {"flux_shapes/6144": 1}))
+    assert ([record.id for record in claimed.records], claimed.refused) == ([job.id], [])
+    assert waiting(redis, job) == ["unknown"]
+
+
+def test_jobs_of_other_models_stay_and_are_named(redis: Redis, records: Records) -> None:
+    job = embeddings_job("a")
+    others = [embeddings_job("b").model_copy(update={"model": name}) for name in "xyx"]
+    for each in (others[0], job, *others[1:]):
+        submit(redis, each)
+    claimed = claim(records, job)
+    assert ([record.id for record in claimed.records], claimed.others) == ([job.id], ["x", "y"])
+    assert waiting(redis, job) == [other.id for other in others]
+
+
+def test_what_was_waited_for_is_claimed_with_what_gathered_behind_it(
+    redis: Redis, records: Records
+) -> None:
+    first, second = embeddings_job("a"), embeddings_job("b")
+    submit(redis, first)
+    waited_for = records.await_entry(Task.EMBEDDINGS, 5.0)
+    assert waited_for == first.id
+    assert redis.lrange(intermediate_key(Task.EMBEDDINGS), 0, -1) == [first.id.encode()]
+    submit(redis, second)
+    claimed = records.claim(
+        Task.EMBEDDINGS, "worker", LEASE_S, [first.model], ROOM, waited_for
+    ).records
+    assert [record.id for record in claimed] == [first.id, second.id]
+    assert records.handed_over(Task.EMBEDDINGS) == []
+
+
+def test_what_was_waited_for_and_is_for_another_goes_back_to_the_front(
+    redis: Redis, records: Records
+) -> None:
     jobs = [embeddings_job("a"), embeddings_job("b")]
     for job in jobs:
-        submit(redis, records, job)
-    taken = records.take([jobs[0].id, "job_none", jobs[1].id], "worker", LEASE_S)
-    assert [record and record.job for record in taken] == [jobs[0], None, jobs[1]]
+        submit(redis, job)
+    waited_for = records.await_entry(Task.EMBEDDINGS, 5.0)
+    records.claim(Task.EMBEDDINGS, "worker", LEASE_S, ["another"], ROOM, waited_for)
+    assert waiting(redis, jobs[0]) == [job.id for job in jobs]
+    assert records.handed_over(Task.EMBEDDINGS) == []
+
+
+def test_an_entry_without_a_record_is_refused_and_an_entry_of_another_task_is_dropped(
+    redis: Redis, records: Records
+) -> None:
+    job, other = embeddings_job("a"), image_job()
+    submit(redis, other)
+    redis.rpush(queue_key(job.task), "unknown", other.id)
+    submit(redis, job)
+    claimed = claim(records, job)
+    assert ([record.id for record in claimed.records], claimed.refused) == ([job.id], ["unknown"])
+    assert waiting(redis, job) == []
+    assert waiting(redis, other) == [other.id]
+
+
+def test_an_entry_that_is_no_text_is_refused_like_any_without_a_record(
+    redis: Redis, records: Records
+) -> None:
+    job = embeddings_job("a")
+    redis.rpush(queue_key(job.task), b"\xff\xfe")
+    submit(redis, job)
+    waited_for = records.await_entry(job.task, 5.0)
+    claimed = records.claim(job.task, "worker", LEASE_S, [job.model], ROOM, waited_for)
+    assert [record.id for record in claimed.records] == [job.id]
+    assert claimed.refused == [waited_for]
+    assert not redis.exists(queue_key(job.task), intermediate_key(job.task))
+
+
+def test_keys_of_any_type_at_a_strangers_entry_stop_no_claim(
+    redis: Redis, records: Records
+) -> None:
+    submit(redis, job := embeddings_job("a"))
+    redis.set("rq:job:one", "a string")
+    redis.set("rq:results:two", "a string")
+    redis.hset("rq:job:two", "status", "queued")
+    redis.set(record_key("three"), "a string")
+    redis.rpush(queue_key(job.task), "one", "two", "three")
+    submit(redis, other := embeddings_job("b"))
+    claimed = claim(records, job)
+    assert [record.id for record in claimed.records] == [job.id, other.id]
+    assert claimed.refused == ["one", "two", "three"]
+    assert waiting(redis, job) == []
+
+
+def test_a_claim_brings_64_mib_of_inputs_at_most_but_one_job_whatever_its_size(
+    redis: Redis, records: Records
+) -> None:
+    large, *small = (classify_job(image) for image in ("A" * 65 * 2**20, "YQ==", "Yg=="))
+    for job in (large, *small):
+        submit(redis, job)
+    assert [record.id for record in claim(records, large).records] == [large.id]
+    assert waiting(redis, large) == [job.id for job in small]
+    assert [record.job for record in claim(records, large).records] == small
 
 
 @pytest.mark.parametrize(
@@ -102,10 +237,9 @@ def test_several_jobs_start_in_one_step(redis: Redis, records: Records) -> None:
 def test_a_running_job_ends_in_each_final_state(
     redis: Redis, records: Records, outcome: Outcome, final: JobState
 ) -> None:
-    job_id = submit(redis, records, embeddings_job("a"))
-    assert records.finish(job_id, start(records, job_id), outcome)
-    record = records.get(job_id)
-    assert record is not None
+    job_id = start(redis, records, embeddings_job("a"))
+    assert finish(records, job_id, outcome)
+    record = found(records, job_id)
     assert (record.state, record.result, record.failure) == (
         final,
         outcome if outcome is RESULT else None,
@@ -114,43 +248,76 @@ def test_a_running_job_ends_in_each_final_state(
     assert record.finished_at is not None
 
 
+def test_several_jobs_end_in_one_step_each_for_itself(redis: Redis, records: Records) -> None:
+    first, second = (start(redis, records, embeddings_job("a")) for _ in range(2))
+    endings = [
+        Finished(first, 1, RESULT),
+        Finished("job_none", 1, RESULT),
+        Finished(second, 2, RESULT),
+        Finished(second, 1, FAILURE),
+    ]
+    assert records.finish(endings) == [True, False, False, True]
+    assert [found(records, job_id).state for job_id in (first, second)] == [
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+    ]
+
+
+@pytest.mark.parametrize("outcome", [RESULT, FAILURE, JobState.EXPIRED])
+def test_an_ending_that_is_sent_again_gets_the_same_answer_and_counts_once(
+    redis: Redis, records: Records, outcome: Outcome
+) -> None:
+    job_id = start(redis, records, embeddings_job("a"))
+    redis.hset("rq:worker:worker", "state", "busy")
+    endings = [Finished(job_id, 1, outcome)]
+    assert records.finish(endings, "worker") == [True]
+    before = redis.hgetall(record_key(job_id)), redis.xlen(events_key(job_id))
+    assert records.finish(endings, "worker") == [True]
+    assert (redis.hgetall(record_key(job_id)), redis.xlen(events_key(job_id))) == before
+    counts = redis.hmget("rq:worker:worker", "successful_job_count", "failed_job_count")
+    assert counts == ([b"1", b"0"] if outcome is RESULT else [b"0", b"1"])
+
+
 @pytest.mark.parametrize("final", [RESULT, FAILURE, JobState.CANCELED, JobState.EXPIRED])
 def test_a_final_state_never_changes(redis: Redis, records: Records, final: Outcome) -> None:
-    job_id = submit(redis, records, embeddings_job("a"))
-    attempt = start(records, job_id)
-    records.finish(job_id, attempt, final)
+    job_id = start(redis, records, job := embeddings_job("a"))
+    finish(records, job_id, final)
     before = redis.hgetall(record_key(job_id))
-    assert not records.finish(job_id, attempt, RESULT)
-    assert not records.finish(job_id, attempt, FAILURE)
-    assert not records.release(job_id, attempt)
-    assert not records.progress(job_id, attempt, 1, 4)
-    assert records.start(job_id, "worker", LEASE_S) is None
+    others: list[Outcome] = [RESULT, FAILURE, OTHER_FAILURE, JobState.CANCELED, JobState.EXPIRED]
+    others.remove(final)
+    assert not any(finish(records, job_id, other) for other in others)
+    assert not finish(records, job_id, final, attempt=2)
+    assert not records.release(job_id, 1)
+    assert report(records, job_id) is Verdict.STALE
+    redis.rpush(queue_key(job.task), job_id)
+    assert claim(records, job).records == []
     records.cancel(job_id)
-    records.renew({job_id: attempt}, LEASE_S)
-    assert not records.unstick(job_id)
+    assert records.renew({job_id: 1}, LEASE_S) == [job_id]
+    assert not records.unstick(job.task, job_id)
+    assert records.expire_queued() == 0
     assert redis.hgetall(record_key(job_id)) == before
 
 
 def test_a_stale_attempt_can_change_nothing(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, image_job())
-    stale = start(records, job_id)
-    records.release(job_id, stale)
-    current = start(records, job_id)
+    job_id = start(redis, records, job := image_job())
+    records.release(job_id, 1)
+    claim(records, job)
     before = redis.hgetall(record_key(job_id))
-    assert not records.progress(job_id, stale, 3, 4)
-    assert not records.finish(job_id, stale, FAILURE)
-    assert not records.release(job_id, stale)
-    records.renew({job_id: stale}, 10 * LEASE_S)
+    assert report(records, job_id, attempt=1) is Verdict.STALE
+    assert not finish(records, job_id, FAILURE, attempt=1)
+    assert not records.release(job_id, 1)
+    assert records.renew({job_id: 1}, 10 * LEASE_S) == [job_id]
     assert redis.hgetall(record_key(job_id)) == before
-    assert records.finish(job_id, current, JobState.CANCELED)
+    assert finish(records, job_id, JobState.CANCELED, attempt=2)
 
 
 def test_every_final_state_wakes_who_waits(redis: Redis, records: Records) -> None:
     with redis.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(FINISHED_CHANNEL)
         pubsub.get_message(timeout=5.0)
-        done, canceled = (submit(redis, records, embeddings_job("a")) for _ in range(2))
-        records.finish(done, start(records, done), RESULT)
+        done = start(redis, records, embeddings_job("a"))
+        canceled = submit(redis, embeddings_job("a"))
+        finish(records, done, RESULT)
         records.cancel(canceled)
         messages = [pubsub.get_message(timeout=5.0) for _ in range(2)]
     assert [message and message["data"] for message in messages] == [
@@ -160,15 +327,24 @@ def test_every_final_state_wakes_who_waits(redis: Redis, records: Records) -> No
 
 
 def test_final_records_expire_and_others_do_not(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, embeddings_job("a"))
+    job_id = start(redis, records, embeddings_job("a"))
     assert redis.ttl(record_key(job_id)) == -1
-    records.finish(job_id, start(records, job_id), RESULT)
+    finish(records, job_id, RESULT)
     assert 3590 < redis.ttl(record_key(job_id)) <= 3600
 
 
+@pytest.mark.parametrize("images", [(), ("YQ==",), ("YQ==", "Yg==", "YQ==")])
+def test_the_images_of_a_job_come_to_its_worker_in_their_order(
+    redis: Redis, records: Records, images: tuple[str, ...]
+) -> None:
+    job = classify_job("").model_copy(update={"images": images})
+    enqueue(redis, job)
+    assert [record.job for record in claim(records, job).records] == [job]
+
+
 def test_a_final_record_forgets_the_bytes_of_its_images(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, classify_job("YQ=="))
-    records.finish(job_id, start(records, job_id), FAILURE)
+    job_id = start(redis, records, classify_job("YQ=="))
+    finish(records, job_id, FAILURE)
     assert "YQ==" not in str(redis.hgetall(record_key(job_id)))
     assert records.get(job_id) is not None
 
@@ -176,74 +352,188 @@ def test_a_final_record_forgets_the_bytes_of_its_images(redis: Redis, records: R
 def test_cancel_ends_a_queued_job_and_takes_it_off_the_queue(
     redis: Redis, records: Records
 ) -> None:
-    job_id = submit(redis, records, image_job())
+    job_id = submit(redis, job := image_job())
     record = records.cancel(job_id)
     assert record is not None
     assert record.state is JobState.CANCELED
-    assert redis.llen(queue_key(Task.IMAGES)) == 0
+    assert waiting(redis, job) == []
     assert not redis.exists(f"rq:job:{job_id}")
 
 
 def test_cancel_asks_a_running_job_to_stop(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, image_job())
-    start(records, job_id)
-    assert not records.is_cancel_requested(job_id)
+    job_id = start(redis, records, image_job())
+    assert report(records, job_id) is Verdict.GO_ON
     record = records.cancel(job_id)
     assert record is not None
     assert (record.state, record.is_cancel_requested) == (JobState.RUNNING, True)
-    assert records.is_cancel_requested(job_id)
+    assert report(records, job_id) is Verdict.CANCEL
 
 
-def test_progress_is_seen_in_the_record(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, image_job(num_steps=8))
-    assert records.progress(job_id, start(records, job_id), 3, 8)
-    record = records.get(job_id)
-    assert record is not None
-    assert (record.step, record.num_steps) == (3, 8)
+def test_the_steps_of_several_jobs_are_reported_together(redis: Redis, records: Records) -> None:
+    first, second = (start(redis, records, image_job(num_steps=8)) for _ in range(2))
+    records.cancel(second)
+    reports = [
+        StepReport(first, 1, 3, 8, 0.5),
+        StepReport(second, 2, 4, 8, 0.5),
+        StepReport(second, 1, 5, 8, None),
+    ]
+    assert records.report(reports) == [Verdict.GO_ON, Verdict.STALE, Verdict.CANCEL]
+    assert [
+        (found(records, job).step, found(records, job).num_steps) for job in (first, second)
+    ] == [
+        (3, 8),
+        (5, 8),
+    ]
 
 
 def test_a_released_job_is_first_in_its_queue_with_its_attempt_kept(
     redis: Redis, records: Records
 ) -> None:
-    released = submit(redis, records, image_job())
-    other = submit(redis, records, image_job())
-    redis.lrem(queue_key(Task.IMAGES), 1, released)
-    assert records.release(released, start(records, released))
-    waiting = redis.lrange(queue_key(Task.IMAGES), 0, -1)
-    assert waiting == [released.encode(), other.encode()]
-    assert records.start(released, "worker", LEASE_S) == 2
+    released = start(redis, records, job := image_job())
+    other = submit(redis, image_job())
+    assert records.release(released, 1)
+    assert waiting(redis, job) == [released, other]
+    assert [record.attempt for record in claim(records, job, Room(1, 1)).records] == [2]
 
 
 def test_a_released_job_that_was_to_be_canceled_is_canceled(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, image_job())
-    attempt = start(records, job_id)
+    job_id = start(redis, records, image_job())
     records.cancel(job_id)
-    assert records.release(job_id, attempt)
-    assert state(records, job_id) is JobState.CANCELED
+    assert records.release(job_id, 1)
+    assert found(records, job_id).state is JobState.CANCELED
 
 
 def test_a_job_is_overdue_once_its_lease_ran_out(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, image_job())
-    attempt = start(records, job_id)
+    job_id = start(redis, records, image_job())
     now = records.now()
     assert records.overdue(Task.IMAGES, now) == []
     assert records.overdue(Task.IMAGES, now + LEASE_S + 1) == [job_id]
-    records.renew({job_id: attempt}, 10 * LEASE_S)
+    assert records.renew({job_id: 1}, 10 * LEASE_S) == []
     assert records.overdue(Task.IMAGES, now + LEASE_S + 1) == []
 
 
-def test_a_queued_job_past_its_deadline_expires_when_its_turn_comes(
+def test_a_queued_job_past_its_deadline_expires_when_anybody_claims(
     redis: Redis, records: Records
 ) -> None:
-    job_id = submit(redis, records, image_job(deadline_at=records.now() - 1))
-    assert records.start(job_id, "worker", LEASE_S) is None
-    assert state(records, job_id) is JobState.EXPIRED
+    job_id = submit(redis, image_job(deadline_at=records.now() - 1))
+    records.claim(Task.IMAGES, "worker", LEASE_S, [], ROOM)
+    assert found(records, job_id).state is JobState.EXPIRED
+    assert not redis.exists(f"rq:job:{job_id}")
+
+
+def test_queued_jobs_past_their_deadline_expire_though_rq_emptied_their_queue(
+    redis: Redis, records: Records
+) -> None:
+    past, future = records.now() - 1, records.now() + 60
+    late = [submit(redis, image_job(deadline_at=past)) for _ in range(2)]
+    in_time = [submit(redis, image_job(deadline_at=each)) for each in (future, None)]
+    open_queue(redis, Task.IMAGES).empty()  # type: ignore[no-untyped-call]
+    late.append(submit(redis, job := image_job(deadline_at=past)))
+    assert records.expire_queued() == 3
+    assert {found(records, job_id).state for job_id in late} == {JobState.EXPIRED}
+    assert {found(records, job_id).state for job_id in in_time} == {JobState.QUEUED}
+    assert waiting(redis, job) == []
+    assert records.expire_queued() == 0
+
+
+def test_a_running_job_past_its_deadline_expires_when_it_is_queued_again(
+    redis: Redis, records: Records
+) -> None:
+    job_id = start(redis, records, image_job(deadline_at=records.now() + 60))
+    redis.zadd("triptych:deadlines", {job_id: records.now()})  # as if a minute had passed
+    assert records.expire_queued() == 0
+    records.release(job_id, 1)
+    assert records.expire_queued() == 1
+    assert found(records, job_id).state is JobState.EXPIRED
+
+
+def test_nothing_of_a_final_job_is_kept_for_ever(redis: Redis, records: Records) -> None:
+    deadline_at = records.now() + 60
+    finish(records, start(redis, records, image_job(deadline_at=deadline_at)), FAILURE)
+    records.cancel(submit(redis, image_job(deadline_at=deadline_at)))
+    submit(redis, image_job(deadline_at=records.now() - 1))
+    records.expire_queued()
+    assert {key for key in redis.keys("triptych:*") if redis.ttl(key) == -1} == set()
 
 
 def test_a_job_left_between_queue_and_worker_goes_back(redis: Redis, records: Records) -> None:
-    job_id = submit(redis, records, image_job())
-    key = queue_key(Task.IMAGES)
-    redis.lmove(key, f"{key}:intermediate")
-    assert records.unstick(job_id)
-    assert not records.unstick(job_id)
-    assert redis.lrange(key, 0, -1) == [job_id.encode()]
+    job_id = submit(redis, job := image_job())
+    assert records.await_entry(Task.IMAGES, 5.0) == job_id
+    assert records.unstick(job.task, job_id)
+    assert not records.unstick(job.task, job_id)
+    assert waiting(redis, job) == [job_id]
+
+
+@pytest.mark.parametrize("entry", [b"unknown", b"\xff\xfe"])
+def test_an_entry_without_a_record_goes_back_to_be_refused(
+    redis: Redis, records: Records, entry: bytes
+) -> None:
+    redis.rpush(intermediate_key(Task.IMAGES), entry)
+    [left] = records.handed_over(Task.IMAGES)
+    assert records.unstick(Task.IMAGES, left)
+    assert records.handed_over(Task.IMAGES) == []
+    assert redis.lrange(queue_key(Task.IMAGES), 0, -1) == [entry]
+
+
+def test_rq_sees_a_claimed_job_as_started_by_its_worker(redis: Redis, records: Records) -> None:
+    job_id = start(redis, records, embeddings_job("a"))
+    entry = Job.fetch(job_id, redis, JSONSerializer)
+    assert (entry.get_status(), entry.worker_name) == (JobStatus.STARTED, "worker")
+    assert entry.started_at is not None
+    assert StartedJobRegistry("triptych-embeddings", redis).get_job_ids() == [job_id]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "result_type", "reason"),
+    [
+        (RESULT, JobStatus.FINISHED, Result.Type.SUCCESSFUL, None),
+        (FAILURE, JobStatus.FAILED, Result.Type.FAILED, "internal_error"),
+        (JobState.CANCELED, JobStatus.STOPPED, Result.Type.FAILED, "canceled"),
+    ],
+)
+def test_rq_sees_how_a_job_ended(
+    redis: Redis,
+    records: Records,
+    outcome: Outcome,
+    status: JobStatus,
+    result_type: Result.Type,
+    reason: str | None,
+) -> None:
+    job_id = start(redis, records, embeddings_job("a"))
+    finish(records, job_id, outcome)
+    entry = Job.fetch(job_id, redis, JSONSerializer)
+    result = entry.latest_result()
+    assert result is not None
+    assert (entry.get_status(), result.type, result.exc_string) == (status, result_type, reason)
+    assert entry.ended_at is not None
+    name = "triptych-embeddings"
+    is_finished = status is JobStatus.FINISHED
+    assert FinishedJobRegistry(name, redis).get_job_ids() == ([job_id] if is_finished else [])
+    assert FailedJobRegistry(name, redis).get_job_ids() == ([] if is_finished else [job_id])
+    assert StartedJobRegistry(name, redis).get_job_ids() == []
+
+
+def test_rq_sees_a_released_job_as_queued_again(redis: Redis, records: Records) -> None:
+    job_id = start(redis, records, embeddings_job("a"))
+    records.release(job_id, 1)
+    entry = Job.fetch(job_id, redis, JSONSerializer)
+    assert (entry.get_status(), entry.started_at, entry.worker_name) == (
+        JobStatus.QUEUED,
+        None,
+        None,
+    )
+    assert StartedJobRegistry("triptych-embeddings", redis).get_job_ids() == []
+    assert redis.ttl(f"rq:job:{job_id}") == -1
+
+
+def test_rq_info_counts_what_waits_runs_and_has_ended(
+    redis: Redis, redis_url: str, records: Records
+) -> None:
+    for outcome in (RESULT, RESULT, FAILURE):
+        finish(records, start(redis, records, embeddings_job("a")), outcome)
+    start(redis, records, embeddings_job("a"))
+    for _ in range(4):
+        submit(redis, embeddings_job("a"))
+    command = [sys.executable, "-m", "rq.cli", "info", "--url", redis_url, "--raw", "--only-queues"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "queue triptych-embeddings 4, 1 executing, 2 finished, 1 failed" in printed

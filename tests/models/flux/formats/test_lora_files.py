@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 
 from models import Backbone
 from models.flux.backbone import FluxBackbone
-from models.flux.formats.lora_files import attach, set_scale
+from models.flux.formats.lora_files import attach, attached
 from models.keras import lora_file
 from tests.models.flux.conftest import tiny_transformer
 from tests.models.flux.lora_oracle import TOLERANCE, assert_equal, attach_to_oracle, predict, write
@@ -140,7 +140,7 @@ def test_the_prefix_of_keys_does_not_matter(
     for name, style in (("usual", PEFT), ("other", Style(a, b))):
         file = write(random_adapters(modules.theirs, style), tmp_path / f"{name}.safetensors")
         attach(backbone, file, name)
-    set_scale(backbone, "other", -1.0)
+    attached(backbone)["other"].value = -1.0
     plain = backbone_of(tiny_transformer(has_guidance=True))
     torch.testing.assert_close(predict(backbone), predict(plain), rtol=0, atol=TOLERANCE)
 

@@ -1,0 +1,126 @@
+"""A model that does nothing, and everything around it: what does a request cost by itself?
+
+`python -m benchmarks.constant_model` works as `worker.main` does, but every text has the same
+embedding; with `serve` it is `triptych serve` with that model alone, with settings from the
+environment; with `alone` it answers the same requests by FastAPI without anything behind it.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from triptych.settings import ServeSettings
+from triptych.supervisor import Supervisor, plan
+from worker.contract.jobs import Task
+from worker.contract.model_cards import ModelCard
+from worker.model_specs import ModelSpec
+
+if TYPE_CHECKING:  # torch, which only the worker needs
+    from torch import Tensor
+
+    from models.fnet.tokenizer import TokenizedText
+    from worker.eviction import MemoryNeed
+    from worker.loading import Loaded, Report
+
+MODEL = "constant"
+WIDTH = 128  # as f_net_shapes'
+CARD = ModelCard(
+    name=MODEL,
+    task=Task.EMBEDDINGS,
+    family="FNetBackbone",
+    num_parameters=WIDTH,
+    memory_bytes=4 * WIDTH,
+    dtype="float32",
+    device="cpu",
+    embedding_width=WIDTH,
+    max_tokens=512,
+)
+
+
+class ConstantEmbedder:
+    def tokenize(self, text: str) -> "TokenizedText":  # noqa: ARG002
+        from models.fnet.tokenizer import TokenizedText
+
+        return TokenizedText((1,), 1)
+
+    def embed(self, batch: Sequence["TokenizedText"]) -> "Tensor":
+        import torch
+
+        return torch.eye(1, WIDTH).expand(len(batch), -1)
+
+
+class ConstantLoader:
+    def measure(
+        self,
+        spec: ModelSpec,  # noqa: ARG002
+        report: "Report",  # noqa: ARG002
+        device_bytes: int | None,  # noqa: ARG002
+    ) -> "MemoryNeed":
+        from worker.eviction import MemoryNeed
+
+        return MemoryNeed(CARD.memory_bytes)
+
+    def load(self, spec: ModelSpec, report: "Report") -> "Loaded[ConstantEmbedder]":  # noqa: ARG002
+        from worker.loading import Loaded
+
+        return Loaded(ConstantEmbedder(), CARD)
+
+    def to_host(self, loaded: "Loaded[ConstantEmbedder]") -> None:
+        pass
+
+    def to_device(self, loaded: "Loaded[ConstantEmbedder]") -> None:
+        pass
+
+    def give_back(self) -> None:
+        pass
+
+
+def work() -> None:
+    from worker.device_memory import memory_of
+    from worker.main import leave, run
+    from worker.settings import settings_of_process
+
+    settings = settings_of_process()
+    leave(run(settings, ConstantLoader(), memory_of("cpu", settings)))
+
+
+def serve() -> None:
+    specs = (ModelSpec(name=MODEL, handle="made by its worker", task=Task.EMBEDDINGS),)
+    settings = ServeSettings(models=specs)
+    slots = plan(settings, specs)
+    Supervisor(settings, specs, slots, worker_module="benchmarks.constant_model").run()
+
+
+def serve_alone() -> None:
+    """FastAPI as `service.main` runs it: the same body, an answer of the same size."""
+    import uvicorn
+    from fastapi import FastAPI, Response
+
+    from service.schemas.embeddings import EmbeddingsRequest
+    from service.settings import ServiceSettings
+
+    app = FastAPI()
+    answer = b'{"object":"list","data":["%s"]}' % (b"x" * 4 * WIDTH)
+
+    @app.get("/readyz")
+    async def get_readiness() -> None:
+        pass
+
+    @app.post("/v1/embeddings", response_model=None)
+    async def create_embeddings(body: EmbeddingsRequest) -> Response:  # noqa: ARG001
+        return Response(answer, media_type="application/json")
+
+    port = ServiceSettings().port
+    uvicorn.run(app, port=port, access_log=False, server_header=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    match sys.argv[1:]:
+        case ["serve"]:
+            serve()
+        case ["alone"]:
+            serve_alone()
+        case _:
+            work()

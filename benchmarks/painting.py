@@ -1,0 +1,174 @@
+"""How fast are images, one at a time and eight? `python -m benchmarks.painting [--output FILE]`.
+
+Starts `triptych serve` and asks `flux_shapes` for images at its defaults, each client for the next
+when it has the last. Says images a second and latencies. A third load asks for previews as well:
+the events of its jobs say how soon the first one came, and how honest the estimates of the time
+that remains are.
+"""
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.load_client import Load, LoadPlan, percentile, post, run_loads
+from benchmarks.machine import processor
+from benchmarks.reports import publish
+from benchmarks.running_service import running
+
+NUM_CLIENTS = 8
+NUM_PROMPTS = 8_000  # of a load: more than are answered, as no prompt is asked for twice
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
+SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
+HONEST = 0.25  # of the time that it took: how far off an estimate may be
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the events of a load's jobs say.
+
+    idle_step_ms        of a job alone, the median
+    preview_steps       from arrival to the first preview, in steps of the job's own pace
+    preview_idle_steps  the same in steps of a job alone
+    honest_share        of jobs whose estimate after the first step was within a quarter
+    """
+
+    num_jobs: int
+    idle_step_ms: float
+    preview_steps_median: float
+    preview_steps_p95: float
+    preview_idle_steps_median: float
+    preview_idle_steps_p95: float
+    honest_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    machine: str
+    num_cores: int
+    one: Load
+    eight: Load
+    ratio: float  # of images a second
+    # computed, not measured: 8 times the median of one, as eight clients would wait for each other
+    p95_one_at_a_time_ms: float
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    at_s: float  # on the server's clock
+    kind: str
+    remaining_s: float | None = None  # what a step says
+
+
+def requests(load: int, preview_steps: Sequence[int] = ()) -> list[bytes]:
+    """Ask for images that no other load asks for, as features of known prompts are kept."""
+    bodies = []
+    for number in range(load * NUM_PROMPTS, (load + 1) * NUM_PROMPTS):
+        colour, shape = COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)]
+        body: dict[str, object] = {"prompt": f"a {colour} {shape}, number {number}"}
+        if preview_steps:
+            body["preview_steps"] = preview_steps
+        bodies.append(post("/v1/images/generations", body))
+    return bodies
+
+
+def jobs_of(url: str, answers: Sequence[bytes]) -> list[list[JobEvent]]:
+    """The events of the jobs that these answers are from."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        routes = (f"/v1/jobs/{json.loads(answer)['id']}/events" for answer in answers)
+        return [events_of(client.get(route).raise_for_status().text) for route in routes]
+
+
+def events_of(stream: str) -> list[JobEvent]:
+    """Read server-sent events; comments among them say nothing."""
+    events = []
+    for frame in stream.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in frame.splitlines() if ": " in line)
+        if "data" in fields:
+            at_s = int(fields["id"].partition("-")[0]) / 1000
+            remaining_s = json.loads(fields["data"]).get("remaining_s")
+            events.append(JobEvent(at_s, fields["event"], remaining_s))
+    return events
+
+
+def progress_of(jobs: Sequence[Sequence[JobEvent]], idle_step_s: float) -> Progress:
+    waits_s = [_first(events, "preview").at_s - events[0].at_s for events in jobs]
+    own_steps = [wait_s / step_s(events) for wait_s, events in zip(waits_s, jobs, strict=True)]
+    idle_steps = [wait_s / idle_step_s for wait_s in waits_s]
+    return Progress(
+        num_jobs=len(jobs),
+        idle_step_ms=round(1e3 * idle_step_s, 2),
+        preview_steps_median=round(statistics.median(own_steps), 2),
+        preview_steps_p95=round(percentile(own_steps, 0.95), 2),
+        preview_idle_steps_median=round(statistics.median(idle_steps), 2),
+        preview_idle_steps_p95=round(percentile(idle_steps, 0.95), 2),
+        honest_share=round(statistics.mean(map(is_honest, jobs)), 3),
+    )
+
+
+def step_s(events: Sequence[JobEvent]) -> float:
+    """How long a step of this job took; raises ValueError where it had less than two."""
+    steps = [event for event in events if event.kind == "step"]
+    if len(steps) < 2:
+        raise ValueError(f"got a job of {len(steps)} steps; its pace takes two at least")
+    return (steps[-1].at_s - steps[0].at_s) / (len(steps) - 1)
+
+
+def is_honest(events: Sequence[JobEvent]) -> bool:
+    """Whether the first step had an estimate of the rest, and a good one."""
+    first = _first(events, "step")
+    took_s = events[-1].at_s - first.at_s
+    return first.remaining_s is not None and abs(first.remaining_s - took_s) <= HONEST * took_s
+
+
+def _first(events: Sequence[JobEvent], kind: str) -> JobEvent:
+    for event in events:
+        if event.kind == kind:
+            return event
+    raise ValueError(f"got a job without {kind}: {[event.kind for event in events]}")
+
+
+def measure(duration_s: float) -> Report:
+    alone: list[bytes] = []
+    previewed: list[bytes] = []
+    with running("triptych", "serve", TRIPTYCH_MODELS="flux_shapes") as service:
+
+        def load(asked: list[bytes], num_clients: int, answers: list[bytes]) -> Load:
+            warm_up_s = duration_s / 10
+            [done] = run_loads(
+                LoadPlan(service.port, asked, num_clients, duration_s, warm_up_s, answers.append)
+            )
+            return done
+
+        one = load(requests(0), 1, alone)
+        eight = load(requests(1), NUM_CLIENTS, [])
+        load(requests(2, preview_steps=[1]), NUM_CLIENTS, previewed)
+        idle_step_s = statistics.median(map(step_s, jobs_of(service.url, alone)))
+        progress = progress_of(jobs_of(service.url, previewed), idle_step_s)
+    return Report(
+        machine=processor(),
+        num_cores=os.cpu_count() or 1,
+        one=one,
+        eight=eight,
+        ratio=round(eight.per_s / one.per_s, 2),
+        p95_one_at_a_time_ms=round(NUM_CLIENTS * one.median_ms, 1),
+        progress=progress,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--duration-s", type=float, default=20.0, help="of each load")
+    parser.add_argument("--output", type=Path, default=None)
+    arguments = parser.parse_args()
+    publish(measure(arguments.duration_s), arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The load client counts what a real server answers, and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from fastapi import FastAPI, Request, Response
+
+from benchmarks.load_client import (
+    LoadPlan,
+    NoAnswerError,
+    UnexpectedAnswerError,
+    percentile,
+    post,
+    run_loads,
+)
+from tests.service.conftest import serve
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    app = FastAPI()
+
+    @app.post("/bytes")
+    async def answer(request: Request) -> Response:
+        return Response(b"x" * int((await request.json())["count"]))
+
+    with serve(app) as url:
+        yield int(url.rpartition(":")[2])
+
+
+def plan(port: int, *counts: int, path: str = "/bytes", duration_s: float = 0.3) -> LoadPlan:
+    requests = [post(path, {"count": count}) for count in counts]
+    return LoadPlan(port, requests, num_clients=4, duration_s=duration_s, warm_up_s=0.05)
+
+
+def test_answers_of_any_size_are_counted(port: int) -> None:
+    [load] = run_loads(plan(port, 0, 1, 70_000, 1_000_000))
+    assert load.num_requests > 4
+    assert load.per_s == pytest.approx(load.num_requests / 0.3, abs=0.1)
+    assert 0 < load.median_ms <= load.p95_ms <= load.p99_ms
+
+
+def test_the_bodies_of_the_answers_that_count_can_be_had(port: int) -> None:
+    bodies: list[bytes] = []
+    [load] = run_loads(replace(plan(port, 1, 0, 200_000), on_answer=bodies.append))
+    assert len(bodies) == load.num_requests
+    assert set(bodies) == {b"x", b"", b"x" * 200_000}
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(number) for number in range(100, -1, -1)]
+    assert [percentile(values, share) for share in (0.0, 0.5, 0.95, 1.0)] == [0, 50, 95, 100]
+    assert percentile([3.0], 0.99) == 3.0
+
+
+def test_loads_run_side_by_side(port: int) -> None:
+    loads = run_loads(plan(port, 1), plan(port, 2))
+    assert all(load.num_requests > 4 for load in loads)
+
+
+def test_an_error_is_no_answer(port: int) -> None:
+    with pytest.raises(UnexpectedAnswerError, match="404 Not Found"):
+        run_loads(plan(port, 1, path="/nothing"))
+
+
+def test_a_load_that_is_too_short_says_so(port: int) -> None:
+    with pytest.raises(NoAnswerError, match="no request was answered within 0 s"):
+        run_loads(plan(port, 1, duration_s=0.0))

@@ -1,0 +1,558 @@
+"""Image jobs on their way: together, each for itself, and the ways in which one can end."""
+
+import base64
+import gc
+import io
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+from weakref import WeakSet
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from models.flux.text_encoders import TextFeatures
+from tests.cards import SHAPES_LIMITS
+from tests.worker.conftest import wait_until, wait_until_final
+from tests.worker.jobs import image as encoded_image
+from tests.worker.jobs import image_job
+from tests.worker.pipelines import (
+    MEGABYTE,
+    WAIT_LIMIT_S,
+    Silent,
+    Tiny,
+    TinyImagePipeline,
+    TinyLoader,
+    TinyRow,
+)
+from tests.worker.studio import MODEL, Studio
+from worker import image_engine
+from worker.contract.events import Event, PreviewEvent, StepEvent, events_key, parse_event
+from worker.contract.image_files import ImageFiles
+from worker.contract.jobs import (
+    Failure,
+    FailureCode,
+    ImageJob,
+    ImageResult,
+    JobState,
+    LoraScale,
+    NegativePrompt,
+    StartImage,
+    Task,
+)
+from worker.contract.records import Outcome, Records, Room, StepReport, Verdict
+from worker.contract.submission import enqueue, group_of
+from worker.device_memory import Memory
+from worker.failures import DeviceLostError
+from worker.image_engine import ImageWork
+from worker.image_finishing import encode_png
+from worker.image_run import ImagePipeline
+from worker.jobs_in_hand import JobsInHand
+from worker.loading import Loaded, Report
+from worker.metrics import WorkerMetrics
+from worker.model_specs import ModelSpec
+from worker.residency import Loader, Residency
+from worker.swap_policy import SwapPolicy
+
+INTERNAL = Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
+
+
+@pytest.fixture
+def pipeline() -> TinyImagePipeline:
+    return TinyImagePipeline()
+
+
+@pytest.fixture(params=[False, True], ids=["between-steps", "beside"])
+def studio(
+    request: pytest.FixtureRequest, redis: Redis, tmp_path: Path, pipeline: TinyImagePipeline
+) -> Studio:
+    """Both ways of encoding and decoding; up to four rows pay."""
+    limits = SHAPES_LIMITS.model_copy(update={"overlaps": request.param, "loras": ("ink", "oil")})
+    # its rows are its own
+    made = Studio(redis, tmp_path, cast(ImagePipeline, pipeline), limits)
+    made.let_pay(4)
+    return made
+
+
+def with_fields(job: ImageJob, **fields: object) -> ImageJob:
+    return job.model_copy(update=fields)
+
+
+def events_of(redis_url: str, job: ImageJob) -> list[Event]:
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        entries = cast(list[tuple[str, dict[str, str]]], redis.xrange(events_key(job.id)))
+    return [parse_event(entry, fields) for entry, fields in entries]
+
+
+def code_of(outcome: Outcome) -> FailureCode:
+    assert isinstance(outcome, Failure)
+    return outcome.code
+
+
+def test_each_seed_of_a_job_is_one_image_and_all_share_the_forwards(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    [result] = studio.paint(job := image_job(seeds=(7, 200), num_steps=3))
+    assert isinstance(result, ImageResult)
+    assert pipeline.batch_sizes == [2, 2, 2]
+    assert [studio.pixels(job, index)[0, 0].tolist() for index in (0, 1)] == [[7] * 3, [200] * 3]
+    assert [image.seed for image in result.images] == [7, 200]
+
+
+def test_a_job_that_joins_in_mid_run_ends_before_a_neighbour_with_more_steps(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    studio.add(long := image_job(num_steps=6))
+    studio.advance(2)
+    studio.add(short := image_job(num_steps=2))
+    studio.run()
+    assert studio.ended == [short.id, long.id]
+    assert sum(pipeline.batch_sizes) == 8
+    assert max(pipeline.batch_sizes) == 2
+
+
+def test_seeds_that_do_not_fit_together_take_turns_and_count_as_one(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    studio.let_pay(2)
+    studio.paint(job := image_job(seeds=(1, 2, 3, 4, 5), num_steps=4))
+    assert max(pipeline.batch_sizes) == 2
+    assert sum(pipeline.batch_sizes) == 5 * 4
+    assert [studio.pixels(job, index)[0, 0, 0] for index in range(5)] == [1, 2, 3, 4, 5]
+    done = studio.records.get(job.id)
+    assert done is not None
+    assert (done.step, done.num_steps) == (4, 4)
+
+
+def test_images_of_other_sizes_take_turns(studio: Studio, pipeline: TinyImagePipeline) -> None:
+    small, large = (
+        image_job(num_steps=3),
+        with_fields(image_job(num_steps=3), width=128, height=128),
+    )
+    studio.paint(small, large)
+    assert pipeline.batch_sizes == [1] * 6
+    assert studio.pixels(large).shape == (128, 128, 3)
+
+
+def test_the_shapes_of_one_area_share_a_forward(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    tall = image_job(num_steps=3)
+    wide = with_fields(image_job(num_steps=3), width=tall.height, height=tall.width)
+    studio.paint(tall, wide)
+    assert pipeline.batch_sizes == [2] * 3
+    assert studio.pixels(wide).shape == (64, 96, 3)
+
+
+def test_a_result_says_what_it_measured(studio: Studio) -> None:
+    [result] = studio.paint(image_job(seeds=(1, 2)))
+    assert isinstance(result, ImageResult)
+    assert (result.num_text_tokens, result.num_patches) == (4, 2 * 4 * 6)
+    first = result.images[0]
+    assert (first.width, first.height) == (64, 96)
+    assert first.num_bytes == len(studio.files.read(first.file_name))
+
+
+def test_an_image_carries_what_made_it(studio: Studio) -> None:
+    job = image_job(prompt="a caf\N{LATIN SMALL LETTER E WITH ACUTE}", seeds=(7,))
+    [result] = studio.paint(job)
+    assert isinstance(result, ImageResult)
+    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    assert json.loads(image.info["parameters"]) == {
+        "model": "flux_shapes",
+        "prompt": job.prompt,
+        "seed": 7,
+        "width": 64,
+        "height": 96,
+        "num_inference_steps": 4,
+        "guidance_scale": None,
+        "job": job.id,
+    }
+
+
+def test_an_image_carries_all_that_made_it(studio: Studio, pipeline: TinyImagePipeline) -> None:
+    job = with_fields(
+        image_job(),
+        negative=NegativePrompt(prompt="a blue one", true_cfg_scale=2.0),
+        start=StartImage(file_name="job_1.start", strength=0.4),
+        loras=(LoraScale(name="ink", scale=0.5),),
+    )
+    studio.files.store_start(base64.b64decode(encoded_image()), "job_1")
+    [result] = studio.paint(job)
+    assert isinstance(result, ImageResult)
+    [begun] = pipeline.begun
+    assert begun["negative"] is not None
+    assert begun["start"] is not None
+    assert begun["loras"] == {"ink": 0.5}
+    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    parameters = json.loads(image.info["parameters"])
+    assert parameters["negative_prompt"] == "a blue one"
+    assert (parameters["true_cfg_scale"], parameters["strength"]) == (2.0, 0.4)
+
+
+def test_a_png_names_its_loras() -> None:
+    job = with_fields(image_job(), loras=(LoraScale(name="ink", scale=0.5),))
+    png = encode_png(np.zeros((8, 8, 3), np.uint8), job, seed=1)
+    parameters = json.loads(Image.open(io.BytesIO(png)).info["parameters"])
+    assert parameters["loras"] == [{"name": "ink", "scale": 0.5}]
+
+
+def test_each_step_is_an_event_with_the_time_that_remains(redis_url: str, studio: Studio) -> None:
+    studio.paint(job := image_job(num_steps=3))
+    steps = [event for event in events_of(redis_url, job) if isinstance(event, StepEvent)]
+    assert [(event.step, event.num_steps) for event in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert all(event.remaining_s is not None and event.remaining_s >= 0 for event in steps)
+
+
+def test_previews_are_published_after_the_steps_that_were_asked_for(
+    redis_url: str, studio: Studio
+) -> None:
+    job = with_fields(image_job(seeds=(1, 2), num_steps=4), preview_steps=(1, 3))
+    studio.paint(job)
+    previews = [event for event in events_of(redis_url, job) if isinstance(event, PreviewEvent)]
+    assert [(event.index, event.step) for event in previews] == [(0, 1), (1, 1), (0, 3), (1, 3)]
+    shown = [Image.open(io.BytesIO(base64.b64decode(event.image))) for event in previews]
+    assert [picture.getpixel((0, 0)) for picture in shown] == [(10,) * 3] * 2 + [(30,) * 3] * 2
+
+
+def test_a_cancel_takes_effect_after_one_step_and_leaves_the_neighbours_alone(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    jobs = [image_job(num_steps=5, seeds=(seed,)) for seed in (1, 2, 3)]
+    studio.add(*jobs)
+    studio.advance(2)
+    studio.records.cancel(jobs[1].id)
+    studio.run()
+    assert studio.outcomes[jobs[1].id] is JobState.CANCELED
+    assert pipeline.batch_sizes == [3, 3, 3, 2, 2]
+    assert [studio.pixels(jobs[index])[0, 0, 0] for index in (0, 2)] == [1, 3]
+
+
+def test_a_job_that_waits_for_a_place_is_canceled_after_one_step_of_another(
+    redis_url: str, studio: Studio
+) -> None:
+    studio.let_pay(1)
+    studio.add(image_job(num_steps=9), waiting := image_job())
+    studio.records.cancel(waiting.id)
+    studio.advance(1)
+    assert studio.outcomes == {waiting.id: JobState.CANCELED}
+    assert not any(isinstance(event, StepEvent) for event in events_of(redis_url, waiting))
+
+
+def test_a_job_that_is_being_prepared_is_canceled_after_one_step_of_another(
+    redis: Redis, tmp_path: Path, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, may_encode = pipeline.encode, threading.Event()
+
+    def hold(prompts: Sequence[str], length: int, loras: Mapping[str, float]) -> TextFeatures:
+        if "held" in prompts:
+            assert may_encode.wait(WAIT_LIMIT_S)
+        return encode(prompts, length, loras)
+
+    monkeypatch.setattr(pipeline, "encode", hold)
+    limits = SHAPES_LIMITS.model_copy(update={"overlaps": True})
+    studio = Studio(redis, tmp_path, cast(ImagePipeline, pipeline), limits)
+    studio.add(other := image_job(num_steps=9))
+    studio.work.add(studio.claim(held := image_job(prompt="held")))
+    studio.records.cancel(held.id)
+    studio.advance(1)
+    assert studio.outcomes == {held.id: JobState.CANCELED}
+    may_encode.set()
+    studio.run()
+    assert isinstance(studio.outcomes[other.id], ImageResult)
+
+
+def test_a_stale_attempt_that_waits_for_a_place_leaves(studio: Studio) -> None:
+    studio.let_pay(1)
+    studio.add(other := image_job(num_steps=9), stale := image_job())
+    studio.records.release(stale.id, 1)
+    studio.advance(1)
+    assert [run.record.id for run in studio.work._runs] == [other.id]
+    assert studio.outcomes == {}
+
+
+def test_a_report_that_fails_stops_nothing(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, tries = studio.records.report, list[int]()
+
+    def fail_once(reports: Sequence[StepReport]) -> list[Verdict]:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RedisConnectionError("away")
+        return report(reports)
+
+    monkeypatch.setattr(studio.records, "report", fail_once)
+    assert isinstance(studio.paint(image_job())[0], ImageResult)
+
+
+def test_a_deadline_ends_a_running_image_alone(studio: Studio, pipeline: TinyImagePipeline) -> None:
+    other, late = image_job(num_steps=4), image_job(num_steps=4, deadline_at=time.time() + 60)
+    studio.add(other, late)
+    studio.advance(2)
+    [run] = [run for run in studio.work._runs if run.record.id == late.id]
+    run.job = with_fields(late, deadline_at=time.time())
+    studio.run()
+    assert studio.outcomes[late.id] is JobState.EXPIRED
+    assert pipeline.batch_sizes == [2, 2, 1, 1]
+
+
+def test_a_deadline_ends_a_job_before_its_first_step(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    job = image_job(deadline_at=time.time() + 60)
+    [record] = studio.claim(job)
+    studio.work.add([record])
+    [run] = studio.work._runs
+    run.job = with_fields(job, deadline_at=time.time())
+    studio.run()
+    assert studio.outcomes[job.id] is JobState.EXPIRED
+    assert pipeline.batch_sizes == []
+
+
+def test_a_stale_attempt_stops_and_settles_nothing(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    studio.add(stale := image_job(), other := image_job())
+    studio.advance(1)
+    record = studio.records.get(stale.id)
+    assert record is not None
+    studio.records.release(stale.id, record.attempt)
+    studio.run()
+    assert studio.ended == [other.id]
+    assert pipeline.batch_sizes == [2, 2, 1, 1]
+
+
+def test_a_job_that_comes_back_runs_beside_its_stale_attempt(studio: Studio) -> None:
+    studio.add(job := image_job())
+    studio.advance(1)
+    record = studio.records.get(job.id)
+    assert record is not None
+    studio.records.release(job.id, record.attempt)
+    studio.add()
+    studio.run()
+    assert studio.ended == [job.id]
+
+
+def test_a_forward_that_fails_ends_the_jobs_in_it(studio: Studio) -> None:
+    assert studio.paint(image_job(prompt="broken"), image_job()) == [INTERNAL, INTERNAL]
+    assert isinstance(studio.paint(image_job())[0], ImageResult)
+
+
+def test_a_prompt_that_cannot_be_encoded_fails_alone(studio: Studio) -> None:
+    [first, failed, last] = studio.paint(
+        image_job(prompt="a"), image_job(prompt="unreadable"), image_job(prompt="b")
+    )
+    assert failed == INTERNAL
+    assert isinstance(first, ImageResult)
+    assert isinstance(last, ImageResult)
+
+
+def test_an_image_that_cannot_be_decoded_fails_its_job_alone(studio: Studio) -> None:
+    jobs = image_job(seeds=(1, 13)), image_job(seeds=(2,))
+    failed, other = studio.paint(*jobs)
+    assert failed == INTERNAL
+    assert isinstance(other, ImageResult)
+    assert studio.pixels(jobs[1])[0, 0, 0] == 2
+
+
+def test_a_start_image_that_is_gone_fails_its_job_alone(studio: Studio) -> None:
+    gone = with_fields(image_job(), start=StartImage(file_name="job_1.start", strength=0.4))
+    failed, other = studio.paint(gone, image_job())
+    assert code_of(failed) is FailureCode.STORAGE
+    assert isinstance(other, ImageResult)
+
+
+def test_a_lora_that_this_worker_has_not_fails_its_job_alone(studio: Studio) -> None:
+    gone = with_fields(image_job(), loras=(LoraScale(name="gone", scale=1.0),))
+    failed, other = studio.paint(gone, image_job())
+    assert code_of(failed) is FailureCode.MODEL_NOT_SERVED
+    assert isinstance(other, ImageResult)
+
+
+def test_a_disk_that_takes_no_image_is_a_storage_failure(studio: Studio, tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("a file where the directory should be")
+    [failure] = studio.paint(image_job())
+    assert code_of(failure) is FailureCode.STORAGE
+
+
+def test_a_model_that_is_not_held_is_a_failure_of_its_own(studio: Studio) -> None:
+    [record] = studio.claim(job := image_job())
+    elsewhere = with_fields(job, model="flux_other")
+    studio.work.add([replace(record, job=elsewhere)])
+    assert code_of(studio.outcomes[job.id]) is FailureCode.MODEL_NOT_SERVED
+
+
+def test_rows_that_do_not_fit_run_one_by_one_and_fewer_at_once_from_then_on(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    pipeline.most_rows = 2
+    outcomes = studio.paint(*(image_job(num_steps=3) for _ in range(4)))
+    assert all(isinstance(outcome, ImageResult) for outcome in outcomes)
+    assert pipeline.batch_sizes == [4, 4, 1, 1, 1, 1, *[2] * 4]
+
+
+def test_a_row_that_does_not_fit_alone_fails(studio: Studio, pipeline: TinyImagePipeline) -> None:
+    pipeline.most_rows = 0
+    assert [code_of(o) for o in studio.paint(image_job(), image_job())] == [FailureCode.GPU_OOM] * 2
+
+
+@pytest.mark.parametrize("part", ["encode", "begin", "step", "preview", "decode"])
+def test_a_part_that_found_too_little_memory_is_done_once_more(
+    studio: Studio, pipeline: TinyImagePipeline, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do_it, tries = getattr(pipeline, part), list[int]()
+
+    def lack_memory_once(*args: object, **options: object) -> object:
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("beside something else")
+        return do_it(*args, **options)
+
+    monkeypatch.setattr(pipeline, part, lack_memory_once)
+    [outcome] = studio.paint(with_fields(image_job(), preview_steps=(1,)))
+    assert isinstance(outcome, ImageResult)
+
+
+def test_rows_that_did_not_fit_for_a_moment_stay_together(
+    studio: Studio, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, tries = pipeline.step, list[int]()
+
+    def lack_memory_once(rows: Sequence[TinyRow]) -> None:
+        tries.append(len(rows))
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("beside something else")
+        step(rows)
+
+    monkeypatch.setattr(pipeline, "step", lack_memory_once)
+    studio.paint(image_job(num_steps=2), image_job(num_steps=2))
+    assert tries == [2, 2, 2]
+
+
+def test_a_lost_device_ends_the_work_although_its_job_is_over(
+    studio: Studio, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: object, **__: object) -> None:
+        [run] = studio.work._runs
+        run.end(JobState.EXPIRED)  # meanwhile
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(pipeline, "encode", lose)
+    studio.add(image_job())
+    with pytest.raises(DeviceLostError):
+        studio.run()
+
+
+def test_a_lost_device_ends_the_work_and_no_job(studio: Studio, tmp_path: Path) -> None:
+    studio.add(image_job(prompt=f"lose {tmp_path / 'lost'}"))
+    with pytest.raises(DeviceLostError):
+        studio.run()
+    assert studio.outcomes == {}
+
+
+def test_there_is_room_for_a_job_of_any_group_where_none_is_in_hand(studio: Studio) -> None:
+    room = studio.work.room()
+    assert (room.rows_of_new_group, dict(room.rows)) == (1, {})
+    assert room.max_jobs >= 1
+
+
+def test_there_is_room_beside_what_is_in_hand(studio: Studio) -> None:
+    studio.add(job := image_job(seeds=(1, 2)))
+    assert studio.work.room().rows == {group_of(job): 2}
+    studio.advance(1)
+    assert studio.work.room().rows == {group_of(job): 2}
+    studio.run()
+    assert studio.work.room().rows == {}
+
+
+def test_new_groups_are_looked_for_now_and_then_where_those_in_hand_are_full(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_engine, "_NEW_GROUPS_EVERY_S", 3600.0)
+    studio.let_pay(2)
+    studio.add(job := image_job(seeds=(1, 2)))
+    assert studio.work.room().max_jobs >= 1
+    assert studio.work.room() == Room(0, 0, {group_of(job): 0})
+    studio.run()
+    assert studio.work.room().max_jobs >= 1
+
+
+def test_a_model_that_leaves_the_device_leaves_nothing_in_memory(
+    redis: Redis, tmp_path: Path
+) -> None:
+    loader = CountingLoader()
+    residency: Residency[ImagePipeline] = Residency(
+        [ModelSpec(name=n, handle="flux_shapes", task=Task.IMAGES) for n in ("a", "b")],
+        cast(Loader[ImagePipeline], loader),
+        metrics := WorkerMetrics(),
+        Silent(),
+        Memory(device_bytes=MEGABYTE, host_bytes=0),  # for one of them
+        SwapPolicy(patience_s=0.0),
+    )
+    records = Records(redis)
+    jobs = JobsInHand(records, records, metrics, "w", lease_s=15.0)
+    work = ImageWork(residency, records, ImageFiles(tmp_path), jobs.settle, metrics)
+    for number, name in enumerate("abab"):
+        wait_until(lambda name=name: bring(residency, work, name), f"{name} did not come")  # type: ignore[misc]
+        enqueue(redis, job := with_fields(image_job(f"{number}"), model=name))
+        work.add(jobs.claim(Task.IMAGES, [name], Room(1, 1)).records)
+        while not work.is_idle:
+            work.advance()
+        assert wait_until_final(records, job.id).state is JobState.SUCCEEDED
+    assert len(loader.num_alive) >= 4
+    assert set(loader.num_alive) == {0}
+
+
+class CountingLoader(TinyLoader):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_alive: list[int] = []  # pipelines, when another is to be loaded
+        self._made = WeakSet[Tiny]()
+
+    def load(self, spec: ModelSpec, report: Report) -> Loaded[Tiny]:
+        self.num_alive.append(len(self._made))
+        made = super().load(spec, report)
+        self._made.add(made.pipeline)
+        limits = SHAPES_LIMITS.model_copy(update={"overlaps": True})
+        return replace(made, card=made.card.model_copy(update={"image_limits": limits}))
+
+    def give_back(self) -> None:
+        gc.collect()
+
+
+def bring(residency: Residency[ImagePipeline], work: ImageWork, name: str) -> bool:
+    residency.advance([name], work.is_idle, work.models_in_use)
+    return name in residency.resident
+
+
+def test_a_model_is_in_use_until_its_jobs_are_settled(studio: Studio) -> None:
+    assert studio.work.is_idle
+    studio.add(job := image_job())
+    assert not studio.work.is_idle
+    assert set(studio.work.models_in_use) == {MODEL}
+    studio.run()
+    assert job.id in studio.outcomes
+    assert set(studio.work.models_in_use) == set()
+
+
+def test_finish_waits_until_all_is_settled(studio: Studio) -> None:
+    studio.add(*(jobs := [image_job() for _ in range(3)]))
+    while not studio.work.is_idle:
+        studio.work.advance()
+    studio.work.finish()
+    assert set(studio.outcomes) == {job.id for job in jobs}
+
+
+def test_warming_up_measures_what_a_step_costs(studio: Studio, pipeline: TinyImagePipeline) -> None:
+    studio.work.warm_up(MODEL)
+    assert pipeline.batch_sizes[:2] == [1, 1]
+    table = studio.work._costs.by_model[MODEL].table
+    assert 64 in table
+    assert all(seconds > 0 for costs in table.values() for seconds in costs.values())

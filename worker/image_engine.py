@@ -1,0 +1,345 @@
+"""Image jobs, many at a time: each forward steps the rows that the scheduler chose.
+
+Records are prepared, their rows join between two steps, are decoded after their last one, stored,
+and their jobs settled. Cancels, deadlines and stale attempts end a job between two steps, and leave
+its neighbours alone. This thread steps the transformer. Texts are encoded and images decoded on
+threads beside it where there is room for that (`ImageLimits.overlaps`), else between two steps;
+files are always written beside it.
+"""
+
+import logging
+import math
+import queue
+import time
+from collections.abc import Collection, Sequence
+
+from redis.exceptions import RedisError
+
+from worker import png
+from worker.contract.image_files import ImageFiles
+from worker.contract.jobs import JobState, Task
+from worker.contract.records import Outcome, Preview, Record, Records, Room, StepReport, Verdict
+from worker.device_sharing import DeviceSharing
+from worker.failures import OUT_OF_MEMORY, explain
+from worker.image_finishing import Decoded, ImageFinishing
+from worker.image_preparing import ImagePreparing
+from worker.image_run import ImagePipeline, ImageRow, ImageRun, Painted
+from worker.image_warm_up import warm_up
+from worker.metrics import WorkerMetrics
+from worker.residency import Residency
+from worker.row_scheduler import Group, RowScheduler, smoothed
+from worker.side_thread import OwnStream, SideThread, synchronize
+from worker.step_costs import StepCosts
+from worker.work import Settle
+
+_WAIT_S = 0.05  # for a job that is being prepared, where there is nothing else to do
+_NEW_GROUPS_EVERY_S = 0.05  # jobs of them are looked for behind all that have to wait
+
+logger = logging.getLogger(__name__)
+
+
+class _CostsOfModels:
+    """The costs of each model's steps, as the scheduler asks for them."""
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, StepCosts] = {}
+
+    def places_that_pay(self, group: Group) -> int:
+        return self.by_model[group.model].places_that_pay(group.num_patches)
+
+    def step_s(self, group: Group, num_places: int, loras: frozenset[str]) -> float:
+        return self.by_model[group.model].step_s(group.num_patches, num_places, loras)
+
+
+class ImageWork:
+    def __init__(
+        self,
+        residency: Residency[ImagePipeline],
+        records: Records,
+        files: ImageFiles,
+        settle: Settle,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._residency = residency
+        self._records = records
+        self._settle = settle
+        self._metrics = metrics
+        self._costs = _CostsOfModels()
+        self._scheduler: RowScheduler[ImageRow] = RowScheduler(self._costs)
+        self._sharing = DeviceSharing()
+        self._preparing = ImagePreparing(files, metrics, self._sharing)
+        self._finishing = ImageFinishing(files, metrics, self._sharing)
+        self._runs: list[ImageRun] = []  # in hand; those that are over leave between two steps
+        self._to_join: set[ImageRun] = set()  # whose rows are not known yet
+        self._unprepared: list[ImageRun] = []  # for this thread to prepare
+        self._prepared: queue.SimpleQueue[Sequence[ImageRun]] = queue.SimpleQueue()
+        self._prepare_s: float | None = None  # lately, from the claim on
+        self._room_for_new_at = -math.inf  # when jobs of new groups were last asked for
+        self._prepare_stream, self._decode_stream = OwnStream(), OwnStream()
+        self._prepare_thread = SideThread("preparing", self._prepare_beside)
+        self._decode_thread = SideThread("decoding", self._decode_beside)
+        self._store_thread: SideThread[Decoded] = SideThread("storing", self._finishing.store)
+
+    def room(self) -> Room:
+        rows = self._scheduler.room(self._prepare_s or 0.0)
+        num_new, now = self._scheduler.num_new_groups, time.monotonic()
+        # without room in a group in hand, every job that waits may be one of these
+        if rows and not any(rows.values()) and now - self._room_for_new_at < _NEW_GROUPS_EVERY_S:
+            num_new = 0
+        if num_new:
+            self._room_for_new_at = now
+        return Room(
+            max_jobs=sum(rows.values()) + num_new,
+            # whether more pay is known once the first is in hand
+            rows_of_new_group=1 if num_new else 0,
+            rows=rows,
+        )
+
+    def add(self, records: Sequence[Record]) -> None:
+        runs = []
+        for record in records:
+            try:
+                pipeline = self._residency.get(record.job.model)
+                card = self._residency.card(record.job.model)
+            except Exception as error:
+                self._settle([(record, explain(record.id, error))])
+                continue
+            runs.append(ImageRun(record, pipeline, card, self._settle))
+            self._expect(runs[-1])
+        self._unprepared += [run for run in runs if not run.limits.overlaps]
+        self._prepare_thread.add([run for run in runs if run.limits.overlaps])
+
+    def advance(self) -> None:
+        self._check_threads()
+        self._prepare_here()
+        self._let_join()
+        self._end_overdue()
+        if rows := self._scheduler.next():
+            self._step(rows)
+
+    @property
+    def is_idle(self) -> bool:
+        # what ended a thread is for `advance` to raise
+        has_failed = any(thread.has_failed for thread in self._threads)
+        return self._scheduler.is_empty and not has_failed
+
+    @property
+    def models_in_use(self) -> Collection[str]:
+        self._take_out_ended()  # an idle loop asks for nothing else, and they hold their model
+        # also of those that are over, as long as a thread is at them
+        decoding = [painted.run for painted in self._decode_thread.in_hand]
+        storing = [decoded.run for decoded in self._store_thread.in_hand]
+        return {run.job.model for run in (*self._runs, *self._to_join, *decoding, *storing)}
+
+    def finish(self) -> None:
+        for thread in self._threads:
+            thread.finish()
+
+    def warm_up(self, model: str) -> None:
+        """Run each part once, and measure what a step costs by the number of rows in it."""
+        pipeline, card = self._residency.get(model), self._residency.card(model)
+        costs = self._sharing.run(lambda: warm_up(pipeline, card))
+        self._costs.by_model[model] = costs
+        for num_patches, seconds in costs.table.items():
+            logger.info(
+                "event=step_costs model=%s patches=%d places_that_pay=%d step_ms=%s",
+                model,
+                num_patches,
+                costs.places_that_pay(num_patches),
+                ",".join(f"{places}:{1000 * each:.1f}" for places, each in seconds.items()),
+            )
+
+    @property
+    def _threads(self) -> tuple[SideThread[ImageRun], SideThread[Painted], SideThread[Decoded]]:
+        """In the order in which an image comes by."""
+        return self._prepare_thread, self._decode_thread, self._store_thread
+
+    def _check_threads(self) -> None:
+        for thread in self._threads:
+            thread.check()
+
+    def _expect(self, run: ImageRun) -> None:
+        limits = run.limits
+        if run.job.model not in self._costs.by_model:  # not warmed up: one row at a time
+            costs = StepCosts(limits.max_sequence_length, limits.max_tokens_at_once)
+            self._costs.by_model[run.job.model] = costs
+        self._runs.append(run)
+        self._to_join.add(run)
+        self._scheduler.expect(run.group, run.name, run.record.num_rows)
+
+    def _prepare_beside(self, runs: Sequence[ImageRun]) -> None:
+        with self._prepare_stream.on(runs[0].card.device):
+            self._preparing.prepare(runs)
+        self._prepared.put(runs)
+
+    def _prepare_here(self) -> None:
+        runs, self._unprepared = self._unprepared, []
+        if runs:
+            self._preparing.prepare(runs)
+            self._prepared.put(runs)
+
+    def _let_join(self) -> None:
+        """Let prepared rows into the forwards; if there are no others, wait a little for them."""
+        waits = not self._scheduler.has_rows and not self._scheduler.is_empty
+        try:
+            self._join(self._prepared.get(waits, _WAIT_S))
+            while True:
+                self._join(self._prepared.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _join(self, runs: Sequence[ImageRun]) -> None:
+        for run in runs:
+            assert run.rows or run.is_over, f"this is a bug: {run.name} has neither rows nor an end"
+            self._prepare_s = smoothed(self._prepare_s, time.monotonic() - run.taken_at)
+            self._to_join.remove(run)
+            rows = [] if run.is_over else run.rows
+            for row in rows:
+                row.use_here()
+            self._scheduler.add(run.group, run.name, rows)
+
+    def _end_overdue(self) -> None:
+        now = time.time()
+        deadlines = [(run, run.job.deadline_at) for run in self._runs]
+        overdue = [run for run, at in deadlines if at is not None and at <= now]
+        self._end([(run, JobState.EXPIRED) for run in overdue])
+
+    def _end(self, endings: Sequence[tuple[ImageRun, Outcome]]) -> None:
+        """Settle those that are not over yet, in one round trip; none has a further step."""
+        self._settle([(run.record, outcome) for run, outcome in endings if run.begin_ending()])
+        self._take_out_ended()
+
+    def _take_out_ended(self) -> None:
+        """No forward is for the rows of a job that is over."""
+        ended = {run for run in self._runs if run.is_over}  # another thread may end one any time
+        if ended:
+            self._scheduler.remove([row for run in ended for row in run.rows])
+            self._runs = [run for run in self._runs if run not in ended]
+
+    def _step(self, rows: Sequence[ImageRow]) -> None:
+        """One forward, and what follows from it."""
+        try:
+            seconds = self._forward(rows)
+        except Exception as error:
+            self._recover(rows, error)
+            return
+        now = time.monotonic()
+        for row in rows:
+            row.note_step(now - seconds, now)
+        self._scheduler.note_step(rows, seconds, now)
+        self._note_costs(rows, seconds)
+        self._report(rows)
+        self._hand_over([row for row in rows if not row.steps_left and not row.run.is_over])
+
+    def _forward(self, rows: Sequence[ImageRow]) -> float:
+        """Step rows, and say how many seconds that took."""
+        run = rows[0].run
+
+        def step() -> float:
+            before = time.perf_counter()
+            run.pipeline.step([row.painting for row in rows])
+            synchronize(run.card.device)
+            return time.perf_counter() - before
+
+        return self._sharing.run(step)
+
+    def _recover(self, rows: Sequence[ImageRow], error: Exception) -> None:
+        """A lack of memory is for fewer rows at once, anything else ends the jobs of a forward."""
+        group, num_places = rows[0].group, sum(row.num_places for row in rows)
+        if len(rows) > 1 and isinstance(error, OUT_OF_MEMORY):
+            logger.warning("event=fewer_places group=%s places=%d", group.name, num_places)
+            self._costs.by_model[group.model].halve(group.num_patches, num_places)
+            for row in rows:
+                if not row.run.is_over:
+                    self._step([row])
+            return
+        self._end([(run, explain(run.record.id, error)) for run in _runs_of(rows)])
+
+    def _note_costs(self, rows: Sequence[ImageRow], seconds: float) -> None:
+        group = rows[0].group
+        loras = frozenset[str]().union(*(row.loras for row in rows))
+        num_places = sum(row.num_places for row in rows)
+        self._costs.by_model[group.model].note(group.num_patches, num_places, loras, seconds)
+        self._metrics.denoise_step_duration.labels(group.model).observe(seconds)
+        self._metrics.denoise_steps.labels(group.model).inc(len(rows))
+        self._metrics.batch_size.labels(Task.IMAGES, group.model).observe(len(rows))
+
+    def _report(self, rows: Sequence[ImageRow]) -> None:
+        """Publish the steps, and end the jobs that a client or another attempt has ended.
+
+        Those that wait, are being prepared or are decoded are asked for as well.
+        """
+        stepped = _runs_of(rows)
+        remaining_s = self._remaining_s(stepped)
+        previews = {run: self._previews(run, rows) for run in stepped}
+        runs = [run for run in self._runs if not run.is_over]
+        reports = [
+            StepReport(
+                run.record.id,
+                run.record.attempt,
+                run.step,
+                run.num_steps,
+                remaining_s.get(run),
+                previews.get(run, ()),
+            )
+            for run in runs
+        ]
+        try:
+            verdicts = self._records.report(reports)
+        except RedisError as error:  # the next step's report makes up for it
+            logger.warning("event=report_failed error=%s", type(error).__name__)
+            return
+        ended = [run for run, said in zip(runs, verdicts, strict=True) if said is not Verdict.GO_ON]
+        # of a stale attempt no outcome changes anything
+        self._end([(run, JobState.CANCELED) for run in ended])
+
+    def _remaining_s(self, runs: Sequence[ImageRun]) -> dict[ImageRun, float]:
+        """Seconds until each of these is settled; they are of one group."""
+        group = runs[0].group
+        until_last_step_s = self._scheduler.remaining_s(group)
+        after_it_s = self._finishing.after_last_step_s(group.name)
+        return {
+            run: max(until_last_step_s.get(row, 0.0) for row in run.rows) + after_it_s
+            for run in runs
+        }
+
+    def _previews(self, run: ImageRun, rows: Sequence[ImageRow]) -> tuple[Preview, ...]:
+        due = [row for row in rows if row.run is run and row.step in run.job.preview_steps]
+        try:
+            shown = self._sharing.run(lambda: [run.pipeline.preview(row.painting) for row in due])
+            return tuple(
+                Preview(row.index, row.step, png.encode(pixels, {}))
+                for row, pixels in zip(due, shown, strict=True)
+            )
+        except Exception as error:
+            run.fail(error)
+            return ()
+
+    def _hand_over(self, rows: Sequence[ImageRow]) -> None:
+        """Let images that have had their last step be decoded."""
+        if not rows:
+            return
+        painted = [row.take_patches() for row in rows]
+        for run in _runs_of(rows):
+            self._note_denoised(run)
+        if rows[0].run.limits.overlaps:
+            self._decode_thread.add(painted)
+        else:
+            self._store_thread.add(self._finishing.decode(painted))
+
+    def _note_denoised(self, run: ImageRun) -> None:
+        if run.step < run.num_steps:
+            return
+        assert run.began_at is not None, "this is a bug: it has had steps"
+        assert run.stepped_at is not None, "this is a bug: it has had steps"
+        stage = self._metrics.stage_duration.labels(run.job.model, "denoise")
+        stage.observe(run.stepped_at - run.began_at)
+
+    def _decode_beside(self, painted: Sequence[Painted]) -> None:
+        with self._decode_stream.on(painted[0].run.card.device):
+            decoded = self._finishing.decode(painted)
+        self._store_thread.add(decoded)
+
+
+def _runs_of(rows: Sequence[ImageRow]) -> list[ImageRun]:
+    return list(dict.fromkeys(row.run for row in rows))

@@ -1,0 +1,158 @@
+"""From the patches of finished rows to images that are stored, and jobs that are settled.
+
+`decode` needs the device, `store` does not. What fails ends the job of the image. Knows nothing
+about the denoise loop.
+"""
+
+import json
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from worker import png
+from worker.contract.image_files import ImageFiles
+from worker.contract.jobs import Image, ImageJob, ImageResult
+from worker.device_sharing import DeviceSharing
+from worker.failures import StorageError, is_device_lost
+from worker.image_run import ImageRun, Painted
+from worker.metrics import WorkerMetrics
+from worker.row_scheduler import smoothed
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image as pixels [H, W, 3] uint8."""
+
+    run: ImageRun
+    index: int
+    pixels: np.ndarray
+
+
+class ImageFinishing:
+    def __init__(self, files: ImageFiles, metrics: WorkerMetrics, sharing: DeviceSharing) -> None:
+        self._files = files
+        self._metrics = metrics
+        self._sharing = sharing
+        self._after_last_step_s: dict[str, float] = {}  # lately, by group
+
+    def after_last_step_s(self, group: str) -> float:
+        """How long it takes lately from a job's last step until it is settled."""
+        return self._after_last_step_s.get(group, 0.0)
+
+    def decode(self, painted: Sequence[Painted]) -> list[Decoded]:
+        """Decode images of one size together, as far as the largest one has as many pixels."""
+        by_size: dict[Hashable, list[Painted]] = {}
+        for each in painted:
+            job = each.run.job
+            if not each.run.is_over:
+                by_size.setdefault((job.model, job.width, job.height), []).append(each)
+        return [
+            decoded
+            for same in by_size.values()
+            for part in _in_parts(same)
+            for decoded in self._decode_together(part)
+        ]
+
+    def store(self, decoded: Sequence[Decoded]) -> None:
+        """Store images as PNG files, and settle each job whose last image is stored."""
+        for each in decoded:
+            run = each.run
+            if run.is_over:
+                continue
+            try:
+                run.images[each.index] = self._store(each)
+            except Exception as error:
+                run.fail(error)
+            else:
+                self._settle_if_complete(run)
+
+    def _decode_together(self, painted: Sequence[Painted]) -> list[Decoded]:
+        run = painted[0].run
+        try:
+            with self._stage(run, "vae_decode"):
+                patches = torch.stack([each.patches for each in painted])
+                images = self._sharing.run(
+                    lambda: run.pipeline.decode(patches, run.job.width, run.job.height)
+                )
+        except Exception as error:
+            if len(painted) > 1 and not is_device_lost(error):
+                return [decoded for each in painted for decoded in self._decode_together([each])]
+            run.fail(error)
+            return []
+        return [Decoded(e.run, e.index, pixels) for e, pixels in zip(painted, images, strict=True)]
+
+    def _store(self, decoded: Decoded) -> Image:
+        run, index = decoded.run, decoded.index
+        with self._stage(run, "png_encode"):
+            file = encode_png(decoded.pixels, run.job, run.job.seeds[index])
+        with self._stage(run, "store"):
+            try:
+                name = self._files.store(file, run.job.id, run.record.attempt, index)
+            except OSError as error:
+                raise StorageError(f"image {index} of {run.job.id}") from error
+        self._metrics.result_store_bytes.inc(len(file))
+        height, width, _ = decoded.pixels.shape
+        return Image(
+            file_name=name,
+            seed=run.job.seeds[index],
+            width=width,
+            height=height,
+            num_bytes=len(file),
+        )
+
+    def _settle_if_complete(self, run: ImageRun) -> None:
+        job = run.job
+        if len(run.images) < len(job.seeds):
+            return
+        images = tuple(run.images[index] for index in range(len(job.seeds)))
+        result = ImageResult(
+            images=images,
+            num_text_tokens=run.num_text_tokens,
+            is_prompt_truncated=run.is_prompt_truncated,
+            num_patches=len(images) * run.group.num_patches,
+        )
+        if not run.end(result):
+            return
+        self._metrics.images_generated.labels(job.model).inc(len(images))
+        self._metrics.image_pixels.labels(job.model).inc(job.width * job.height * len(images))
+        if run.stepped_at is not None:
+            taken_s = time.monotonic() - run.stepped_at
+            group, lately = run.group.name, self._after_last_step_s.get(run.group.name)
+            self._after_last_step_s[group] = smoothed(lately, taken_s)
+
+    def _stage(self, run: ImageRun, stage: str) -> AbstractContextManager[object]:
+        return self._metrics.stage_duration.labels(run.job.model, stage).time()
+
+
+def encode_png(pixels: np.ndarray, job: ImageJob, seed: int) -> bytes:
+    """Encode [H, W, 3] uint8 with what made it in the text chunk `parameters`."""
+    parameters: dict[str, object] = {
+        "model": job.model,
+        "prompt": job.prompt,
+        "seed": seed,
+        "width": job.width,
+        "height": job.height,
+        "num_inference_steps": job.num_steps,
+        "guidance_scale": job.guidance_scale,
+        "job": job.id,
+    }
+    if job.loras:
+        parameters["loras"] = [lora.model_dump() for lora in job.loras]
+    if job.negative is not None:
+        parameters["negative_prompt"] = job.negative.prompt
+        parameters["true_cfg_scale"] = job.negative.true_cfg_scale
+    if job.start is not None:
+        parameters["strength"] = job.start.strength
+    return png.encode(pixels, {"parameters": json.dumps(parameters)})
+
+
+def _in_parts(painted: Sequence[Painted]) -> Iterator[Sequence[Painted]]:
+    """As many at once as have the pixels of the largest image, for which there is memory."""
+    run = painted[0].run
+    size = max(1, run.limits.max_pixels // (run.job.width * run.job.height))
+    for first in range(0, len(painted), size):
+        yield painted[first : first + size]

@@ -1,0 +1,296 @@
+"""Which rows make the next forward: decisions without tensors, Redis or a clock of its own.
+
+A row is one image on its way. Rows of one group (a model and a number of patches) can share a
+forward, each at its own noise level:
+
+- They join between two steps, first come, first served, as many as pay, and leave when done. None
+  that runs gives way to a later one of its group.
+- Groups take turns. The next forward is for the group that has had the fewest seconds of the
+  device, so each gets an equal share, and a small image never stands behind a large one's run.
+- Within a group so do sets of LoRAs, where a turn costs less than adding all their products.
+"""
+
+import heapq
+import math
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+MAX_GROUPS = 8  # in hand at once: each holds rows in the device's memory
+_MAX_LOADS = 64  # that are remembered
+_SMOOTHING = 0.3  # of a new measurement in what was measured lately
+_SLOW_SMOOTHING = 0.1  # likewise of what one step says little about
+_FORGET_AFTER_S = 1.0  # and five steps, without one: then a group's load may be another
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What rows have in common that share a forward; `name` is the group of their records."""
+
+    name: str
+    model: str
+    num_patches: int
+
+
+class Row(Protocol):
+    """One image on its way; takes two places with a negative prompt."""
+
+    @property
+    def group(self) -> Group: ...
+    @property
+    def loras(self) -> frozenset[str]: ...
+    @property
+    def num_places(self) -> int: ...
+    @property
+    def steps_left(self) -> int: ...
+
+
+class Costs(Protocol):
+    """What is known of the device."""
+
+    def places_that_pay(self, group: Group) -> int: ...
+
+    def step_s(self, group: Group, num_places: int, loras: frozenset[str]) -> float:
+        """Seconds of one forward with these LoRAs in it."""
+
+
+R = TypeVar("R", bound=Row)
+
+
+class Turns(Generic[K]):
+    """Who is next, so that all get equal shares of the device's seconds."""
+
+    def __init__(self) -> None:
+        self._used_s: dict[K, float] = {}
+        self._present: frozenset[K] = frozenset()
+
+    def next(self, present: Collection[K]) -> K:
+        """The one that has had the least; a newcomer starts with what that one has had."""
+        staying = [self._used_s[key] for key in present if key in self._present]
+        level = min(staying, default=0.0)
+        # who leaves and comes back at once has had no less by that
+        ahead = {key: used_s for key, used_s in self._used_s.items() if used_s > level and staying}
+        present_s = {
+            key: self._used_s[key] if key in self._present else ahead.get(key, level)
+            for key in present
+        }
+        self._used_s = ahead | present_s
+        self._present = frozenset(present)
+        return min(present, key=present_s.__getitem__)
+
+    def charge(self, key: K, seconds: float) -> None:
+        self._used_s[key] += seconds
+
+
+@dataclass(slots=True)
+class _Queue(Generic[R]):
+    """The rows of one group in order of arrival, and its jobs that are still being prepared."""
+
+    rows: list[R] = field(default_factory=list)
+    expected_places: dict[str, int] = field(default_factory=dict)  # by run
+    lora_turns: Turns[frozenset[str]] = field(default_factory=Turns)
+
+
+@dataclass(slots=True)
+class _Load:
+    """How busy a group was lately: it will be so for a while, even where it has no row just now.
+
+    num_places  of its forwards
+    pause_s     from a step to the next in which the device stood still
+    """
+
+    num_places: float = 0.0
+    pause_s: float = 0.0
+    stepped_at: float = -math.inf
+    idle_s_before: float | None = None  # of the device, until its last step; None: it had no row
+
+    def note_step(self, num_places: int, seconds: float, now: float, idle_s: float) -> None:
+        if now - self.stepped_at > _FORGET_AFTER_S + 5 * seconds:
+            self.num_places = num_places
+        self.num_places += _SLOW_SMOOTHING * (num_places - self.num_places)
+        if self.idle_s_before is not None:
+            self.pause_s += _SLOW_SMOOTHING * (idle_s - self.idle_s_before - self.pause_s)
+        self.stepped_at, self.idle_s_before = now, idle_s
+
+
+class RowScheduler(Generic[R]):
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self._queues: dict[Group, _Queue[R]] = {}  # the one held longest first
+        self._turns: Turns[Group] = Turns()
+        self._used_s = 0.0  # of the device, in all
+        self._loads: dict[Group, _Load] = {}  # the one that had a step last is the last
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no rows, and none are expected."""
+        return not self._queues
+
+    @property
+    def has_rows(self) -> bool:
+        return any(queue.rows for queue in self._queues.values())
+
+    def expect(self, group: Group, run: str, num_places: int) -> None:
+        """Keep places for the run of a job that is being prepared."""
+        self._queues.setdefault(group, _Queue()).expected_places[run] = num_places
+
+    def add(self, group: Group, run: str, rows: Iterable[R]) -> None:
+        """Let the rows of an expected run join; none, if there is nothing to be done for it."""
+        queue = self._queues[group]
+        del queue.expected_places[run]
+        queue.rows.extend(rows)
+        self._drop_empty()
+
+    def remove(self, rows: Collection[R]) -> None:
+        """Take rows out that are not to be done any more."""
+        for queue in self._queues.values():
+            queue.rows = [row for row in queue.rows if row not in rows]
+        self._drop_empty()
+
+    def next(self) -> list[R]:
+        """The rows of the next forward: all of one group, none if nothing is ready."""
+        ready = [group for group, queue in self._queues.items() if queue.rows]
+        if not ready:
+            return []
+        group = self._turns.next(ready)
+        return self._sharing(group, self._seated(group))
+
+    def note_step(self, rows: Sequence[R], seconds: float, now: float) -> None:
+        """Charge a forward that these rows had; those that are done by now leave."""
+        group = rows[0].group
+        queue, num_places = self._queues[group], _num_places(rows)
+        self._note_load(group, num_places, seconds, now)
+        self._turns.charge(group, seconds)
+        for loras, part in _by_loras(rows).items():
+            queue.lora_turns.charge(loras, seconds * _num_places(part) / num_places)
+        queue.rows = [row for row in queue.rows if row.steps_left]
+        if not queue.rows:
+            self._loads[group].idle_s_before = None  # no step is held up from here on
+        self._drop_empty()
+
+    def _note_load(self, group: Group, num_places: int, seconds: float, now: float) -> None:
+        self._used_s += seconds
+        load = self._loads.pop(group, _Load())
+        load.note_step(num_places, seconds, now, idle_s=now - self._used_s)
+        self._loads[group] = load
+        if len(self._loads) > _MAX_LOADS:
+            del self._loads[next(iter(self._loads))]
+
+    def remaining_s(self, group: Group) -> dict[R, float]:
+        """Seconds until the last step of each row of a group, the turns of others included."""
+        if group not in self._queues:
+            return {}
+        seated = self._seated(group)
+        pace_s = self._pace_s(group)
+        remaining = {row: row.steps_left * pace_s for row in seated}
+        # each that waits takes the place of the first that ends
+        ends = [row.steps_left for row in seated]
+        heapq.heapify(ends)
+        for row in self._queues[group].rows[len(seated) :]:
+            end = ends[0] + row.steps_left
+            heapq.heapreplace(ends, end)
+            remaining[row] = end * pace_s
+        return remaining
+
+    def room(self, prepare_s: float) -> Mapping[str, int]:
+        """How many more rows each group takes, by its name; those in hand alone.
+
+        A job more than there are places is taken where one gets free before the job could be
+        prepared, in about `prepare_s`; any sooner, and another worker could have begun it.
+        """
+        room = {group.name: self._room_of(group, prepare_s) for group in self._queues}
+        if len(room) >= MAX_GROUPS:
+            # it ends so, and leaves its place to a group that waits
+            room[next(iter(room))] = 0
+        return room
+
+    @property
+    def num_new_groups(self) -> int:
+        """How many groups more may come in hand."""
+        return max(0, MAX_GROUPS - len(self._queues))
+
+    def _room_of(self, group: Group, prepare_s: float) -> int:
+        queue = self._queues[group]
+        expected = sum(queue.expected_places.values())
+        free = self._costs.places_that_pay(group) - _num_places(queue.rows) - expected
+        if free > 0:
+            return free
+        seated = self._seated(group)
+        is_one_ahead = bool(expected) or len(seated) < len(queue.rows)
+        if is_one_ahead or not seated:
+            return 0
+        until_free_s = min(row.steps_left for row in seated) * self._pace_s(group)
+        return int(until_free_s <= prepare_s)
+
+    def _pace_s(self, group: Group) -> float:
+        """Seconds from one step of a group to its next one: its share of the device is equal.
+
+        With as many rows in the forward as it lately had, as others may be about to come.
+        """
+        queue, load = self._queues[group], self._loads.get(group, _Load())
+        seated = self._seated(group)
+        in_hand = _num_places(seated) + sum(queue.expected_places.values())
+        coming = min(max(in_hand, round(load.num_places)), self._costs.places_that_pay(group))
+        num_places = max(coming, _num_places(seated))
+        num_groups = sum(bool(queue.rows) for queue in self._queues.values())
+        return num_groups * self._costs.step_s(group, num_places, _loras(seated)) + load.pause_s
+
+    def _seated(self, group: Group) -> list[R]:
+        """The first rows, as many as pay, and one at least."""
+        most = self._costs.places_that_pay(group)
+        taken = 0
+        seated: list[R] = []
+        for row in self._queues[group].rows:
+            taken += row.num_places
+            if seated and taken > most:
+                break
+            seated.append(row)
+        return seated
+
+    def _sharing(self, group: Group, seated: list[R]) -> list[R]:
+        """Those with the LoRAs whose turn it is, and others for whom joining costs less than one.
+
+        Every LoRA in a forward costs its low-rank products for all rows.
+        """
+        parts = _by_loras(seated)
+        chosen = [self._queues[group].lora_turns.next(parts)]
+        for loras, part in parts.items():
+            if loras in chosen:
+                continue
+            others = [row for row in seated if row.loras in chosen]
+            together_s = self._step_s(group, [*others, *part])
+            if together_s <= self._step_s(group, others) + self._step_s(group, part):
+                chosen.append(loras)
+        return [row for row in seated if row.loras in chosen]
+
+    def _step_s(self, group: Group, rows: Sequence[R]) -> float:
+        return self._costs.step_s(group, _num_places(rows), _loras(rows))
+
+    def _drop_empty(self) -> None:
+        self._queues = {
+            group: queue
+            for group, queue in self._queues.items()
+            if queue.rows or queue.expected_places
+        }
+
+
+def smoothed(lately: float | None, measured: float) -> float:
+    """What was measured lately, with one more measurement."""
+    return measured if lately is None else lately + _SMOOTHING * (measured - lately)
+
+
+def _num_places(rows: Iterable[Row]) -> int:
+    return sum(row.num_places for row in rows)
+
+
+def _loras(rows: Iterable[Row]) -> frozenset[str]:
+    return frozenset[str]().union(*(row.loras for row in rows))
+
+
+def _by_loras(rows: Iterable[R]) -> dict[frozenset[str], list[R]]:
+    parts: dict[frozenset[str], list[R]] = {}
+    for row in rows:
+        parts.setdefault(row.loras, []).append(row)
+    return parts
