@@ -1,7 +1,7 @@
 """How many of PyTorch's threads a forward has on the CPU: one, unless it takes long.
 
 Threads meet after each of a forward's hundreds of products. That costs a short forward more than it
-saves, and the more where another process has the core of one of them.
+saves, and takes the cores from the API and from the thread that prepares the next batch.
 """
 
 import time
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-LONG_S = 0.01  # from here on all threads pay
+LONG_S = 0.1  # from here on all threads pay
 
 
 class ForwardThreads:

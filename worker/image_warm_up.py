@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' wor
     from models.flux.rows import PaintRow
     from models.flux.text_encoders import TextFeatures
 
-_MEASURING_S = 0.8  # of the start; after it nothing further is measured
+_MEASURING_S = 0.4  # of the start; after it nothing further is measured
 _NUM_TIMED_STEPS = 3
 _LONG_STEP_S = 0.2  # from here on one step is enough to measure
 

@@ -26,7 +26,7 @@ class Slow(TinyImagePipeline):
         super().step(rows)
 
 
-@pytest.mark.parametrize(("row_s", "batch_sizes"), [(60.0, [1, 1]), (0.5, [1, 1, 2])])
+@pytest.mark.parametrize(("row_s", "batch_sizes"), [(60.0, [1, 1]), (0.3, [1, 1, 2])])
 def test_a_slow_device_measures_no_more_rows_once_the_time_is_over(
     row_s: float, batch_sizes: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
