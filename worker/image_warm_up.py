@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' wor
     from models.flux.rows import PaintRow
     from models.flux.text_encoders import TextFeatures
 
-_MEASURING_S = 0.4  # of the start; after it nothing further is measured
-_NUM_TIMED_STEPS = 3
+_MEASURING_S = 0.8  # of the start; after it nothing further is measured
+_NUM_TIMED_STEPS = 2
 _LONG_STEP_S = 0.2  # from here on one step is enough to measure
 
 _Size: TypeAlias = tuple[int, int]  # width and height, pixels
@@ -76,7 +76,7 @@ class _Trial:
             return math.inf
 
     def _shortest_step_s(self, rows: Sequence[PaintRow]) -> float:
-        """Of a few, as others may disturb one, and the first has memory to find."""
+        """Of two, as the first has memory to find."""
         # of a processor that others use as well, only what this thread had of it
         clock = time.thread_time if self.device == "cpu" else time.perf_counter
         shortest_s = math.inf
