@@ -8,7 +8,6 @@ files are always written beside it.
 """
 
 import logging
-import math
 import queue
 import time
 from collections.abc import Collection, Sequence
@@ -33,7 +32,6 @@ from worker.step_costs import StepCosts
 from worker.work import Settle
 
 _WAIT_S = 0.05  # for a job that is being prepared, where there is nothing else to do
-_NEW_GROUPS_EVERY_S = 0.05  # jobs of them are looked for behind all that have to wait
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +72,6 @@ class ImageWork:
         self._unprepared: list[ImageRun] = []  # for this thread to prepare
         self._prepared: queue.SimpleQueue[Sequence[ImageRun]] = queue.SimpleQueue()
         self._prepare_s: float | None = None  # lately, from the claim on
-        self._room_for_new_at = -math.inf  # when jobs of new groups were last asked for
         self._prepare_stream, self._decode_stream = OwnStream(), OwnStream()
         self._prepare_thread = SideThread("preparing", self._prepare_beside)
         self._decode_thread = SideThread("decoding", self._decode_beside)
@@ -82,12 +79,7 @@ class ImageWork:
 
     def room(self) -> Room:
         rows = self._scheduler.room(self._prepare_s or 0.0)
-        num_new, now = self._scheduler.num_new_groups, time.monotonic()
-        # without room in a group in hand, every job that waits may be one of these
-        if rows and not any(rows.values()) and now - self._room_for_new_at < _NEW_GROUPS_EVERY_S:
-            num_new = 0
-        if num_new:
-            self._room_for_new_at = now
+        num_new = self._scheduler.num_new_groups
         return Room(
             max_jobs=sum(rows.values()) + num_new,
             # whether more pay is known once the first is in hand

@@ -16,6 +16,7 @@ from worker.contract.jobs import Image, ImageJob
 from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.contract.records import Outcome, Record
 from worker.failures import explain, is_device_lost
+from worker.image_inputs import Encoder
 from worker.row_scheduler import Group
 from worker.work import Settle
 
@@ -26,18 +27,11 @@ if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' wor
     from models.flux.text_to_image import Negative
 
 
-class ImagePipeline(Protocol):
+class ImagePipeline(Encoder, Protocol):
     """The part of `TextToImage` that jobs need."""
 
     @property
     def has_guidance(self) -> bool: ...
-
-    def encode(
-        self,
-        prompts: Sequence[str],
-        max_sequence_length: int,
-        loras: Mapping[str, float] | None = None,
-    ) -> TextFeatures: ...
 
     def begin(
         self,

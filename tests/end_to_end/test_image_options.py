@@ -30,7 +30,10 @@ from tests.models.presets.hubs.loopback import Loopback, Repository
 from tests.worker.test_image_decoding import png_of_declared_size
 
 # PEFT's remark on a second adapter, which is meant
-pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning"),
+    pytest.mark.usefixtures("one_thread"),  # the oracles are tiny, and the other core is a worker's
+]
 
 ROUTE = "/v1/images/generations"
 WIDTH, HEIGHT, NUM_STEPS, SEED = 64, 96, 5, 7
@@ -87,15 +90,6 @@ def service(written: Written, tmp_path_factory: pytest.TempPathFactory) -> Itera
         running = start_service(data_dir, TRIPTYCH_CONFIG=str(config), **settings)
         yield running
         stop_service(running)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The oracles are tiny, and the other core is the worker's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,6 @@ from tests.worker.pipelines import (
     TinyRow,
 )
 from tests.worker.studio import MODEL, Studio
-from worker import image_engine
 from worker.contract.events import Event, PreviewEvent, StepEvent, events_key, parse_event
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import (
@@ -60,6 +59,7 @@ from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 from worker.residency import Loader, Residency
+from worker.row_scheduler import MAX_GROUPS
 from worker.swap_policy import SwapPolicy
 
 INTERNAL = Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
@@ -472,16 +472,12 @@ def test_there_is_room_beside_what_is_in_hand(studio: Studio) -> None:
     assert studio.work.room().rows == {}
 
 
-def test_new_groups_are_looked_for_now_and_then_where_those_in_hand_are_full(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(image_engine, "_NEW_GROUPS_EVERY_S", 3600.0)
+def test_where_the_groups_in_hand_are_full_there_is_room_for_new_ones_alone(studio: Studio) -> None:
     studio.let_pay(2)
     studio.add(job := image_job(seeds=(1, 2)))
-    assert studio.work.room().max_jobs >= 1
-    assert studio.work.room() == Room(0, 0, {group_of(job): 0})
-    studio.run()
-    assert studio.work.room().max_jobs >= 1
+    room = studio.work.room()
+    assert room.is_for_new_groups_alone
+    assert (room.max_jobs, room.rows) == (MAX_GROUPS - 1, {group_of(job): 0})
 
 
 def test_a_model_that_leaves_the_device_leaves_nothing_in_memory(

@@ -2,12 +2,10 @@
 
 import io
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from redis import Redis
 
@@ -26,18 +24,12 @@ from worker.contract.jobs import (
     new_job_id,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LORAS = ("ink", "oil")
 LIMITS = SHAPES_LIMITS.model_copy(update={"loras": LORAS})
 MOST_LEVELS = 1  # of 255: sums of a batch are in another order
 START = "job_1"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
