@@ -1,8 +1,8 @@
 """A model that does nothing, and everything around it: what does a request cost by itself?
 
-`python -m benchmarks.constant_model` works as `worker.main` does, but every text has the same
-embedding; with `serve` it is `triptych serve` with that model alone, with settings from the
-environment; with `alone` it answers the same requests by FastAPI without anything behind it.
+`python -m benchmarks.constant_model serve` is `triptych serve` with that model alone, with settings
+from the environment: its worker works as `worker.main` does, but every text has the same embedding.
+With `alone` it answers the same requests by FastAPI without anything behind it.
 """
 
 import logging
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from triptych.settings import ServeSettings
 from triptych.supervisor import Supervisor, plan
+from triptych.worker_launch import WorkerProgram
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
 from worker.model_specs import ModelSpec
+from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:  # torch, which only the worker needs
     from torch import Tensor
@@ -33,6 +35,7 @@ CARD = ModelCard(
     memory_bytes=4 * WIDTH,
     dtype="float32",
     device="cpu",
+    results_digest="c0" * 32,
     embedding_width=WIDTH,
     max_tokens=512,
 )
@@ -76,12 +79,12 @@ class ConstantLoader:
         pass
 
 
-def work() -> None:
+def main(settings: WorkerSettings) -> None:
+    """Be the worker."""
     from worker.device_memory import memory_of
     from worker.main import leave, run
-    from worker.settings import settings_of_process
 
-    settings = settings_of_process()
+    logging.basicConfig(level=logging.INFO)
     leave(run(settings, ConstantLoader(), memory_of("cpu", settings)))
 
 
@@ -89,7 +92,7 @@ def serve() -> None:
     specs = (ModelSpec(name=MODEL, handle="made by its worker", task=Task.EMBEDDINGS),)
     settings = ServeSettings(models=specs)
     slots = plan(settings, specs)
-    Supervisor(settings, specs, slots, worker_module="benchmarks.constant_model").run()
+    Supervisor(settings, specs, slots, WorkerProgram("benchmarks.constant_model")).run()
 
 
 def serve_alone() -> None:
@@ -122,5 +125,5 @@ if __name__ == "__main__":
             serve()
         case ["alone"]:
             serve_alone()
-        case _:
-            work()
+        case got:
+            sys.exit(f"got {got}; allowed are serve and alone")

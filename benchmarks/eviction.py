@@ -73,8 +73,10 @@ def write_model(directory: Path, name: str, seed: int) -> None:
 def service(models: Mapping[str, Path], **settings: str) -> Iterator[httpx.Client]:
     given = ",".join(f"{name}={path}" for name, path in models.items())
     with (
-        running("triptych", "serve", TRIPTYCH_MODELS=given, **settings) as service,
-        httpx.Client(base_url=service.url, timeout=300) as client,
+        running("triptych", "serve", log=None, TRIPTYCH_MODELS=given, **settings) as service,
+        httpx.Client(
+            base_url=service.url, timeout=300, headers={"cache-control": "no-store"}
+        ) as client,
     ):
         for name in models:
             wait_until_served(client, name)

@@ -2,13 +2,14 @@
 
 Starts `triptych serve` with an empty data directory, takes the time until `/readyz` answers 200,
 then the medians at the client of a 128x128 image, a classification and an embedding, one
-request at a time.
+request at a time, and the memory of all its processes.
 """
 
 import argparse
 import base64
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.machine import processor
+from benchmarks.process_tree import memory_bytes
 from benchmarks.reports import publish
-from benchmarks.running_service import running
+from benchmarks.running_service import RunningService, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Report:
     image_128: Latency
     classification: Latency
     embedding: Latency
+    memory_mb: int | None  # afterwards, what processes share counted once; None: not on Linux
 
 
 def measure(count: int, request: Callable[[], httpx.Response]) -> Latency:
@@ -57,7 +60,7 @@ def measure(count: int, request: Callable[[], httpx.Response]) -> Latency:
     )
 
 
-def report(client: httpx.Client, ready_s: float, num_requests: int) -> Report:
+def report(client: httpx.Client, service: RunningService, num_requests: int) -> Report:
     prompt = "a large red circle on a white background at the left"
 
     def paint() -> httpx.Response:
@@ -71,7 +74,7 @@ def report(client: httpx.Client, ready_s: float, num_requests: int) -> Report:
     return Report(
         machine=processor(),
         num_cores=os.cpu_count() or 1,
-        ready_s=round(ready_s, 2),
+        ready_s=round(service.ready_s, 2),
         image_128=measure(max(10, num_requests // 4), paint),
         classification=measure(
             num_requests,
@@ -81,6 +84,7 @@ def report(client: httpx.Client, ready_s: float, num_requests: int) -> Report:
             num_requests,
             lambda: client.post("/v1/embeddings", json={"model": "f_net_shapes", "input": prompt}),
         ),
+        memory_mb=memory_bytes(service.pid) // 2**20 if sys.platform == "linux" else None,
     )
 
 
@@ -91,9 +95,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with (
         running("triptych", "serve") as service,
-        httpx.Client(base_url=service.url, timeout=60) as client,
+        # equal requests, each to be worked for
+        httpx.Client(
+            base_url=service.url, timeout=60, headers={"cache-control": "no-store"}
+        ) as client,
     ):
-        measured = report(client, service.ready_s, arguments.num_requests)
+        measured = report(client, service, arguments.num_requests)
     publish(measured, arguments.output)
 
 

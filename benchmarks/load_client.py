@@ -56,12 +56,16 @@ class NoAnswerError(Exception):
     """Raised where the duration of a load is too short to say anything."""
 
 
-def post(path: str, body: Mapping[str, object]) -> bytes:
-    """The bytes of a POST of JSON."""
+def post(path: str, body: Mapping[str, object], *, is_reused: bool = False) -> bytes:
+    """The bytes of a POST of JSON, for whose answer the service is to work.
+
+    With `is_reused` an answer that it has made before will do, as for any other client.
+    """
     content = json.dumps(body).encode()
+    caching = "" if is_reused else "cache-control: no-store\r\n"
     head = (
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(content)}\r\n\r\n"
+        f"{caching}content-length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
 

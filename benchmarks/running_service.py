@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -19,7 +20,9 @@ _STOP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunningService:
+    pid: int
     port: int
+    data_dir: Path
     ready_s: float  # from its start until `/readyz` answered 200
 
     @property
@@ -28,24 +31,25 @@ class RunningService:
 
 
 @contextmanager
-def running(*arguments: str, **settings: str) -> Iterator[RunningService]:
+def running(*arguments: str, log: Path | None = None, **settings: str) -> Iterator[RunningService]:
     """Run `python -m …` with an empty data directory, from when it is ready until the block ends.
 
-    `settings` are environment variables besides its port and directory.
+    `settings` are environment variables besides its port and directory; what it writes goes to
+    `log`, or nowhere.
     """
     port = free_port()
-    with tempfile.TemporaryDirectory() as data_dir:
+    with tempfile.TemporaryDirectory() as data_dir, Path(log or os.devnull).open("wb") as output:
         own = {"TRIPTYCH_PORT": str(port), "TRIPTYCH_DATA_DIR": data_dir}
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             env={**os.environ, **own, **settings},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 ready_s = wait_until_ready(client, process)
-            yield RunningService(port, ready_s)
+            yield RunningService(process.pid, port, Path(data_dir), ready_s)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=_STOP_TIMEOUT_S)

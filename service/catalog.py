@@ -16,6 +16,7 @@ from redis import Redis
 
 from service.background import repeat
 from service.errors import ModelNotFoundError, ServiceError, UnavailableError
+from service.redis_health import RedisHealth
 from worker.contract import model_cards, workers
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
@@ -66,9 +67,10 @@ class Models:
 
 
 class Catalog:
-    def __init__(self, redis: Redis, expected_tasks: Collection[Task]) -> None:
+    def __init__(self, redis: Redis, health: RedisHealth, expected_tasks: Collection[Task]) -> None:
         """`expected_tasks` are those that will have workers; empty where that is not known."""
         self._redis = redis
+        self._health = health
         self._expected_tasks = expected_tasks
         self._cards: Mapping[str, ModelCard] = {}  # by digest; a card never changes
         self._last: Models | None = None
@@ -81,6 +83,7 @@ class Catalog:
 
     async def models(self) -> Models:
         """Every model that some worker serves now."""
+        self._health.check_answers()
         self._last = await to_thread.run_sync(self._read)
         return self._last
 

@@ -6,6 +6,9 @@ The parts are opened by the lifespan in `main` and live as long as the app.
 import re
 import time
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -14,8 +17,10 @@ from redis import Redis
 from service.catalog import Catalog
 from service.errors import RequestError, shown
 from service.events import JobEvents
+from service.job_changes import JobChanges
 from service.job_client import JobClient
 from service.metrics import Metrics
+from service.redis_health import RedisHealth
 from service.settings import ServiceSettings
 from worker.contract.image_files import ImageFiles
 
@@ -27,7 +32,9 @@ class Parts:
     metrics: Metrics
     image_files: ImageFiles
     jobs: JobClient
+    job_changes: JobChanges
     events: JobEvents
+    redis_health: RedisHealth
     blocking_redis: Redis  # for the contract's synchronous readers, in a thread
     started_at: int  # Unix seconds
 
@@ -54,6 +61,33 @@ async def get_parts(request: Request) -> Parts:
     parts = request.app.state.parts
     assert isinstance(parts, Parts), "this is a bug: the lifespan has not run"
     return parts
+
+
+def caller_of(request: Request) -> str:
+    """Who shares the devices with others, as a job names them: for now, a client's address.
+
+    An IPv6 client has 2**64 addresses of its own and counts as one. Short, and no address: it lies
+    in Redis with the job, and is neither logged nor counted.
+    """
+    client = request.client  # None on a Unix socket
+    return "" if client is None else _caller_at(client.host)
+
+
+@lru_cache(maxsize=1024)
+def _caller_at(host: str) -> str:
+    try:
+        name = _network(ip_address(host))
+    except ValueError:  # a proxy's name for a client whose address it does not tell
+        name = host
+    return sha256(name.encode()).hexdigest()[:16]
+
+
+def _network(address: IPv4Address | IPv6Address) -> str:
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((int(address), 64), strict=False))
 
 
 async def get_preference(request: Request) -> Preference:

@@ -5,7 +5,6 @@ error types have a code of their own; all others are `invalid_value`.
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -20,12 +19,12 @@ from service.errors import (
     ErrorEnvelope,
     RequestError,
     ServiceError,
-    UnavailableError,
+    disk_full,
     shown,
     shown_name,
 )
-
-logger = logging.getLogger(__name__)
+from service.redis_health import refusal_of, unavailable
+from worker.contract.image_files import is_disk_full
 
 _CODES = {
     "extra_forbidden": "unknown_parameter",
@@ -59,22 +58,26 @@ def install(app: FastAPI) -> None:
         return response_to(_http_error(request, error))
 
     async def on_redis_error(_: Request, error: Exception) -> JSONResponse:
-        logger.warning("event=redis_unavailable error=%s", type(error).__name__)
-        return response_to(redis_unavailable())
+        assert isinstance(error, RedisError), "this is a bug"
+        if (refusal := refusal_of(error)) is None:
+            raise error
+        return response_to(unavailable(refusal))
+
+    async def on_os_error(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, OSError) and is_disk_full(error):
+            return response_to(disk_full())
+        raise error
 
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RedisError, on_redis_error)
+    app.add_exception_handler(OSError, on_os_error)
 
 
 def response_to(error: ServiceError) -> JSONResponse:
     content = ErrorEnvelope(error=error.body).model_dump(mode="json")
     return JSONResponse(content, status_code=error.status, headers=error.headers)
-
-
-def redis_unavailable() -> UnavailableError:
-    return UnavailableError("redis_unavailable", "the job store cannot be reached for now")
 
 
 def internal_error() -> ServiceError:

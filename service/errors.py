@@ -7,6 +7,7 @@ ServiceError            an answer that is an error; everything else becomes one 
 ├── QueueFullError      429, with Retry-After
 ├── JobEndedError       the job ended in failed, canceled or expired, or is gone
 ├── SyncWaitError       504: the wait is over, the job goes on
+├── EndDelayedError     503: the job goes on, and its end cannot be stored for now
 └── UnavailableError    503, with Retry-After: Redis, the workers or the model are not there
 
 `FAILURE_ANSWERS` is complete over `FailureCode`; `worker/failures.py` is the road's other half.
@@ -87,10 +88,13 @@ class NotFoundError(ServiceError):
 
 
 class QueueFullError(ServiceError):
-    """Raised when as many jobs wait as may wait."""
+    """Raised when as many jobs wait as may wait, and the caller's share of them."""
 
-    def __init__(self, task: str, depth: int, retry_after_s: int) -> None:
-        message = f"the queue {task} is full: {depth} jobs wait; try again in {retry_after_s} s"
+    def __init__(self, task: str, depth: int, num_of_caller: int, retry_after_s: int) -> None:
+        message = (
+            f"the queue {task} is full: {depth} jobs wait, {num_of_caller} of them of this caller; "
+            f"try again in {retry_after_s} s"
+        )
         headers = {"retry-after": str(retry_after_s)}
         super().__init__(429, "rate_limit_error", "queue_full", message, headers=headers)
 
@@ -101,6 +105,10 @@ class UnavailableError(ServiceError):
     def __init__(self, code: str, message: str, retry_after_s: int = 1) -> None:
         headers = {"retry-after": str(retry_after_s)}
         super().__init__(503, "server_error", code, message, headers=headers)
+
+
+def disk_full() -> UnavailableError:
+    return UnavailableError("disk_full", "the service's disk is full for now")
 
 
 class SyncWaitError(ServiceError):
@@ -115,6 +123,18 @@ class SyncWaitError(ServiceError):
         super().__init__(
             504, "timeout_error", "sync_wait_timeout", message, headers=headers, job_id=job_id
         )
+
+
+class EndDelayedError(ServiceError):
+    """Raised while no job can end, as Redis takes no writes; a retry would start the work again."""
+
+    def __init__(self, job_id: str, code: str) -> None:
+        message = (
+            f"job {job_id} goes on, but its end cannot be stored for now; "
+            f"read it at /v1/jobs/{job_id}"
+        )
+        headers = {"x-should-retry": "false"}
+        super().__init__(503, "server_error", code, message, headers=headers, job_id=job_id)
 
 
 class JobEndedError(ServiceError):
@@ -148,6 +168,9 @@ FAILURE_ANSWERS: Mapping[FailureCode, FailureAnswer] = {
     ),
     FailureCode.STORAGE: FailureAnswer(
         500, "server_error", "an image could not be stored, or read again", False
+    ),
+    FailureCode.DISK_FULL: FailureAnswer(
+        503, "server_error", "the disk that images are stored on is full for now", True
     ),
     FailureCode.WORKER_LOST: FailureAnswer(
         500, "server_error", "the workers that ran the job died, as often as it may be tried", False

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from service.errors import UnavailableError
 from service.job_client import JobClient
 from worker.contract.events import Event, FinishedEvent, events_key, parse_event
-from worker.contract.records import Record
+from worker.contract.record import Record
 
 MAX_FOLLOWERS = 512  # per process; each has a connection to Redis, and one of HTTP
 SILENCE_S = 10.0  # of a job, after which its follower is told that there is nothing new

@@ -9,91 +9,145 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
-from anyio import to_thread
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.background import repeat
-from service.errors import QueueFullError, SyncWaitError, lost_error
+from service.errors import EndDelayedError, QueueFullError, SyncWaitError, lost_error
+from service.job_changes import JobChanges
+from service.redis_health import RedisHealth
 from service.round_trips import RoundTrips
 from worker.contract.jobs import JobState
-from worker.contract.records import (
-    FINISHED_CHANNEL,
+from worker.contract.record import (
     STATUS_FIELDS,
     AnyJob,
     Record,
-    Records,
     parse_record,
-    queue_key,
     record_key,
 )
-from worker.contract.submission import TooDeep, parse_submission, submission
+from worker.contract.record_scripts import CANCEL, POSITION
+from worker.contract.records import FINISHED_CHANNEL
+from worker.contract.submission import (
+    Answered,
+    Joined,
+    Queued,
+    Reuse,
+    TooDeep,
+    parse_submission,
+    submission,
+    withdrawal,
+)
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 2.0  # in case the subscription is broken and nobody has noticed yet
+_UNWATCHED_S = 0.05  # a job that is over by then has not paid for a watch of its client
 _SILENCE_S = 10.0  # longer on the subscription, and it is asked whether it lives
 _RECONNECT_S = 0.5
 _MAX_RETRY_AFTER_S = 30  # soon enough for a queue that empties; OpenAI's client obeys up to 120
 
-Wait = Callable[[float], Awaitable[Record]]
+Leaving = Callable[[], Coroutine[None, None, None]]  # ends when the client has left
+Wait = Callable[[float, Leaving | None], Awaitable[Record]]
+
+
+class ClientLeftError(Exception):
+    """Raised where nobody waits any more."""
 
 
 class JobClient:
-    def __init__(self, redis: Redis, records: Records, max_queue_depth: int) -> None:
-        """`records` are for what is rare, in a thread."""
+    def __init__(
+        self,
+        redis: Redis,
+        health: RedisHealth,
+        changes: JobChanges,
+        max_queue_depth: int,
+        result_ttl_s: float,
+    ) -> None:
+        self._health = health
+        self._changes = changes
         self._redis = redis
         self._round_trips = RoundTrips(redis)
-        self._records = records
         self._max_queue_depth = max_queue_depth
+        self._ttl_s = int(result_ttl_s)
         self._ends: dict[str, asyncio.Event] = {}  # by the id of the job that is waited for
         self._is_stopping = False
 
-    async def submit(self, job: AnyJob) -> None:
-        """Queue the job; raises QueueFullError when as many wait as may."""
-        call = submission(job, self._max_queue_depth)
-        reply = await self._round_trips.run_script(call.script, call.args)
+    async def submit(
+        self, job: AnyJob, reuse: Reuse | None = None, keep_s: int | None = None
+    ) -> Queued | Joined | Answered:
+        """Queue the job, unless `reuse` finds its answer, or an equal job to share the run of.
+
+        `keep_s` is for how long its record is kept once it is final; None: as others are. Raises
+        QueueFullError when as many wait as may.
+        """
+        self._health.check_answers()
+        call = submission(job, self._max_queue_depth, reuse, keep_s)
+        try:
+            reply = await self._round_trips.run_script(call.script, call.args)
+        except RedisTimeoutError:
+            self._changes.cancel(job.id)  # queued or not, its client is not told of it
+            raise
         answer = parse_submission(cast(Sequence[int | str], reply))
         if isinstance(answer, TooDeep):
-            raise QueueFullError(job.task.value, answer.depth, _retry_after_s(answer))
+            retry_after_s = _retry_after_s(answer, self._max_queue_depth)
+            raise QueueFullError(job.task.value, answer.depth, answer.num_of_caller, retry_after_s)
+        return answer
+
+    async def withdraw_answer(self, job_id: str, reuse: Reuse) -> None:
+        """Undo a submit that was answered by a result of no use; nobody else gets that either."""
+        call = withdrawal(job_id, reuse)
+        await self._round_trips.run_script(call.script, call.args)
 
     @contextmanager
     def listening(self, job_id: str) -> Iterator[Wait]:
         """Listen for the end of a job that is about to be submitted; the value waits for it.
 
-        It takes the seconds to wait, and returns the final record. Raises SyncWaitError when the
-        time is over, or the service's. A Redis that restarts meanwhile is waited for: the job is
-        in its file.
+        It takes the seconds to wait, and what ends when the client has left, or None where the
+        client may leave; it returns the final record. Raises SyncWaitError when the time is over,
+        or the service's, and ClientLeftError. A Redis that restarts meanwhile is waited for: the
+        job is in its file. Raises EndDelayedError where that takes long, or Redis takes no writes.
         """
         ended = self._ends[job_id] = asyncio.Event()
         try:
-            yield lambda timeout_s: self._wait(job_id, ended, timeout_s)
+            yield lambda timeout_s, leaving: self._wait(job_id, ended, timeout_s, leaving)
         finally:
             del self._ends[job_id]
 
-    async def _wait(self, job_id: str, ended: asyncio.Event, timeout_s: float) -> Record:
+    async def _wait(
+        self, job_id: str, ended: asyncio.Event, timeout_s: float, leaving: Leaving | None
+    ) -> Record:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        while True:
-            await _until(ended, min(end - loop.time(), _POLL_S))
-            ended.clear()
-            record = await self._final(job_id)
-            if record is not None:
-                return record
-            if loop.time() >= end or self._is_stopping:
-                raise SyncWaitError(job_id, timeout_s - (end - loop.time()))
+        await _until(ended, min(timeout_s, _UNWATCHED_S))
+        if ended.is_set() and (record := await self._final(job_id)) is not None:
+            return record
+        with _watching(leaving, ended) as has_left:
+            while True:
+                await _until(ended, min(end - loop.time(), _POLL_S))
+                ended.clear()
+                record = await self._final(job_id)
+                if record is not None:
+                    return record
+                if has_left():
+                    raise ClientLeftError
+                if (refusal := self._health.no_job_ends) is not None:
+                    raise EndDelayedError(job_id, refusal.value)
+                if loop.time() >= end or self._is_stopping:
+                    raise SyncWaitError(job_id, timeout_s - (end - loop.time()))
 
     def stop_waiting(self) -> None:
         """End every wait: better an answer with the job's id than a closed connection."""
         self._is_stopping = True
-        self._wake_all()
+        self.wake_all()
 
     async def get(self, job_id: str) -> Record | None:
+        self._health.check_answers()
         reply = await self._round_trips.execute("HMGET", record_key(job_id), *STATUS_FIELDS)
         values = zip(STATUS_FIELDS, cast(Sequence[str | None], reply), strict=True)
         return parse_record({name: value for name, value in values if value is not None})
@@ -102,11 +156,14 @@ class JobClient:
         """How many jobs are before this one; None unless it waits."""
         if record.state is not JobState.QUEUED:
             return None
-        position = await self._redis.lpos(queue_key(record.task), record.id)
+        position = await self._round_trips.run_script(POSITION, [record.id])
         return position if isinstance(position, int) else None
 
     async def cancel(self, job_id: str) -> Record | None:
-        return await to_thread.run_sync(self._records.cancel, job_id)
+        """End a queued job at once, ask a running one to stop; final ones stay as they are."""
+        self._health.check_answers()
+        await self._round_trips.run_script(CANCEL, [job_id, self._ttl_s])
+        return await self.get(job_id)
 
     async def listen(self) -> None:
         """Wake waiters until canceled; the one task that reads the subscription."""
@@ -115,7 +172,7 @@ class JobClient:
     async def _listen(self) -> None:
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(FINISHED_CHANNEL)
-            self._wake_all()  # whose job may have ended unheard
+            self.wake_all()  # whose job may have ended unheard
             is_asked = False
             while True:
                 message = await pubsub.get_message(timeout=_SILENCE_S)
@@ -132,20 +189,36 @@ class JobClient:
         if ended is not None:
             ended.set()
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Have every waiter look how its job stands."""
         for ended in self._ends.values():
             ended.set()
 
     async def _final(self, job_id: str) -> Record | None:
         """The record once it is final; raises when there is none any more."""
         try:
-            record = await self.get(job_id)
-        except RedisError as error:
+            async with asyncio.timeout(_POLL_S):
+                record = await self.get(job_id)
+        except (RedisError, TimeoutError) as error:
             logger.warning("event=wait_disturbed job=%s error=%s", job_id, type(error).__name__)
             return None
         if record is None:
             raise lost_error(job_id)
         return record if record.state.is_final else None
+
+
+@contextmanager
+def _watching(leaving: Leaving | None, ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
+    """Wake who waits when the client leaves; the value says whether it has."""
+    if leaving is None:
+        yield lambda: False
+        return
+    watch = asyncio.create_task(leaving())
+    watch.add_done_callback(lambda _: ended.set())
+    try:
+        yield watch.done
+    finally:
+        watch.cancel()
 
 
 async def _until(event: asyncio.Event, timeout_s: float) -> None:
@@ -156,8 +229,12 @@ async def _until(event: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-def _retry_after_s(full: TooDeep) -> int:
-    """Little's law: a place frees up every oldest_age / depth seconds."""
+def _retry_after_s(full: TooDeep, max_depth: int) -> int:
+    """Little's law: a place frees up every oldest_age / depth seconds.
+
+    Where others have got in beyond the limit, as many more are to leave before the caller gets one.
+    """
     created_at = full.oldest_created_at
     age_s = 0.0 if created_at is None else time.time() - created_at
-    return min(max(1, math.ceil(age_s / full.depth)), _MAX_RETRY_AFTER_S)
+    num_to_leave = full.depth - max_depth + 1
+    return min(max(1, math.ceil(num_to_leave * age_s / full.depth)), _MAX_RETRY_AFTER_S)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,25 +20,31 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from service import error_handlers
 from service.catalog import Catalog
 from service.dependencies import Parts
 from service.events import MAX_FOLLOWERS, SILENCE_S, JobEvents
+from service.file_janitor import FileJanitor
+from service.job_changes import JobChanges
 from service.job_client import JobClient
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.queue_stats import QueueCollector
+from service.redis_health import PROBE_TIMEOUT_S, RedisHealth
 from service.routes import classify, embeddings, events, files, health, images, jobs, models
 from service.settings import ServiceSettings
-from service.start_images import remove_when_over
 from worker.contract.image_files import ImageFiles
 from worker.contract.records import Records
 
 _REDIS_TIMEOUT_S = 5.0
 _ENCODING_ERRORS = "backslashreplace"  # a stranger's bytes are a name nobody knows, no failed read
-_REDIS_RETRIES = 1  # at once: a pooled connection that a restart broke, and no longer wait
+
+# Once, at once: for a pooled connection that a restart broke. No silence is waited for twice.
+_RETRY = Retry(NoBackoff(), 1, (RedisConnectionError,))
+_ASYNC_RETRY = AsyncRetry(NoBackoff(), 1, (RedisConnectionError,))
 
 # Longer than clients keep an idle connection (httpx and the openai client: 5 s): the client closes
 # it, never the server under a request that is on its way.
@@ -70,59 +77,89 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class _RedisClients:
+    """One for each way of waiting: they differ in their timeouts, and no one holds up another."""
+
+    commands: AsyncRedis
+    following: AsyncRedis  # a blocking read for each follower of a job
+    probing: AsyncRedis
+    blocking: Redis  # for threads
+
+
 @asynccontextmanager
-async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Parts]:
-    blocking_redis = Redis.from_url(
-        settings.redis_url,
+async def _redis_clients(url: str) -> AsyncIterator[_RedisClients]:
+    commands = AsyncRedis.from_url(
+        url,
         decode_responses=True,
         encoding_errors=_ENCODING_ERRORS,
         socket_timeout=_REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), _REDIS_RETRIES),
+        retry=_ASYNC_RETRY,
     )
-    redis = AsyncRedis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        encoding_errors=_ENCODING_ERRORS,
-        socket_timeout=_REDIS_TIMEOUT_S,
-        retry=AsyncRetry(NoBackoff(), _REDIS_RETRIES),
-    )
-    following_redis = AsyncRedis.from_url(
-        settings.redis_url,
+    following = AsyncRedis.from_url(
+        url,
         decode_responses=True,
         encoding_errors=_ENCODING_ERRORS,
         max_connections=2 * MAX_FOLLOWERS,  # each has a blocking read, or a short one
         socket_timeout=_REDIS_TIMEOUT_S + SILENCE_S,  # its reads block for a silence
-        retry=AsyncRetry(NoBackoff(), _REDIS_RETRIES),
+        retry=_ASYNC_RETRY,
     )
-    metrics.registry.register(QueueCollector(blocking_redis))
-    records = Records(blocking_redis, settings.result_ttl_s)
-    job_client = JobClient(redis, records, settings.max_queue_depth)
-    job_events = JobEvents(following_redis, job_client)
-    image_files = ImageFiles(settings.data_dir / "images")
-    catalog = Catalog(blocking_redis, settings.tasks)
-    in_background = [
-        asyncio.create_task(catalog.keep_fresh()),
-        asyncio.create_task(job_client.listen()),
-        asyncio.create_task(remove_when_over(image_files, records)),
-    ]
-    try:
-        yield Parts(
-            settings=settings,
-            catalog=catalog,
-            metrics=metrics,
-            image_files=image_files,
-            jobs=job_client,
-            events=job_events,
-            blocking_redis=blocking_redis,
-            started_at=int(time.time()),
+    probing = AsyncRedis.from_url(
+        url, socket_timeout=PROBE_TIMEOUT_S, retry=AsyncRetry(NoBackoff(), 0)
+    )
+    blocking = Redis.from_url(
+        url,
+        decode_responses=True,
+        encoding_errors=_ENCODING_ERRORS,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        retry=_RETRY,
+    )
+    async with commands, following, probing:
+        with blocking:
+            yield _RedisClients(commands, following, probing, blocking)
+
+
+@asynccontextmanager
+async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Parts]:
+    async with _redis_clients(settings.redis_url) as redis:
+        parts = _parts(settings, metrics, redis)
+        records = Records(redis.blocking, settings.result_ttl_s)
+        janitor = FileJanitor(
+            redis.blocking, records, parts.image_files, metrics, settings.result_ttl_s
         )
-    finally:
-        for task in in_background:
-            task.cancel()
-        await asyncio.wait(in_background)
-        await following_redis.aclose()
-        await redis.aclose()
-        blocking_redis.close()
+        metrics.registry.register(QueueCollector(redis.blocking))
+        in_background = [
+            asyncio.create_task(parts.catalog.keep_fresh()),
+            asyncio.create_task(parts.jobs.listen()),
+            asyncio.create_task(parts.job_changes.run()),
+            asyncio.create_task(parts.redis_health.watch(parts.jobs.wake_all)),
+            asyncio.create_task(janitor.run()),
+        ]
+        try:
+            yield parts
+        finally:
+            for task in in_background:
+                task.cancel()
+            await asyncio.wait(in_background)
+            await parts.job_changes.send()  # of those who left, or were told to come back, at last
+
+
+def _parts(settings: ServiceSettings, metrics: Metrics, redis: _RedisClients) -> Parts:
+    health, ttl_s = RedisHealth(redis.probing), settings.result_ttl_s
+    changes = JobChanges(redis.commands, health, ttl_s)
+    job_client = JobClient(redis.commands, health, changes, settings.max_queue_depth, ttl_s)
+    return Parts(
+        settings=settings,
+        catalog=Catalog(redis.blocking, health, settings.tasks),
+        metrics=metrics,
+        image_files=ImageFiles(settings.data_dir / "images"),
+        jobs=job_client,
+        job_changes=changes,
+        events=JobEvents(redis.following, job_client),
+        redis_health=health,
+        blocking_redis=redis.blocking,
+        started_at=int(time.time()),
+    )
 
 
 class Server(uvicorn.Server):

@@ -31,56 +31,32 @@ class _AnswerMetrics:
     response_bytes: Counter
 
 
-class Metrics:
-    """One registry per app, so that two apps in one process stay apart."""
+class RequestMetrics:
+    """Requests and their answers, by route."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
-        ProcessCollector(registry=registry)
-        self.http_requests = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.in_flight = Gauge(
+            "triptych_http_requests_in_flight", "Requests being answered.", registry=registry
+        )
+        self._requests = Counter(
             "triptych_http_requests_total",
             "Requests answered.",
             ("route", "method", "status"),
             registry=registry,
         )
-        self.http_request_duration = Histogram(
+        self._duration = Histogram(
             "triptych_http_request_duration_seconds",
             "From the first byte of a request to the last of its answer, but for event streams.",
             ("route", "method"),
             buckets=_REQUEST_BUCKETS_S,
             registry=registry,
         )
-        self.http_requests_in_flight = Gauge(
-            "triptych_http_requests_in_flight", "Requests being answered.", registry=registry
-        )
-        self.http_response_bytes = Counter(
+        self._response_bytes = Counter(
             "triptych_http_response_bytes_total", "Bodies sent.", ("route",), registry=registry
         )
-        self.jobs_enqueued = Counter(
-            "triptych_jobs_enqueued_total",
-            "Jobs put on a queue.",
-            ("task", "model"),
-            registry=registry,
-        )
-        self.admission_rejections = Counter(
-            "triptych_admission_rejections_total",
-            "Requests refused before a job was made.",
-            ("task", "reason"),
-            registry=registry,
-        )
-        self.sync_wait_timeouts = Counter(
-            "triptych_sync_wait_timeouts_total",
-            "Synchronous calls whose wait was over before their job.",
-            ("task",),
-            registry=registry,
-        )
         self._of_answers: dict[tuple[str, str, int], _AnswerMetrics] = {}
-        for task in Task:  # zeros, so that no series is missing before its first event
-            self.admission_rejections.labels(task.value, "queue_full")
-            self.sync_wait_timeouts.labels(task.value)
 
-    def observe_request(
+    def observe(
         self, route: str, method: str, status: int, seconds: float | None, num_bytes: int
     ) -> None:
         """Count an answer; `seconds` is None where its duration says nothing."""
@@ -88,14 +64,76 @@ class Metrics:
         answers = self._of_answers.get((route, method, status))
         if answers is None:
             answers = self._of_answers[route, method, status] = _AnswerMetrics(
-                self.http_requests.labels(route, method, str(status)),
-                self.http_request_duration.labels(route, method),
-                self.http_response_bytes.labels(route),
+                self._requests.labels(route, method, str(status)),
+                self._duration.labels(route, method),
+                self._response_bytes.labels(route),
             )
         answers.requests.inc()
         if seconds is not None:
             answers.duration.observe(seconds)
         answers.response_bytes.inc(num_bytes)
+
+
+class JobMetrics:
+    """What became of the requests for work: queued, answered or shared, or refused; and waits."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.enqueued = Counter(
+            "triptych_jobs_enqueued_total",
+            "Jobs put on a queue; the others are a hit or shared (see result_cache_requests).",
+            ("task", "model"),
+            registry=registry,
+        )
+        self.reuse = Counter(
+            "triptych_result_cache_requests_total",
+            "Jobs whose answer is determined: kept already, of a shared run, or to be made.",
+            ("task", "result"),
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "triptych_admission_rejections_total",
+            "Requests refused before a job was made.",
+            ("task", "reason"),
+            registry=registry,
+        )
+        self.wait_timeouts = Counter(
+            "triptych_sync_wait_timeouts_total",
+            "Synchronous calls whose wait was over before their job.",
+            ("task",),
+            registry=registry,
+        )
+        self.client_disconnects = Counter(
+            "triptych_client_disconnects_total",
+            "Synchronous calls whose client left before the answer; their jobs are canceled.",
+            ("task",),
+            registry=registry,
+        )
+        for task in Task:  # zeros, so that no series is missing before its first event
+            self.rejections.labels(task.value, "queue_full")
+            self.wait_timeouts.labels(task.value)
+            self.client_disconnects.labels(task.value)
+            for result in ("hit", "miss", "shared"):
+                self.reuse.labels(task.value, result)
+
+
+class Metrics:
+    """One registry per app, so that two apps in one process stay apart."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = RequestMetrics(self.registry)
+        self.jobs = JobMetrics(self.registry)
+        self.results_expired = Counter(
+            "triptych_results_expired_total",
+            "Images removed as the record that named them is gone.",
+            registry=self.registry,
+        )
+        self.result_store_used_bytes = Gauge(
+            "triptych_result_store_used_bytes",
+            "Images and start images; 0 but in the one process that looks after them.",
+            registry=self.registry,
+        )
 
     def render(self) -> bytes:
         """The exposition text. Reads Redis, so it runs in a thread."""

@@ -36,7 +36,7 @@ class RequestMiddleware:
             return
         headers = Headers(scope=scope)
         response = _ResponseWatch(send, _request_id(headers))
-        with self._metrics.http_requests_in_flight.track_inprogress():
+        with self._metrics.requests.in_flight.track_inprogress():
             body = _BoundedBody(headers, receive, self._max_body_bytes)
             try:
                 await self._app(scope, body.receive, response.send)
@@ -55,13 +55,20 @@ class RequestMiddleware:
         method, status, seconds = scope["method"], response.status, response.elapsed_s()
         # a stream lasts as long as its job: that says nothing of how fast the service answers
         answered_s = None if response.is_stream else seconds
-        self._metrics.observe_request(route, method, status, answered_s, response.num_bytes)
+        self._metrics.requests.observe(route, method, status, answered_s, response.num_bytes)
         logger.log(
-            logging.DEBUG if route in _PROBES else logging.INFO,
+            logging.DEBUG if route in _PROBES else _log_level(status),
             "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s job=%s",
             *(method, route, status, 1e3 * seconds, response.num_bytes, response.request_id),
             scope.get("state", {}).get("job_id", "-"),
         )
+
+
+def _log_level(status: int) -> int:
+    """A good answer is worth no line: its job has one, in the worker's log."""
+    if status < 400:
+        return logging.DEBUG
+    return logging.INFO if status < 500 else logging.WARNING
 
 
 class _ResponseWatch:

@@ -12,9 +12,11 @@ from prometheus_client.registry import Collector
 from redis import Redis
 from redis.exceptions import RedisError
 
+from service.redis_health import PROBE_KEY
 from worker.contract import workers
 from worker.contract.jobs import JobState, Task
-from worker.contract.records import queue_key, record_key, running_key
+from worker.contract.record import running_key, waiting_key
+from worker.contract.sharing_script import RESULTS_BYTES, RESULTS_KEY
 from worker.contract.workers import WorkerState, WorkerStatus
 
 
@@ -28,16 +30,12 @@ class QueueStats:
 
 def read_queue(redis: Redis, task: Task) -> QueueStats:
     with redis.pipeline(transaction=False) as pipeline:
-        pipeline.llen(queue_key(task))
+        pipeline.zcard(waiting_key(task))
         pipeline.zcard(running_key(task))
-        pipeline.lindex(queue_key(task), 0)
+        pipeline.zrange(waiting_key(task), 0, 0, withscores=True)
         num_queued, num_running, oldest = pipeline.execute()
-    return QueueStats(task, num_queued, num_running, _age_s(redis, oldest))
-
-
-def _age_s(redis: Redis, job_id: str | None) -> float:
-    created_at = None if job_id is None else redis.hget(record_key(job_id), "created_at")
-    return 0.0 if created_at is None else max(0.0, time.time() - float(created_at))
+    age_s = max((time.time() - created_at for _, created_at in oldest), default=0.0)
+    return QueueStats(task, num_queued, num_running, max(0.0, age_s))
 
 
 class QueueCollector(Collector):
@@ -51,16 +49,33 @@ class QueueCollector(Collector):
         try:
             queues = [read_queue(self._redis, task) for task in Task]
             statuses = workers.read_all(self._redis)
+            cache_bytes = int(self._redis.hget(RESULTS_KEY, RESULTS_BYTES) or 0)
         except RedisError:
             yield _redis_up(False)
             return
         yield _redis_up(True)
+        yield _redis_writable(self._redis)
+        yield GaugeMetricFamily(
+            "triptych_result_cache_bytes", "What kept results take in Redis.", value=cache_bytes
+        )
         yield from _queue_metrics(queues)
         yield from _worker_metrics(statuses)
 
 
 def _redis_up(is_up: bool) -> Metric:
     return GaugeMetricFamily("triptych_redis_up", "1 if Redis answers.", value=float(is_up))
+
+
+def _redis_writable(redis: Redis) -> Metric:
+    try:
+        redis.setrange(PROBE_KEY, 0, "")
+    except RedisError:
+        is_writable = False
+    else:
+        is_writable = True
+    return GaugeMetricFamily(
+        "triptych_redis_writable", "1 if Redis takes writes.", value=float(is_writable)
+    )
 
 
 def _queue_metrics(queues: list[QueueStats]) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from worker.contract.records import Scalar
+from worker.contract.record import Scalar
 
 Call: TypeAlias = tuple[Sequence[Scalar], asyncio.Future[object]]
 

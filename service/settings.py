@@ -5,10 +5,11 @@ Built once in `main.py` and passed down. A bad value stops the start and says wh
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.contract.jobs import Task
+from worker.contract.records import RESULT_CACHE_BYTES
 
 _MIB = 1024 * 1024
 
@@ -34,7 +35,9 @@ class ServiceSettings(BaseSettings):
     )
 
     max_queue_depth: int = Field(
-        default=64, ge=1, description="waiting jobs per task; beyond is a 429"
+        default=64,
+        ge=1,
+        description="waiting jobs per task; beyond, a caller with its share of them gets a 429",
     )
     sync_wait_s: float = Field(
         default=300.0, gt=0, description="longest wait of a synchronous call"
@@ -44,6 +47,15 @@ class ServiceSettings(BaseSettings):
     )
     result_ttl_s: float = Field(
         default=86400.0, ge=1, description="how long a final record is kept"
+    )
+    # the workers' setting of the same name must agree
+    result_cache_bytes: ByteSize = Field(
+        default=ByteSize(RESULT_CACHE_BYTES),
+        ge=0,
+        description="Redis memory for results of jobs whose answer is determined; 0: none is kept",
+    )
+    shares_runs: bool = Field(
+        default=True, description="equal jobs whose answer is determined share one run"
     )
     drain_grace_s: int = Field(default=30, ge=0, description="wait for open requests at shutdown")
 

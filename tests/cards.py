@@ -12,6 +12,7 @@ from worker.contract.workers import ModelState, ServedModel, WorkerState, Worker
 from worker.image_limits import preset_limits
 
 _KNOWN = {"license": "apache-2.0", "num_parameters": 3, "memory_bytes": 12, "dtype": "float32"}
+RESULTS_DIGEST = "5e" * 32
 SHAPES_LIMITS = preset_limits("flux_shapes")
 LABELS = tuple(f"label {i}" for i in range(112))
 
@@ -22,7 +23,15 @@ def card_of(name: str, task: Task, **changes: object) -> ModelCard:
         Task.CLASSIFY: {"family": "ViTBackbone", "labels": LABELS},
         Task.EMBEDDINGS: {"family": "FNetBackbone", "embedding_width": 128, "max_tokens": 512},
     }
-    fields = {"name": name, "task": task, "device": "cpu", **_KNOWN, **of_task[task], **changes}
+    fields = {
+        "name": name,
+        "task": task,
+        "device": "cpu",
+        "results_digest": RESULTS_DIGEST,
+        **_KNOWN,
+        **of_task[task],
+        **changes,
+    }
     return ModelCard.model_validate(fields)
 
 
@@ -34,7 +43,13 @@ SHAPES = (
 
 
 def ready(card: ModelCard, *aliases: str) -> ServedModel:
-    return ServedModel(name=card.name, aliases=aliases, state=ModelState.READY, card=card.digest)
+    return ServedModel(
+        name=card.name,
+        aliases=aliases,
+        state=ModelState.READY,
+        card=card.digest,
+        results_digest=card.results_digest,
+    )
 
 
 def status_of(

@@ -126,10 +126,17 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_the_service_starts_without_torch() -> None:
+@pytest.mark.parametrize(
+    ("process", "not_needed"),
+    [
+        ("service.main", {"torch", "diffusers", "transformers", "PIL", "numpy"}),
+        ("triptych.supervisor", {"torch", "numpy", "fastapi", "prometheus_client"}),
+    ],
+)
+def test_a_process_starts_without_what_it_does_not_need(process: str, not_needed: set[str]) -> None:
     program = (
-        "import sys, service.main\n"
-        "loaded = {'torch', 'diffusers', 'transformers', 'PIL', 'numpy'} & set(sys.modules)\n"
+        f"import sys, {process}\n"
+        f"loaded = {not_needed} & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(loaded)}' if loaded else 0)"
     )
     done = subprocess.run(

@@ -1,45 +1,60 @@
 """`triptych serve`: Valkey, the API and the workers, kept running until a signal.
 
-At the first SIGTERM or SIGINT the API stops accepting and answers what is open, then the workers
-finish their job or batch, then Valkey writes its file. A second signal ends everything at once.
-Knows nothing about jobs.
+At the first SIGTERM or SIGINT, or when its terminal closes (SIGHUP), the API stops accepting and
+answers what is open, then the workers finish what fits in their grace and give the rest back, then
+Valkey writes its file. A second signal ends everything at once. Of jobs it knows one thing: those
+of a worker that died are to run again.
 """
 
-import itertools
-import json
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import wait
 from types import FrameType
 
 import httpx
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from triptych.address import free_port, require_free, url_of
+from triptych.address import require_free, url_of
+from triptych.api_launch import answers_ready, api_child
 from triptych.child import Child
-from triptych.embedded_redis import data_lock, embedded_redis, socket_directory, wait_until_up
+from triptych.embedded_redis import data_lock, embedded_redis, socket_of_our_own, wait_until_up
+from triptych.ending import end
+from triptych.fork_server import ServerProcess
 from triptych.host_devices import this_host
+from triptych.lost_workers import LostWorkers
 from triptych.model_sizes import stored_bytes
 from triptych.prometheus_targets import write_targets
 from triptych.settings import ServeSettings
-from triptych.worker_slots import CPU, WorkerSlot, plan_workers, served_tasks
-from worker.contract.jobs import Task
-from worker.host_memory import usable_host_bytes
-from worker.model_specs import ModelSpec, as_json
-from worker.settings import WorkerSettings
+from triptych.worker_launch import (
+    WORKER,
+    WorkerLauncher,
+    WorkerProgram,
+    free_worker_ports,
+    shared_environment,
+    worker_environment,
+    worker_settings,
+)
+from triptych.worker_slots import WorkerSlot, plan_workers, served_tasks
+from worker.model_specs import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-_WATCH_INTERVAL_S = 0.2
+_WATCH_INTERVAL_S = 0.2  # a worker's death is seen at once, that of others at the next look
 _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
-# How often a thread of OpenMP looks for the others before it sleeps. By default that is for
-# milliseconds, which takes the core from the very thread that it waits for.
-_SPINS = 500
-_WAIT_POLICY = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})  # the operator's word, if given
+_LAST_WRITES_S = 5.0  # of workers, after the grace: what they hold goes back
+_REDIS_TIMEOUT_S = 2.0
+_SAME_SIGNAL_S = 0.2  # `timeout` sends each twice: to its child, and to the group of both
 
 
 class Supervisor:
@@ -50,82 +65,129 @@ class Supervisor:
         settings: ServeSettings,
         specs: Sequence[ModelSpec],
         slots: Sequence[WorkerSlot],
-        worker_module: str = "worker.main",
+        worker: WorkerProgram = WORKER,
     ) -> None:
         """Serve the models of `specs`, of which each has its task, by the workers of `slots`."""
         self._settings = settings
         self._specs = specs
         self._slots = slots
-        self._worker_module = worker_module
+        self._worker = worker
         self._stop = threading.Event()
         self._stop_now = threading.Event()
+        self._told_to_stop_at = math.inf
+        self._fork_server = Child("fork-server", partial(
+            ServerProcess,
+            worker.imports(served_tasks(specs)),
+            shared_environment(slots, os.environ),
+        ))  # fmt: skip
 
     def run(self) -> None:
         """Serve until a signal; raises StartError where something needed is not to be had."""
         settings = self._settings
         require_free(settings.host, settings.port)
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        if settings.redis_url is not None:
-            self._serve([], settings.redis_url)
-            return
+        self._take_signals()
         with ExitStack() as stack:
-            lock = stack.enter_context(data_lock(settings.data_dir))
-            socket = stack.enter_context(socket_directory()) / "valkey.sock"
-            url = f"unix://{socket}"
-            valkey = embedded_redis(settings.data_dir, socket, lock)
-            stack.callback(self._end, [valkey], _STOP_TIMEOUT_S)
-            valkey.start()
-            wait_until_up(url, valkey)
-            self._serve([valkey], url)
+            servers: list[Child] = []
+            if (url := settings.redis_url) is None:
+                lock = stack.enter_context(data_lock(settings.data_dir))
+                socket = stack.enter_context(socket_of_our_own())
+                url = f"unix://{socket}"
+                servers = [embedded_redis(settings.data_dir, socket, lock)]
+            for child in (self._fork_server, *servers):  # its imports take seconds
+                stack.callback(end, [child], _STOP_TIMEOUT_S, self._stop_now)
+                child.start()
+            for server in servers:
+                wait_until_up(url, server)
+            self._serve(servers, url)
 
     def _serve(self, servers: Sequence[Child], redis_url: str) -> None:
         settings = self._settings
         log_plan(self._slots)
         api = api_child(settings, redis_url, served_tasks(self._specs))
         ports = free_worker_ports(settings, self._slots)
-        workers = [
-            worker_child(settings, self._specs, redis_url, slot, port, self._worker_module)
+        write_targets(settings.data_dir, settings.host, ports)
+        with self._lost_workers(redis_url) as lost, launch_thread() as launches:
+            workers = self._worker_children(redis_url, ports, lost, launches)
+            try:
+                self._watch([*servers, self._fork_server, api, *workers])
+            finally:
+                logger.info("event=draining")
+                end([api], settings.drain_grace_s + _STOP_TIMEOUT_S, self._stop_now, workers)
+                end(workers, settings.drain_grace_s + _LAST_WRITES_S, self._stop_now)
+
+    @contextmanager
+    def _lost_workers(self, redis_url: str) -> Iterator[LostWorkers]:
+        configured = worker_settings(self._settings, redis_url, self._slots[0])
+        timeout_s, once = _REDIS_TIMEOUT_S, Retry(NoBackoff(), 0)
+        with Redis.from_url(redis_url, socket_timeout=timeout_s, retry=once) as redis:
+            lost = LostWorkers(redis, configured.result_ttl_s, configured.max_attempts)
+            lost.start()
+            try:
+                yield lost
+            finally:
+                lost.stop()
+
+    def _worker_children(
+        self,
+        redis_url: str,
+        ports: Mapping[WorkerSlot, int],
+        lost: LostWorkers,
+        launches: Executor,
+    ) -> list[Child]:
+        launchers = [
+            WorkerLauncher(
+                slot,
+                self._worker.module,
+                worker_environment(self._settings, self._specs, redis_url, slot, port),
+                lost.report,
+            )
             for slot, port in ports.items()
         ]
-        write_targets(settings.data_dir, settings.host, ports)
-        try:
-            for child in (*workers, api):  # workers first: theirs is the longer way
-                child.start()
-            self._watch([*servers, *workers, api])
-        finally:
-            logger.info("event=draining")
-            self._end([api], self._settings.drain_grace_s + _STOP_TIMEOUT_S)
-            self._end(workers, timeout_s=None)
+        return [
+            Child(f"worker-{each.slot.name}", each.launch, each.report_lost, launches_on=launches)
+            for each in launchers
+        ]
 
     def _watch(self, children: Sequence[Child]) -> None:
+        """Start the children that do not run, now and whenever one dies, until a signal."""
         is_ready = False
         url = url_of(self._settings.host, self._settings.port)
         with httpx.Client(timeout=1.0, trust_env=False) as client:  # no proxy to ourselves
-            while not self._stop.wait(_WATCH_INTERVAL_S):
+            while not self._stop.is_set():
+                for child in children:
+                    child.note_death()  # before all starts: what a worker held runs again now
                 for child in children:
                     child.keep_running()
                 if not is_ready and answers_ready(client, url):
                     is_ready = True
                     logger.info("event=ready url=%s", url)
                     sys.stderr.write(f"\n  Triptych is ready: {url}\n\n")
+                sentinels = [child.sentinel for child in children]
+                wait([each for each in sentinels if each is not None], _WATCH_INTERVAL_S)
 
-    def _end(self, children: Sequence[Child], timeout_s: float | None) -> None:
-        """Ask the children to stop and wait; None waits as long as their work takes."""
-        for child in children:
-            child.send(signal.SIGTERM)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while any(child.is_running for child in children):
-            is_late = deadline is not None and time.monotonic() > deadline
-            if is_late or self._stop_now.is_set():
-                for child in children:
-                    child.send(signal.SIGKILL)
-            time.sleep(0.02)
+    def _take_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._stop.is_set():
-            self._stop_now.set()
-        self._stop.set()
+        now = time.monotonic()
+        if not self._stop.is_set():
+            self._told_to_stop_at = now
+            self._stop.set()
+        elif signum != signal.SIGHUP and now - self._told_to_stop_at > _SAME_SIGNAL_S:
+            self._stop_now.set()  # a shell and the kernel may each say that a terminal is closed
+
+
+@contextmanager
+def launch_thread() -> Iterator[Executor]:
+    """Where workers are launched; what is being launched at the end is not waited for."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launch")
+    try:
+        yield thread
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def plan(settings: ServeSettings, specs: Sequence[ModelSpec]) -> list[WorkerSlot]:
@@ -149,96 +211,3 @@ def log_plan(slots: Sequence[WorkerSlot]) -> None:
         )  # fmt: skip
         if slot.shortage is not None:
             logger.warning("event=short_of_memory worker=%s reason=%s", slot.name, slot.shortage)
-
-
-def worker_ports(settings: ServeSettings, slots: Sequence[WorkerSlot]) -> dict[WorkerSlot, int]:
-    """The metrics ports, behind the API's: 8001 images, 8002 classify, 8003 embeddings.
-
-    Further workers of a task have those from 8004 on.
-    """
-    first = {task: settings.port + i for i, task in enumerate(Task, start=1)}
-    further = itertools.count(settings.port + len(Task) + 1)
-    return {slot: first[slot.task] if slot.index == 0 else next(further) for slot in slots}
-
-
-def free_worker_ports(
-    settings: ServeSettings, slots: Sequence[WorkerSlot]
-) -> Mapping[WorkerSlot, int]:
-    """The metrics ports; another where one is taken: measuring must not keep us from serving."""
-    ports: dict[WorkerSlot, int] = {}
-    for slot, wanted in worker_ports(settings, slots).items():
-        ports[slot] = free_port(settings.host, wanted)
-        if ports[slot] != wanted:
-            logger.warning(
-                "event=metrics_port_taken worker=%s wanted=%d used=%d",
-                slot.name, wanted, ports[slot],
-            )  # fmt: skip
-    return ports
-
-
-def api_child(settings: ServeSettings, redis_url: str, tasks: Sequence[Task]) -> Child:
-    environment = {
-        "TRIPTYCH_HOST": settings.host,
-        "TRIPTYCH_PORT": str(settings.port),
-        "TRIPTYCH_REDIS_URL": redis_url,
-        "TRIPTYCH_DATA_DIR": str(settings.data_dir),
-        "TRIPTYCH_TASKS": json.dumps(tasks),
-        "TRIPTYCH_DRAIN_GRACE_S": str(settings.drain_grace_s),
-    }
-    return Child("api", [sys.executable, "-m", "service.main"], environment)
-
-
-def worker_child(
-    settings: ServeSettings,
-    specs: Sequence[ModelSpec],
-    redis_url: str,
-    slot: WorkerSlot,
-    metrics_port: int,
-    module: str,
-) -> Child:
-    environment = {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that cuda:N is nvidia-smi's N on mixed hosts too
-        "TRIPTYCH_REDIS_URL": redis_url,
-        "TRIPTYCH_DATA_DIR": str(settings.data_dir),
-        "TRIPTYCH_CONFIG": "" if settings.config is None else str(settings.config),
-        "TRIPTYCH_MODELS": as_json(spec for spec in specs if spec.name in slot.models),
-        "TRIPTYCH_MODEL_ALIASES": "{}",  # each model has its own by now
-        "TRIPTYCH_METRICS_HOST": settings.host,
-        "TRIPTYCH_METRICS_PORT": str(metrics_port),
-        "TRIPTYCH_NUM_THREADS": str(slot.num_threads),
-    }
-    if slot.shares_cores and not _WAIT_POLICY.intersection(os.environ):
-        environment["GOMP_SPINCOUNT"] = str(_SPINS)
-    # queue and device as arguments, so that `ps` shows them
-    flags = ["--queue", slot.task.value, "--device", slot.device]
-    environment |= _memory_shares(settings, redis_url, slot)
-    return Child(f"worker-{slot.name}", [sys.executable, "-m", module, *flags], environment)
-
-
-def _memory_shares(settings: ServeSettings, redis_url: str, slot: WorkerSlot) -> dict[str, str]:
-    """Divide what several workers would each take for their own; what is configured stays."""
-    if slot.device == CPU:
-        return {}
-    configured = WorkerSettings(
-        config=settings.config,
-        model_aliases={},  # the models are not given here
-        queue=slot.task,
-        redis_url=redis_url,
-        data_dir=settings.data_dir,
-        device=slot.device,
-    )
-    shares: dict[str, str] = {}
-    if slot.share_bytes is not None and configured.memory_budget is None:
-        share = max(1, slot.share_bytes - configured.memory_reserve)
-        shares["TRIPTYCH_MEMORY_BUDGET"] = str(share)
-    if configured.host_memory_budget is None:
-        share = usable_host_bytes() // slot.num_gpu_workers
-        shares["TRIPTYCH_HOST_MEMORY_BUDGET"] = str(share)
-    return shares
-
-
-def answers_ready(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(f"{url}/readyz").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worker.batch import BatchKey, Row
 from worker.contract.jobs import ClassifyJob, ClassifyResult, Prediction
-from worker.contract.records import AnyJob
+from worker.contract.record import AnyJob
 from worker.failures import BadInputError
 from worker.image_decoding import decode_image, from_base64
 from worker.metrics import WorkerMetrics

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from worker.failures import OUT_OF_MEMORY
+from worker.failures import is_out_of_memory
+from worker.pieces import Pieces
 
 T = TypeVar("T")
 
@@ -17,18 +18,23 @@ T = TypeVar("T")
 class DeviceSharing:
     """Any thread may call it; no piece may call it again."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
         self._changed = threading.Condition()
         self._num_running = 0
         self._num_to_be_alone = 0  # they go first: others come without end
 
     def run(self, piece: Callable[[], T]) -> T:
         """Run a piece beside others; where memory lacks, once more with nothing beside it."""
+        self._pieces.begin_next()
         with self._beside():
             try:
                 return piece()
-            except OUT_OF_MEMORY:
-                pass  # what its frames hold is free from here on
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+        # what the frames of the first try held is free from here on
+        self._pieces.begin_next()
         with self._alone():
             return piece()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worker.batch import BatchKey, Row
 from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult
-from worker.contract.records import AnyJob
+from worker.contract.record import AnyJob
 from worker.failures import BadInputError
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency

@@ -2,6 +2,7 @@
 
 WorkerError
 ├── StorageError       the disk did not take a finished image, or has lost a start image
+│   └── DiskFullError  … because it is full
 ├── BadInputError      one field of a request is at fault; its cause says why
 ├── NotServedError     no living worker serves the job's model
 ├── ModelUnusableError the job's model could not be loaded
@@ -9,6 +10,7 @@ WorkerError
 """
 
 import logging
+import re
 
 import torch
 
@@ -24,6 +26,10 @@ class WorkerError(Exception):
 
 class StorageError(WorkerError):
     """Raised when a finished image cannot be stored, or a start image cannot be read."""
+
+
+class DiskFullError(StorageError):
+    """Raised when a finished image cannot be stored because the disk is full."""
 
 
 class BadInputError(WorkerError):
@@ -46,29 +52,45 @@ class DeviceLostError(WorkerError):
     """Raised `from` the device's error: no fault of the job, which is for another worker."""
 
 
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+# In PyTorch's RuntimeErrors: of the host's memory, and of what CUDA's libraries ask for.
+_LACK_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_STATUS_ALLOC_FAILED")
+# What CUDA's libraries say where a kernel of theirs, or of anybody before them, has failed.
+_BROKEN_LIBRARY = re.compile(
+    r"(CUBLAS|CUDNN|CUSOLVER)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+)
 
 # What a client may read; None: the exception's own words, which speak of the input alone.
 _TABLE: tuple[tuple[type[Exception], FailureCode, str | None], ...] = (
     (ImageDecodeError, FailureCode.INVALID_IMAGE, None),
     (TextTooLongError, FailureCode.INPUT_TOO_LONG, None),
-    (torch.OutOfMemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
-    (MemoryError, FailureCode.GPU_OOM, "the device has too little memory for this job"),
     (PresetError, FailureCode.MODEL_LOAD, "the model could not be loaded"),
     (ModelUnusableError, FailureCode.MODEL_LOAD, "the model could not be loaded"),
     (NotServedError, FailureCode.MODEL_NOT_SERVED, "the model is not served any more"),
+    (DiskFullError, FailureCode.DISK_FULL, "the disk that images are stored on is full"),
     (StorageError, FailureCode.STORAGE, "an image could not be stored, or read again"),
 )
+
+_SAYS_ALL = (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG, FailureCode.DISK_FULL)
 
 
 def failure_of(error: Exception) -> Failure:
     """Say in the contract's words why a job failed; what is not in the table is internal."""
     if isinstance(error, BadInputError) and isinstance(error.__cause__, Exception):
         return failure_of(error.__cause__).model_copy(update={"param": error.param})
-    for kind, code, message in _TABLE:
+    if is_out_of_memory(error):
+        message = "the device has too little memory for this job"
+        return Failure(code=FailureCode.GPU_OOM, message=message)
+    for kind, code, words in _TABLE:
         if isinstance(error, kind):
-            return Failure(code=code, message=str(error) if message is None else message)
+            return Failure(code=code, message=str(error) if words is None else words)
     return Failure(code=FailureCode.INTERNAL, message="the worker failed on this job")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it was memory that lacked, on the device or in the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_LACK_OF_MEMORY.search(str(error)))
 
 
 def is_device_lost(error: BaseException) -> bool:
@@ -79,28 +101,27 @@ def is_device_lost(error: BaseException) -> bool:
     of pinned memory, is none of them.
     """
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, torch.AcceleratorError):
+    while cause is not None and not _is_of_device(cause):
         cause = cause.__cause__ or cause.__context__
-    return cause is not None and "out of memory" not in str(cause)
+    return cause is not None and not is_out_of_memory(cause)
+
+
+def _is_of_device(error: BaseException) -> bool:
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_BROKEN_LIBRARY.search(str(error)))
 
 
 def explain(job_id: str, error: Exception) -> Failure:
-    """`failure_of`, logged; with the traceback unless the input is at fault.
+    """`failure_of`, logged; with the traceback unless the code says all.
 
     Raises DeviceLostError where it is the device that failed.
     """
     if is_device_lost(error):
         raise DeviceLostError(f"the device failed on {job_id}") from error
     failure = failure_of(error)
-    # the input is at fault, or the log has said already why
-    is_known = failure.code in (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG)
-    cause = None if is_known or isinstance(error, ModelUnusableError) else error
+    # of a model that is unusable the log has said already why
+    is_known = failure.code in _SAYS_ALL or isinstance(error, ModelUnusableError)
+    cause = None if is_known else error
     logger.warning("event=job_failed job=%s code=%s", job_id, failure.code, exc_info=cause)
     return failure
-
-
-def worker_lost(num_attempts: int) -> Failure:
-    return Failure(
-        code=FailureCode.WORKER_LOST,
-        message=f"the job's worker was lost {num_attempts} times; it is not tried again",
-    )

@@ -5,7 +5,6 @@ maintenance. RQ's own loop costs some 17 round trips a job and runs what an entr
 are taken and booked by the records' scripts instead (see `contract/record_scripts`). Traps, each
 with a test:
 - SimpleWorker sends no heartbeat during a job, so `keep_alive` is for our own thread to call;
-- RQ's maintenance fails what stays in the intermediate list; our reaper puts it back instead;
 - a signal may interrupt nothing but a wait, or claimed jobs would be lost until their lease ends.
 Knows nothing of models and forwards.
 """
@@ -17,12 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from types import FrameType
-from typing import NoReturn
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import SimpleWorker
 from rq.exceptions import StopRequested
 from rq.registry import clean_registries
@@ -32,18 +28,22 @@ from rq.utils import now
 from rq.worker.base import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
-from worker.contract.records import Record
+from worker.contract.record import Record
 from worker.contract.workers import WorkerState
-from worker.failures import DeviceLostError
+from worker.device_loss import leave_device
+from worker.failures import is_device_lost
 from worker.heartbeat import Heartbeat
 from worker.job_selection import JobSelection
 from worker.jobs_in_hand import JobsInHand
+from worker.redis_clients import is_unavailable, until_available
 from worker.rq_entries import BookedJob, open_queue
 from worker.work import Work
 
 WORKER_TTL_S = 60  # RQ forgets a silent worker after this and one more minute
 _CHORES_S = 5.0  # how often RQ's suspension and maintenance are looked after
 _PAUSE_S = 1.0  # where there is nothing to do but to look again
+_WRITE_AGAIN_S = 0.2  # at the end, where Redis is away
+_SALVAGE_S = 5.0  # for what needs a lost device no more
 _COLD_STOP_PAUSE = timedelta(seconds=1)  # a supervisor and a terminal may both send the signal
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class GpuWorker(SimpleWorker):
         jobs: JobsInHand,
         selection: JobSelection,
         heartbeat: Heartbeat,
+        drain_grace_s: float,
     ) -> None:
         super().__init__(
             [open_queue(redis, heartbeat.task)],
@@ -70,6 +71,8 @@ class GpuWorker(SimpleWorker):
         self._jobs = jobs
         self._selection = selection
         self._heartbeat = heartbeat
+        self._drain_grace_s = drain_grace_s
+        self._asked_to_stop_at: float | None = None
         self._noted: WorkerState | None = None
         self._is_suspended = False
         self._is_interruptible = False
@@ -81,22 +84,24 @@ class GpuWorker(SimpleWorker):
         return self._shutdown_requested_date is not None
 
     def serve(self) -> None:
-        """Take and do jobs until a signal, then end those in hand.
+        """Take and do jobs until a signal, then end or give back those in hand.
 
         What escapes from the work ends the worker, with the reason in the log, and frees its jobs
         for others.
         """
-        self.bootstrap(None)
+        until_available(lambda: self.bootstrap(None))
+        self._heartbeat.also(self.keep_alive)
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
             with suppress(StopRequested):
                 self._take_turns()
-            while not self._work.is_idle:
-                self._work.advance()
-            self._work.finish()
-        except DeviceLostError as error:
-            self._leave_device(error)
-        except Exception:
+            self._drain()
+        except Exception as error:
+            if is_device_lost(error):
+                self._heartbeat.note(WorkerState.DRAINING)
+                leave_device(
+                    self.name, error, (self._salvage, self._jobs.let_go, self._heartbeat.stop)
+                )
             self.has_failed = True
             logger.critical("event=loop_failed worker=%s", self.name, exc_info=True)
         finally:
@@ -107,18 +112,21 @@ class GpuWorker(SimpleWorker):
         self.heartbeat(WORKER_TTL_S + 60)
 
     def register_birth(self) -> None:
-        """Beats begin after it: RQ takes a name that it already knows for another's."""
+        """RQ takes a name that it knows for another's; ours is nobody's, and this a second try."""
+        self.connection.delete(self.key)
         super().register_birth()  # type: ignore[no-untyped-call]
-        self._heartbeat.also(self.keep_alive)
 
     def clean_registries(self) -> None:
-        """As RQ does, but for the intermediate list: our reaper puts such jobs back instead."""
+        """As RQ does, but for the intermediate list, which nothing of ours is ever in."""
         for queue in self.queues:
             if queue.acquire_maintenance_lock():
                 try:
                     clean_registries(queue)
                     clean_worker_registry(queue)
-                except Exception:  # a broken entry of another's must not stop this worker
+                except Exception as error:
+                    if is_unavailable(error):
+                        raise
+                    # a corrupt entry that another wrote must not stop this worker
                     logger.exception("event=maintenance_failed queue=%s", queue.name)
                 finally:
                     queue.release_maintenance_lock()  # type: ignore[no-untyped-call]
@@ -129,6 +137,7 @@ class GpuWorker(SimpleWorker):
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self._heartbeat.note(WorkerState.DRAINING)
+        self._asked_to_stop_at = time.monotonic()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -149,7 +158,6 @@ class GpuWorker(SimpleWorker):
         try:
             if self.has_failed:
                 self._jobs.let_go()
-            self._selection.put_back()
             super().teardown()  # type: ignore[no-untyped-call]
         except RedisError as error:
             logger.warning("event=teardown_failed error=%s", type(error).__name__)
@@ -166,20 +174,36 @@ class GpuWorker(SimpleWorker):
                 self._advance_models()
                 records = self._take()
             if records:
-                self._work.add(records)
+                with self._work.pieces.at_work():
+                    self._work.add(records)
             if not self._work.is_idle:
                 self._note(WorkerState.BUSY)
-                self._work.advance()
+                with self._work.pieces.at_work():
+                    self._work.advance()
             else:
                 self._note(WorkerState.IDLE)
 
+    def _drain(self) -> None:
+        """Do what can be done in the grace period, and give back what is left between two steps."""
+        asked_at = self._asked_to_stop_at or time.monotonic()
+        until = asked_at + self._drain_grace_s
+        self._jobs.give_back_unknown()
+        while not self._work.is_idle and time.monotonic() < until:
+            with self._work.pieces.at_work():
+                self._work.advance()
+        self._jobs.give_back(self._work.give_back())
+        self._work.finish()
+        while not self._jobs.write_endings() and time.monotonic() < until:
+            time.sleep(_WRITE_AGAIN_S)
+
     def _take(self) -> Sequence[Record]:
         """Claim what there is room for; where nothing is in hand, wait for it."""
+        self._jobs.write_endings()
         if self._is_suspended:
             if self._work.is_idle:
                 self._pause()
-            return []
-        if self._work.is_idle:
+            return self._jobs.claim_again()
+        if self._work.is_idle and not self._jobs.has_unanswered_claim:
             with self._interruptible():
                 self._selection.wait(_CHORES_S)
         return self._selection.claim(self._work.room())
@@ -205,15 +229,12 @@ class GpuWorker(SimpleWorker):
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """Go on with what is in hand although no more can be taken: Redis is away.
-
-        The first outcome that cannot be settled then, for longer than its client's own tries, ends
-        the worker.
-        """
+        """Go on with what is in hand although no more can be taken: Redis is away, or refuses."""
         try:
             yield
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            logger.warning("event=redis_away error=%s", type(error).__name__)
+        except RedisError as error:
+            if not is_unavailable(error):
+                raise
             if self._work.is_idle:
                 self._pause()
 
@@ -237,11 +258,6 @@ class GpuWorker(SimpleWorker):
             self._noted = state
             self._heartbeat.note(state)
 
-    def _leave_device(self, error: DeviceLostError) -> NoReturn:
-        """End at once: a new process may use the device, and others do the jobs."""
-        logger.critical("event=device_lost worker=%s reason=%s", self.name, error, exc_info=error)
-        try:
-            self._heartbeat.stop()  # nobody is to count on this worker any more
-            self._jobs.let_go()
-        finally:
-            os._exit(1)
+    def _salvage(self) -> None:
+        self._work.salvage(_SALVAGE_S)
+        self._jobs.write_endings()

@@ -18,6 +18,9 @@ from worker.contract import workers
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
 from worker.contract.workers import ModelState, WorkerState, WorkerStatus
+from worker.redis_clients import AwayLog
+
+_STOP_S = 1.0  # for a beat that is under way: where Redis is silent, nobody waits for its end
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,9 @@ class Heartbeat:
         self._interval_s = interval_s
         self._lock = threading.RLock()  # a signal handler may re-enter
         self._cards: list[ModelCard] = []
-        self._companions: list[Callable[[], None]] = []
+        self._companions: list[Callable[[], object]] = []
         self._is_listed = False
+        self._away = AwayLog(logger, "heartbeat_failed")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -47,15 +51,15 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and take the worker off the list of the living."""
+        """Stop, and take the worker off the list of the living, unless Redis is silent."""
         self._stopping.set()
         if self._thread.is_alive():  # a signal may have come before its start
-            self._thread.join()
-        if self._is_listed:
+            self._thread.join(_STOP_S)
+        if self._is_listed and not self._thread.is_alive():
             with self._tolerance():
                 workers.remove(self._redis, self._status.name)
 
-    def also(self, companion: Callable[[], None]) -> None:
+    def also(self, companion: Callable[[], object]) -> None:
         """Call this at every beat as well."""
         self._companions.append(companion)
 
@@ -91,6 +95,7 @@ class Heartbeat:
                 progress=None,
                 reason=None,
                 card=card.digest,
+                results_digest=card.results_digest,
                 load_s=load_s,
             )
             if self._status.state is WorkerState.LOADING:
@@ -108,6 +113,7 @@ class Heartbeat:
                 progress=None,
                 reason=reason,
                 card=None,
+                results_digest=None,
             )
             if not self._cards and self._status.state is not WorkerState.DRAINING:
                 self._status = replace(self._status, state=WorkerState.LOADING)
@@ -135,7 +141,7 @@ class Heartbeat:
         try:
             yield
         except RedisError as error:
-            logger.warning("event=heartbeat_failed error=%s", type(error).__name__)
+            self._away.note(error)
         except Exception:  # whatever one companion has: the others are to be called, also next time
             logger.exception("event=heartbeat_failed")
 

@@ -23,7 +23,7 @@ def decode_image(content: bytes) -> Image.Image:
     """Decode the first frame, upright; ImageDecodeError for whatever is not such an image."""
     try:
         return _decode(content)
-    except ImageDecodeError:
+    except (ImageDecodeError, MemoryError):  # the latter is no fault of the image
         raise
     except Image.DecompressionBombError as error:  # Pillow refuses before it tells the size
         raise ImageDecodeError(f"the image has more than {MAX_PIXELS} pixels") from error

@@ -12,41 +12,29 @@ import queue
 import time
 from collections.abc import Collection, Sequence
 
-from redis.exceptions import RedisError
-
-from worker import png
 from worker.contract.image_files import ImageFiles
-from worker.contract.jobs import JobState, Task
-from worker.contract.records import Outcome, Preview, Record, Records, Room, StepReport, Verdict
+from worker.contract.jobs import JobState
+from worker.contract.record import Outcome, Record
+from worker.contract.records import Records, Room
 from worker.device_sharing import DeviceSharing
-from worker.failures import OUT_OF_MEMORY, explain
+from worker.failures import explain, is_out_of_memory
+from worker.image_costs import ImageCosts
 from worker.image_finishing import Decoded, ImageFinishing
 from worker.image_preparing import ImagePreparing
-from worker.image_run import ImagePipeline, ImageRow, ImageRun, Painted
+from worker.image_reports import ImageReports
+from worker.image_run import ImagePipeline, ImageRow, ImageRun, Painted, runs_of
 from worker.image_warm_up import warm_up
 from worker.metrics import WorkerMetrics
+from worker.pieces import Pieces
 from worker.residency import Residency
-from worker.row_scheduler import Group, RowScheduler, smoothed
+from worker.row_scheduler import RowScheduler, smoothed
+from worker.settings import TEXT_CACHE_BYTES
 from worker.side_thread import OwnStream, SideThread, synchronize
-from worker.step_costs import StepCosts
 from worker.work import Settle
 
 _WAIT_S = 0.05  # for a job that is being prepared, where there is nothing else to do
 
 logger = logging.getLogger(__name__)
-
-
-class _CostsOfModels:
-    """The costs of each model's steps, as the scheduler asks for them."""
-
-    def __init__(self) -> None:
-        self.by_model: dict[str, StepCosts] = {}
-
-    def places_that_pay(self, group: Group) -> int:
-        return self.by_model[group.model].places_that_pay(group.num_patches)
-
-    def step_s(self, group: Group, num_places: int, loras: frozenset[str]) -> float:
-        return self.by_model[group.model].step_s(group.num_patches, num_places, loras)
 
 
 class ImageWork:
@@ -57,25 +45,27 @@ class ImageWork:
         files: ImageFiles,
         settle: Settle,
         metrics: WorkerMetrics,
+        text_cache_bytes: int = TEXT_CACHE_BYTES,
     ) -> None:
         self._residency = residency
-        self._records = records
         self._settle = settle
         self._metrics = metrics
-        self._costs = _CostsOfModels()
+        self._costs = ImageCosts(metrics)
         self._scheduler: RowScheduler[ImageRow] = RowScheduler(self._costs)
-        self._sharing = DeviceSharing()
-        self._preparing = ImagePreparing(files, metrics, self._sharing)
+        self.pieces = Pieces()
+        self._sharing = DeviceSharing(self.pieces)
+        self._preparing = ImagePreparing(files, metrics, self._sharing, text_cache_bytes)
         self._finishing = ImageFinishing(files, metrics, self._sharing)
+        self._reports = ImageReports(records, self._scheduler, self._finishing, self._sharing)
         self._runs: list[ImageRun] = []  # in hand; those that are over leave between two steps
         self._to_join: set[ImageRun] = set()  # whose rows are not known yet
         self._unprepared: list[ImageRun] = []  # for this thread to prepare
         self._prepared: queue.SimpleQueue[Sequence[ImageRun]] = queue.SimpleQueue()
         self._prepare_s: float | None = None  # lately, from the claim on
         self._prepare_stream, self._decode_stream = OwnStream(), OwnStream()
-        self._prepare_thread = SideThread("preparing", self._prepare_beside)
-        self._decode_thread = SideThread("decoding", self._decode_beside)
-        self._store_thread: SideThread[Decoded] = SideThread("storing", self._finishing.store)
+        self._prepare_thread = SideThread("preparing", self._prepare_beside, self.pieces)
+        self._decode_thread = SideThread("decoding", self._decode_beside, self.pieces)
+        self._store_thread = SideThread("storing", self._store_beside, self.pieces)
 
     def room(self) -> Room:
         rows = self._scheduler.room(self._prepare_s or 0.0)
@@ -123,23 +113,29 @@ class ImageWork:
         storing = [decoded.run for decoded in self._store_thread.in_hand]
         return {run.job.model for run in (*self._runs, *self._to_join, *decoding, *storing)}
 
+    def give_back(self) -> list[Record]:
+        """What has steps left; the rest is to be decoded and stored, which `finish` waits for."""
+        self._take_out_ended()
+        given_back = [run for run in self._runs if run in self._to_join or run.has_steps_left]
+        given_back = [run for run in given_back if run.begin_ending()]
+        for run in self._to_join:
+            self._scheduler.add(run.group, run.name, ())  # it expects them no more
+        self._to_join.clear()
+        self._take_out_ended()
+        return [run.record for run in given_back]
+
     def finish(self) -> None:
         for thread in self._threads:
             thread.finish()
 
+    def salvage(self, timeout_s: float) -> None:
+        """Store the images that are decoded: their jobs may be complete."""
+        self._store_thread.finish(timeout_s)
+
     def warm_up(self, model: str) -> None:
         """Run each part once, and measure what a step costs by the number of rows in it."""
         pipeline, card = self._residency.get(model), self._residency.card(model)
-        costs = self._sharing.run(lambda: warm_up(pipeline, card))
-        self._costs.by_model[model] = costs
-        for num_patches, seconds in costs.table.items():
-            logger.info(
-                "event=step_costs model=%s patches=%d places_that_pay=%d step_ms=%s",
-                model,
-                num_patches,
-                costs.places_that_pay(num_patches),
-                ",".join(f"{places}:{1000 * each:.1f}" for places, each in seconds.items()),
-            )
+        self._costs.take(model, self._sharing.run(lambda: warm_up(pipeline, card)))
 
     @property
     def _threads(self) -> tuple[SideThread[ImageRun], SideThread[Painted], SideThread[Decoded]]:
@@ -151,10 +147,7 @@ class ImageWork:
             thread.check()
 
     def _expect(self, run: ImageRun) -> None:
-        limits = run.limits
-        if run.job.model not in self._costs.by_model:  # not warmed up: one row at a time
-            costs = StepCosts(limits.max_sequence_length, limits.max_tokens_at_once)
-            self._costs.by_model[run.job.model] = costs
+        self._costs.expect(run.job.model, run.limits)
         self._runs.append(run)
         self._to_join.add(run)
         self._scheduler.expect(run.group, run.name, run.record.num_rows)
@@ -213,18 +206,24 @@ class ImageWork:
         try:
             seconds = self._forward(rows)
         except Exception as error:
-            self._recover(rows, error)
+            self._end([(run, explain(run.record.id, error)) for run in runs_of(rows)])
+            return
+        if seconds is None:
+            self._step_alone(rows)
             return
         now = time.monotonic()
         for row in rows:
             row.note_step(now - seconds, now)
         self._scheduler.note_step(rows, seconds, now)
-        self._note_costs(rows, seconds)
-        self._report(rows)
+        self._costs.note_step(rows, seconds)
+        # those that wait, are being prepared or are decoded are asked for as well; of a stale
+        # attempt no outcome changes anything
+        ended = self._reports.report(self._runs, rows)
+        self._end([(run, JobState.CANCELED) for run in ended])
         self._hand_over([row for row in rows if not row.steps_left and not row.run.is_over])
 
-    def _forward(self, rows: Sequence[ImageRow]) -> float:
-        """Step rows, and say how many seconds that took."""
+    def _forward(self, rows: Sequence[ImageRow]) -> float | None:
+        """Step rows, and say how many seconds that took; None where so many do not fit at once."""
         run = rows[0].run
 
         def step() -> float:
@@ -233,86 +232,31 @@ class ImageWork:
             synchronize(run.card.device)
             return time.perf_counter() - before
 
-        return self._sharing.run(step)
-
-    def _recover(self, rows: Sequence[ImageRow], error: Exception) -> None:
-        """A lack of memory is for fewer rows at once, anything else ends the jobs of a forward."""
-        group, num_places = rows[0].group, sum(row.num_places for row in rows)
-        if len(rows) > 1 and isinstance(error, OUT_OF_MEMORY):
-            logger.warning("event=fewer_places group=%s places=%d", group.name, num_places)
-            self._costs.by_model[group.model].halve(group.num_patches, num_places)
-            for row in rows:
-                if not row.run.is_over:
-                    self._step([row])
-            return
-        self._end([(run, explain(run.record.id, error)) for run in _runs_of(rows)])
-
-    def _note_costs(self, rows: Sequence[ImageRow], seconds: float) -> None:
-        group = rows[0].group
-        loras = frozenset[str]().union(*(row.loras for row in rows))
-        num_places = sum(row.num_places for row in rows)
-        self._costs.by_model[group.model].note(group.num_patches, num_places, loras, seconds)
-        self._metrics.denoise_step_duration.labels(group.model).observe(seconds)
-        self._metrics.denoise_steps.labels(group.model).inc(len(rows))
-        self._metrics.batch_size.labels(Task.IMAGES, group.model).observe(len(rows))
-
-    def _report(self, rows: Sequence[ImageRow]) -> None:
-        """Publish the steps, and end the jobs that a client or another attempt has ended.
-
-        Those that wait, are being prepared or are decoded are asked for as well.
-        """
-        stepped = _runs_of(rows)
-        remaining_s = self._remaining_s(stepped)
-        previews = {run: self._previews(run, rows) for run in stepped}
-        runs = [run for run in self._runs if not run.is_over]
-        reports = [
-            StepReport(
-                run.record.id,
-                run.record.attempt,
-                run.step,
-                run.num_steps,
-                remaining_s.get(run),
-                previews.get(run, ()),
-            )
-            for run in runs
-        ]
         try:
-            verdicts = self._records.report(reports)
-        except RedisError as error:  # the next step's report makes up for it
-            logger.warning("event=report_failed error=%s", type(error).__name__)
-            return
-        ended = [run for run, said in zip(runs, verdicts, strict=True) if said is not Verdict.GO_ON]
-        # of a stale attempt no outcome changes anything
-        self._end([(run, JobState.CANCELED) for run in ended])
-
-    def _remaining_s(self, runs: Sequence[ImageRun]) -> dict[ImageRun, float]:
-        """Seconds until each of these is settled; they are of one group."""
-        group = runs[0].group
-        until_last_step_s = self._scheduler.remaining_s(group)
-        after_it_s = self._finishing.after_last_step_s(group.name)
-        return {
-            run: max(until_last_step_s.get(row, 0.0) for row in run.rows) + after_it_s
-            for run in runs
-        }
-
-    def _previews(self, run: ImageRun, rows: Sequence[ImageRow]) -> tuple[Preview, ...]:
-        due = [row for row in rows if row.run is run and row.step in run.job.preview_steps]
-        try:
-            shown = self._sharing.run(lambda: [run.pipeline.preview(row.painting) for row in due])
-            return tuple(
-                Preview(row.index, row.step, png.encode(pixels, {}))
-                for row, pixels in zip(due, shown, strict=True)
-            )
+            return self._sharing.run(step)
         except Exception as error:
-            run.fail(error)
-            return ()
+            if len(rows) == 1 or not is_out_of_memory(error):
+                raise
+        return None
+
+    def _step_alone(self, rows: Sequence[ImageRow]) -> None:
+        """Do this step of each by itself; the next ones have fewer rows at once."""
+        self._costs.note_too_many(rows)
+        for row in rows:
+            if not row.run.is_over:
+                self._step([row])
 
     def _hand_over(self, rows: Sequence[ImageRow]) -> None:
         """Let images that have had their last step be decoded."""
         if not rows:
             return
-        painted = [row.take_patches() for row in rows]
-        for run in _runs_of(rows):
+        painted = []
+        for row in rows:
+            try:
+                painted.append(row.take_patches())
+            except Exception as error:
+                row.run.fail(error)
+        for run in runs_of(rows):
             self._note_denoised(run)
         if rows[0].run.limits.overlaps:
             self._decode_thread.add(painted)
@@ -332,6 +276,7 @@ class ImageWork:
             decoded = self._finishing.decode(painted)
         self._store_thread.add(decoded)
 
-
-def _runs_of(rows: Sequence[ImageRow]) -> list[ImageRun]:
-    return list(dict.fromkeys(row.run for row in rows))
+    def _store_beside(self, decoded: Sequence[Decoded]) -> None:
+        for each in decoded:
+            self.pieces.begin_next()
+            self._finishing.store(each)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from worker import png
-from worker.contract.image_files import ImageFiles
+from worker.contract.image_files import ImageFiles, is_disk_full
 from worker.contract.jobs import Image, ImageJob, ImageResult
 from worker.device_sharing import DeviceSharing
-from worker.failures import StorageError, is_device_lost
+from worker.failures import DiskFullError, StorageError, is_device_lost
 from worker.image_run import ImageRun, Painted
 from worker.metrics import WorkerMetrics
 from worker.row_scheduler import smoothed
@@ -57,33 +57,45 @@ class ImageFinishing:
             for decoded in self._decode_together(part)
         ]
 
-    def store(self, decoded: Sequence[Decoded]) -> None:
-        """Store images as PNG files, and settle each job whose last image is stored."""
-        for each in decoded:
-            run = each.run
-            if run.is_over:
-                continue
-            try:
-                run.images[each.index] = self._store(each)
-            except Exception as error:
-                run.fail(error)
-            else:
-                self._settle_if_complete(run)
+    def store(self, decoded: Decoded) -> None:
+        """Store an image as a PNG file, and settle its job if it is the last one of that."""
+        run = decoded.run
+        if run.is_over:
+            return
+        try:
+            run.images[decoded.index] = self._store(decoded)
+        except Exception as error:
+            run.fail(error)
+        else:
+            self._settle_if_complete(run)
 
     def _decode_together(self, painted: Sequence[Painted]) -> list[Decoded]:
         run = painted[0].run
         try:
+            images = self._pixels(painted)
+        except Exception as error:
+            run.fail(error)
+            return []
+        if images is None:
+            return [decoded for each in painted for decoded in self._decode_together([each])]
+        return [Decoded(e.run, e.index, pixels) for e, pixels in zip(painted, images, strict=True)]
+
+    def _pixels(self, painted: Sequence[Painted]) -> np.ndarray | None:
+        """Decode images of one size to [B, H, W, 3] uint8; None where one of several is at fault.
+
+        A lack of memory is one of the faults.
+        """
+        run = painted[0].run
+        try:
             with self._stage(run, "vae_decode"):
                 patches = torch.stack([each.patches for each in painted])
-                images = self._sharing.run(
+                return self._sharing.run(
                     lambda: run.pipeline.decode(patches, run.job.width, run.job.height)
                 )
         except Exception as error:
-            if len(painted) > 1 and not is_device_lost(error):
-                return [decoded for each in painted for decoded in self._decode_together([each])]
-            run.fail(error)
-            return []
-        return [Decoded(e.run, e.index, pixels) for e, pixels in zip(painted, images, strict=True)]
+            if len(painted) == 1 or is_device_lost(error):
+                raise
+        return None  # what the frames of the error held is free from here on
 
     def _store(self, decoded: Decoded) -> Image:
         run, index = decoded.run, decoded.index
@@ -93,7 +105,8 @@ class ImageFinishing:
             try:
                 name = self._files.store(file, run.job.id, run.record.attempt, index)
             except OSError as error:
-                raise StorageError(f"image {index} of {run.job.id}") from error
+                kind = DiskFullError if is_disk_full(error) else StorageError
+                raise kind(f"image {index} of {run.job.id}") from error
         self._metrics.result_store_bytes.inc(len(file))
         height, width, _ = decoded.pixels.shape
         return Image(

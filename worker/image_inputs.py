@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from models.errors import ImageDecodeError
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import ImageJob, StartImage
 from worker.contract.model_cards import ModelCard
+from worker.device_sharing import DeviceSharing
 from worker.failures import BadInputError, NotServedError, StorageError
 from worker.image_decoding import decode_image
 from worker.text_cache import TextCache
@@ -68,7 +70,11 @@ def lora_scales(job: ImageJob, card: ModelCard) -> dict[str, float]:
 
 
 def encode_texts(
-    jobs: Sequence[ImageJob], pipeline: Encoder, card: ModelCard, cache: TextCache
+    jobs: Sequence[ImageJob],
+    pipeline: Encoder,
+    card: ModelCard,
+    cache: TextCache,
+    sharing: DeviceSharing,
 ) -> list[Texts]:
     """Encode the prompts of jobs with the same LoRAs, which are for CLIP as well: each text once.
 
@@ -78,11 +84,11 @@ def encode_texts(
     assert limits is not None, f"this is a bug: {card.name} has no limits"
     length = limits.max_sequence_length
     known = {prompt: (card.digest, jobs[0].loras, prompt, length) for prompt in _prompts(jobs)}
-    features = {prompt: cache.find(key) for prompt, key in known.items()}
+    features = {prompt: cache.find(key, card.name) for prompt, key in known.items()}
     missing = [prompt for prompt, found in features.items() if found is None]
     for first in range(0, len(missing), _MAX_PROMPTS):
         prompts = missing[first : first + _MAX_PROMPTS]
-        encoded = pipeline.encode(prompts, length, loras=scales)
+        encoded = sharing.run(partial(pipeline.encode, prompts, length, loras=scales))
         for prompt, row in zip(prompts, _rows(encoded), strict=True):
             features[prompt] = row
             cache.keep(known[prompt], row)

@@ -22,11 +22,17 @@ if TYPE_CHECKING:  # transformers takes seconds to import
 
 
 class ImagePreparing:
-    def __init__(self, files: ImageFiles, metrics: WorkerMetrics, sharing: DeviceSharing) -> None:
+    def __init__(
+        self,
+        files: ImageFiles,
+        metrics: WorkerMetrics,
+        sharing: DeviceSharing,
+        text_cache_bytes: int,
+    ) -> None:
         self._files = files
         self._metrics = metrics
         self._sharing = sharing
-        self._text_cache = TextCache()
+        self._text_cache = TextCache(text_cache_bytes, metrics)
 
     def prepare(self, runs: Sequence[ImageRun]) -> None:
         """Give each its rows, and those that the same encoders read their texts together.
@@ -44,10 +50,10 @@ class ImagePreparing:
         try:
             texts = self._encode(runs)
         except Exception as error:
-            if len(runs) == 1 or is_device_lost(error):
-                runs[0].fail(error)
-                return
-            for run in runs:  # one of them is at fault
+            runs[0].fail(error)
+            return
+        if texts is None:
+            for run in runs:
                 self._prepare_together([run])
             return
         for run, its_texts in zip(runs, texts, strict=True):
@@ -56,13 +62,18 @@ class ImagePreparing:
             except Exception as error:
                 run.fail(error)
 
-    def _encode(self, runs: Sequence[ImageRun]) -> list[Texts]:
-        first = runs[0]
-        with self._stage(first, "text_encode"):
-            jobs = [run.job for run in runs]
-            return self._sharing.run(
-                lambda: encode_texts(jobs, first.pipeline, first.card, self._text_cache)
-            )
+    def _encode(self, runs: Sequence[ImageRun]) -> list[Texts] | None:
+        """Encode the texts of jobs; None where one of several is at fault, or memory lacks."""
+        first, jobs = runs[0], [run.job for run in runs]
+        try:
+            with self._stage(first, "text_encode"):
+                return encode_texts(
+                    jobs, first.pipeline, first.card, self._text_cache, self._sharing
+                )
+        except Exception as error:
+            if len(runs) == 1 or is_device_lost(error):
+                raise
+        return None  # what the frames of the error held is free from here on
 
     def _begin(self, run: ImageRun, texts: Texts) -> None:
         job, pipeline = run.job, run.pipeline

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worker.contract.jobs import Image, ImageJob
 from worker.contract.model_cards import ImageLimits, ModelCard
-from worker.contract.records import Outcome, Record
+from worker.contract.record import Outcome, Record
 from worker.failures import explain, is_device_lost
 from worker.image_inputs import Encoder
 from worker.row_scheduler import Group
@@ -166,6 +166,10 @@ class ImageRun:
         return sum(row.step for row in self.rows) // max(1, len(self.rows))
 
     @property
+    def has_steps_left(self) -> bool:
+        return any(row.steps_left for row in self.rows)
+
+    @property
     def is_over(self) -> bool:
         return self._is_over
 
@@ -186,3 +190,8 @@ class ImageRun:
         with self._ending:
             was_over, self._is_over = self._is_over, True
         return not was_over
+
+
+def runs_of(rows: Sequence[ImageRow]) -> list[ImageRun]:
+    """Each once, in their order."""
+    return list(dict.fromkeys(row.run for row in rows))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from worker import png
 from worker.contract.model_cards import ImageLimits, ModelCard
-from worker.failures import OUT_OF_MEMORY
+from worker.failures import is_out_of_memory
 from worker.image_run import ImagePipeline
 from worker.side_thread import synchronize
 from worker.step_costs import StepCosts
@@ -70,8 +70,8 @@ class _Trial:
             return math.inf
         try:
             return self._shortest_step_s(self._begin(size, num_rows))
-        except OUT_OF_MEMORY:
-            if num_rows == 1:
+        except Exception as error:
+            if num_rows == 1 or not is_out_of_memory(error):
                 raise
             return math.inf
 

@@ -1,9 +1,9 @@
 """Which jobs of its queue a worker takes: those for the models on its device, in their order.
 
 Jobs of its other models wait until those are there (see `residency`). Workers of one queue may be
-given different lists, so the others' jobs stay where they are. Three kinds are taken all the same,
-to end with the reason: those past their deadline, those whose model could be loaded nowhere, and
-those whose model no living worker has had for a while.
+given different lists, so the others' jobs stay where they are. Two kinds are taken all the same, to
+end with the reason: those whose model could be loaded nowhere, and those whose model no living
+worker has had for a while. Which of the jobs is next is decided in `contract/waiting_scripts`.
 """
 
 import time
@@ -14,7 +14,8 @@ from redis import Redis
 
 from worker.contract import workers
 from worker.contract.jobs import Task
-from worker.contract.records import Record, Records, Room
+from worker.contract.record import Record
+from worker.contract.records import Records, Room
 from worker.contract.workers import ModelState, WorkerState
 from worker.jobs_in_hand import JobsInHand
 
@@ -63,7 +64,6 @@ class JobSelection:
         self._waiting: Collection[str] = ()  # of our models, those that are to come for their jobs
         self._others: Collection[str] = ()  # models of other workers, whose jobs stand in the queue
         self._was_empty = True  # no job was there for us the last time
-        self._waited_for: str | None = None  # the entry that came, for the next claim
         self._claimed_at = -_POLL_S
         self._unserved_since: dict[str, float] = {}
         self._checked_at = -_CHECK_S
@@ -75,46 +75,37 @@ class JobSelection:
         self._models.advance(self._waiting, self._was_empty and not in_use, in_use)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for an entry, for a model that is on its way, or for what others will do.
+        """Wait for a job, for a model that is on its way, or for what others will do.
 
-        The entry that came is for `claim`. Meanwhile a signal may strike at any point.
+        Meanwhile a signal may strike at any point.
         """
         if self._models.is_busy and not (self._models.open_to_jobs and self._sees_all):
             self._models.wait(_POLL_S)
         elif not self._sees_all:
             time.sleep(_POLL_S)
-        elif self._waited_for is None:
+        else:
             idle_s = 0.0 if self._models.is_busy else self._models.idle_s()
-            timeout_s = min(timeout_s, idle_s + _POLL_S)
-            self._waited_for = self._records.await_entry(self._task, timeout_s)
+            self._records.await_jobs(self._task, min(timeout_s, idle_s + _POLL_S))
 
     def claim(self, room: Room) -> list[Record]:
-        """Start the next jobs that are for us and that there is room for.
-
-        Where it raises, the entry that was waited for is still there for the next claim.
-        """
-        if self._waited_for is None and not self._is_worth_a_claim(room):
+        """Start the next jobs that are for us and that there is room for."""
+        if not self._is_worth_a_claim(room):
             return []
-        claim = self._jobs.claim(self._task, self._claimable(), room, self._waited_for)
-        self._waited_for = None
+        claim = self._jobs.claim(self._task, self._claimable(), room)
         self._claimed_at = self._now()
         self._was_empty = not claim.records
         self._waiting = [model for model in claim.others if model in self._models.names]
         self._others = [model for model in claim.others if model not in self._waiting]
-        if len(claim.records) < room.max_jobs:  # or not every entry was looked at
-            self._note_unserved(self._others)
+        self._note_unserved(self._others)
         return claim.records
-
-    def put_back(self) -> None:
-        """At the end: a signal may have struck just after an entry left the queue."""
-        for entry in self._records.handed_over(self._task):
-            self._records.unstick(self._task, entry)
 
     def _is_worth_a_claim(self, room: Room) -> bool:
         """Between two steps, jobs of new groups alone are looked for now and then.
 
-        A claim may look at a thousand entries of the groups that are full.
+        A claim whose reply is lost may have taken jobs already, and for these there was room.
         """
+        if self._jobs.has_unanswered_claim:
+            return True
         if room.is_for_new_groups_alone and self._now() - self._claimed_at < _POLL_S:
             return False
         return not room.is_none

@@ -21,7 +21,7 @@ from models.presets import PRESETS
 from models.presets.format_detection import detect, detect_task
 from models.presets.handles import HANDLE, OnProgress, Part, fetch
 from worker.contract.jobs import Task
-from worker.contract.model_cards import ModelCard
+from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.device_memory import Memory
 from worker.device_plan import Device, DevicePlan, ImageBatch
 from worker.device_plan import describe as describe_plan
@@ -31,6 +31,7 @@ from worker.eviction import MemoryNeed
 from worker.image_limits import FluxProperties, limits_of
 from worker.loras import attach_loras, fetch_loras, num_bytes
 from worker.model_specs import PRESET_TASKS, ModelSpec
+from worker.software import software_digest
 
 if TYPE_CHECKING:  # its import is slow, and other queues' workers do without
     from models.flux.text_to_image import TextToImage
@@ -207,6 +208,8 @@ def describe(spec: ModelSpec, files: _Files, pipeline: _Pipeline) -> ModelCard:
         overlaps = files.overlaps and _computes_beside(parameters[0].device)
         update = {"max_tokens_at_once": files.max_tokens_at_once, "overlaps": overlaps}
         limits = limits_of(spec, properties).model_copy(update=update)
+    revision = path.name if _COMMIT.fullmatch(path.name) else _digest(path)
+    device, dtype = str(parameters[0].device), str(parameters[0].dtype).removeprefix("torch.")
     return ModelCard(
         name=spec.name,
         task=spec.task,
@@ -214,11 +217,12 @@ def describe(spec: ModelSpec, files: _Files, pipeline: _Pipeline) -> ModelCard:
         description=None if preset is None else preset.description,
         license=_license(path) if preset is None else preset.license,
         source=handle if HANDLE.fullmatch(handle) else None,
-        revision=path.name if _COMMIT.fullmatch(path.name) else _digest(path),
+        revision=revision,
+        results_digest=_results_digest(revision, files, limits, dtype, device),
         num_parameters=sum(parameter.numel() for parameter in parameters),
         memory_bytes=sum(parameter.nbytes for parameter in parameters),
-        dtype=str(parameters[0].dtype).removeprefix("torch."),
-        device=str(parameters[0].device),
+        dtype=dtype,
+        device=device,
         image_limits=limits,
         labels=getattr(pipeline, "labels", None),
         embedding_width=getattr(pipeline, "embedding_width", None),
@@ -253,6 +257,18 @@ def _license(path: Path) -> str | None:
         return None
     found = _LICENSE.search(card.partition("\n---")[0])
     return None if found is None else found[1]
+
+
+def _results_digest(
+    revision: str, files: _Files, limits: ImageLimits | None, dtype: str, device: str
+) -> str:
+    """Of what decides about results: on another GPU of the host, or streamed, they are the same."""
+    loras = [f"{name} {_digest(path)}" for name, path in sorted(files.loras.items())]
+    placement = files.placement or Placement()
+    length = None if limits is None else limits.max_sequence_length
+    kind = device.partition(":")[0]
+    parts = (revision, *loras, placement.float8, placement.tile_from, length, dtype, kind)
+    return hashlib.sha256(f"{software_digest()} {parts}".encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

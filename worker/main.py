@@ -6,7 +6,6 @@ can bring their own.
 
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -17,11 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 from prometheus_client import start_http_server
-from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
+from redis.exceptions import RedisError
 
 from models.errors import PresetError
 from worker.classify import ClassifyTask
@@ -40,10 +35,12 @@ from worker.loading import ModelLoader
 from worker.metrics import WorkerMetrics
 from worker.model_specs import ModelSpec
 from worker.reaper import Reaper
+from worker.redis_clients import connect, connect_impatient, is_unavailable, until_available
 from worker.residency import Loader, Residency
 from worker.row_work import RowWork
-from worker.settings import WorkerSettings, settings_of_process
+from worker.settings import WorkerSettings, new_worker_name
 from worker.swap_policy import SwapPolicy
+from worker.watchdog import Watchdog
 from worker.work import Settle, Work
 
 logger = logging.getLogger(__name__)
@@ -63,7 +60,9 @@ def main(settings: WorkerSettings) -> None:
     except PresetError as error:
         logger.error("event=model_unknown reason=%s", error)
         sys.exit(1)
-    except (RedisConnectionError, RedisTimeoutError) as error:
+    except RedisError as error:
+        if not is_unavailable(error):
+            raise
         logger.error("event=redis_unavailable reason=%s", error)
         sys.exit(1)
 
@@ -85,23 +84,31 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
         torch.set_num_threads(settings.num_threads)
     metrics = WorkerMetrics()
     with ExitStack() as stack:
-        # two pools: the blocking wait for jobs, of 5 s, needs a timeout too long for heartbeats
-        redis = stack.enter_context(_connect(settings.redis_url, timeout_s=15.0))
-        side_redis = stack.enter_context(_connect(settings.redis_url, timeout_s=5.0))
-        _publish_metrics(settings, metrics, stack)
-        side_records = Records(side_redis, settings.result_ttl_s)
+        # between two steps; for threads beside the loop; and for its wait for jobs, of 5 s at most
+        redis = stack.enter_context(connect_impatient(settings.redis_url))
+        side_redis = stack.enter_context(connect(settings.redis_url, timeout_s=3.0))
+        idle_redis = stack.enter_context(connect(settings.redis_url, timeout_s=15.0))
+        publish_metrics(settings, metrics, stack)
+        side_records = Records(side_redis, settings.result_ttl_s, int(settings.result_cache_bytes))
         heartbeat = Heartbeat(side_redis, _status(settings, specs), settings.heartbeat_s)
         stack.callback(heartbeat.stop)  # before the start, where a signal may come in between
-        heartbeat.start()
-        records = Records(redis, settings.result_ttl_s)
+        until_available(heartbeat.start)
+        records = Records(redis, settings.result_ttl_s, int(settings.result_cache_bytes))
         policy = SwapPolicy(settings.swap_patience_s, settings.load_retry_s)
         residency = Residency(specs, loader, metrics, heartbeat, memory, policy)
         jobs = JobsInHand(records, side_records, metrics, heartbeat.name, settings.lease_s)
         heartbeat.also(jobs.renew)
+        heartbeat.also(jobs.write_endings)
         work = build_work(settings, residency, records, jobs.settle, metrics)
         residency.before_ready(work.warm_up)
-        selection = JobSelection(redis, records, jobs, settings.queue, residency)
-        worker = GpuWorker(redis, work, jobs, selection, heartbeat)
+        selection = JobSelection(redis, Records(idle_redis), jobs, settings.queue, residency)
+        grace_s = settings.drain_grace_s
+        worker = until_available(  # RQ asks the server for its version
+            lambda: GpuWorker(redis, work, jobs, selection, heartbeat, grace_s)
+        )
+        watchdog = Watchdog(settings.hang_s, work.pieces)
+        watchdog.start()
+        stack.callback(watchdog.stop)
         reaper = Reaper(side_redis, side_records, metrics, settings.max_attempts, settings.lease_s)
         reaper.start()
         stack.callback(reaper.stop)
@@ -120,7 +127,7 @@ def build_work(
     match settings.queue:
         case Task.IMAGES:
             files = ImageFiles(settings.data_dir / "images")
-            return ImageWork(residency, records, files, settle, metrics)
+            return ImageWork(residency, records, files, settle, metrics, settings.text_cache_bytes)
         case Task.CLASSIFY:
             classify = ClassifyTask(residency, metrics)
             return RowWork(settings.queue, classify, settings.max_batch, settle, metrics)
@@ -129,22 +136,18 @@ def build_work(
             return RowWork(settings.queue, embeddings, settings.max_batch, settle, metrics)
 
 
-def _publish_metrics(settings: WorkerSettings, metrics: WorkerMetrics, stack: ExitStack) -> None:
+def publish_metrics(settings: WorkerSettings, metrics: WorkerMetrics, stack: ExitStack) -> None:
+    """Serve them until the stack unwinds, or go on without where their port is taken."""
     if settings.metrics_port is None:
         return
-    server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        server, _ = start_http_server(port, host, metrics.registry)
+    except OSError as error:  # measuring must not keep us from serving
+        logger.warning("event=metrics_unavailable host=%s port=%d reason=%s", host, port, error)
+        return
     stack.callback(server.server_close)
     stack.callback(server.shutdown)
-
-
-def _connect(url: str, timeout_s: float) -> Redis:
-    """A client that outlives a restart of the server: 10 tries over some 8 seconds.
-
-    A server that is there and silent is asked once, or a call would hang for 11 timeouts.
-    """
-    backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
-    retry = Retry(backoff, retries=10, supported_errors=(RedisConnectionError,))
-    return Redis.from_url(url, retry=retry, socket_timeout=timeout_s, socket_connect_timeout=5.0)
 
 
 def _device(name: str) -> str:
@@ -156,7 +159,7 @@ def _device(name: str) -> str:
 def _status(settings: WorkerSettings, specs: Sequence[ModelSpec]) -> WorkerStatus:
     host = socket.gethostname()
     return WorkerStatus(
-        name=f"{settings.queue}-{host}-{os.getpid()}-{secrets.token_hex(2)}",
+        name=settings.worker_name or new_worker_name(settings.queue),
         task=settings.queue,
         state=WorkerState.LOADING,
         pid=os.getpid(),
@@ -169,7 +172,3 @@ def _status(settings: WorkerSettings, specs: Sequence[ModelSpec]) -> WorkerStatu
         started_at=time.time(),
         heartbeat_at=time.time(),
     )
-
-
-if __name__ == "__main__":
-    main(settings_of_process())

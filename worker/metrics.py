@@ -55,6 +55,17 @@ class WorkerMetrics:
         self.images_generated = self._counter("images_generated_total", "Images stored.", "model")
         self.image_pixels = self._counter("image_pixels_total", "Pixels stored.", "model")
         self.result_store_bytes = self._counter("result_store_bytes_total", "Bytes stored.")
+        self.prompt_cache_requests = self._counter(
+            "prompt_cache_requests_total",
+            "Prompts whose text features were asked for.",
+            *("model", "result"),
+        )
+        self.prompt_cache_evictions = self._counter(
+            "prompt_cache_evictions_total", "Text features that made room for others."
+        )
+        self.prompt_cache_bytes = Gauge(
+            "triptych_prompt_cache_bytes", "Text features kept.", registry=self.registry
+        )
 
     def _add_models(self) -> None:
         self.stage_duration = self._histogram(

@@ -1,22 +1,31 @@
 """Jobs whose worker went silent run again, or fail when they have cost too many workers.
 
-Queued jobs that nobody took until their deadline expire.
-Every worker has this thread, and a key in Redis lets one of them at a time do a round over all
-queues. All changes are compare-and-set: a job that ends in the meantime stays ended.
+Queued jobs that nobody took until their deadline expire, and what others put into RQ's lists is
+refused. Every worker has this thread, and a key in Redis lets one of them at a time do a round over
+all queues. All changes are compare-and-set: a job that ends in the meantime stays ended.
+
+A host that is lost: its leases end after `lease_s` at most. The round that sees it comes a quarter
+of that later, or two where the worker whose turn it was is lost as well. So the jobs run again
+within 1.5 leases: 18 s by default. Where it was Redis that was away, all leases may be over though
+their workers live: there is no round for one lease from its return on.
 """
 
 import logging
+import math
 import threading
+import time
+from collections.abc import Callable
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.contract.jobs import FailureCode, Task
-from worker.contract.records import Finished, Records
-from worker.failures import worker_lost
+from worker.contract.records import LostJob, Records
 from worker.metrics import WorkerMetrics
+from worker.redis_clients import AwayLog
 
 _TURN_KEY = "triptych:reaper"
+_STOP_S = 1.0  # for a round that is under way: where Redis is silent, nobody waits for its end
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +38,18 @@ class Reaper:
         metrics: WorkerMetrics,
         max_attempts: int,
         lease_s: float,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._records = records
         self._metrics = metrics
         self._max_attempts = max_attempts
         self._lease_s = lease_s
-        self._interval_s = lease_s / 3  # so a lost job waits for a lease and a third at most
-        self._first_seen: dict[tuple[Task, str], float] = {}  # entries between queue and worker
+        self._interval_s = lease_s / 4
+        self._now = now
+        self._looked_at = now()
+        self._was_away_at = -math.inf
+        self._away = AwayLog(logger, "reaper_failed")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -45,52 +58,59 @@ class Reaper:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(_STOP_S)
 
-    def sweep(self, now: float) -> None:
-        """One round over all queues; `now` by the server's clock."""
+    def look(self) -> None:
+        """Do a round, if it is this worker's turn; what Redis has against it is for the next one.
+
+        A process that was stopped for a while is as one that did not reach Redis: its own leases
+        may be over.
+        """
+        now, before = self._now(), self._looked_at
+        self._looked_at = now
+        if now - before > 2 * self._interval_s:
+            self._was_away_at = now
+        try:
+            if self._can_tell_lost_ones and self._is_my_turn():
+                self.sweep()
+        except RedisError as error:
+            self._was_away_at = self._now()
+            self._away.note(error)
+
+    def sweep(self) -> None:
+        """One round over all queues."""
         if num_expired := self._records.expire_queued():
             logger.warning("event=queued_jobs_expired jobs=%d", num_expired)
         for task in Task:
-            for job_id in self._records.overdue(task, now):
-                self._reap(task, job_id)
-        self._put_back_stuck(now)
+            for lost in self._records.reap(task, self._max_attempts):
+                self._note(lost)
+            for entry in self._records.mend_rq_list(task):
+                logger.error("event=entry_refused entry=%s reason=no such job", entry)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
             try:
-                if self._is_my_turn():
-                    self.sweep(self._records.now())
-            except RedisError as error:  # the next round tries again
-                logger.warning("event=reaper_failed error=%s", type(error).__name__)
+                self.look()
             except Exception:
                 logger.exception("event=reaper_failed")
+
+    @property
+    def _can_tell_lost_ones(self) -> bool:
+        """Whether every worker that lives has had a lease's time to renew its leases."""
+        uptime_s = int(self._redis.info("server")["uptime_in_seconds"])
+        return min(uptime_s, self._now() - self._was_away_at) >= self._lease_s
 
     def _is_my_turn(self) -> bool:
         """The key expires by itself, so a round is missed at most when its owner dies."""
         turn_ms = int(self._interval_s * 900)  # a little less than the interval
         return bool(self._redis.set(_TURN_KEY, "taken", nx=True, px=turn_ms))
 
-    def _reap(self, task: Task, job_id: str) -> None:
-        lost = self._records.last_attempt(job_id)
-        if lost is None:
-            return
-        if lost.attempt < self._max_attempts:
-            if self._records.release(job_id, lost.attempt):
-                self._metrics.job_retries.labels(task, FailureCode.WORKER_LOST).inc()
-                logger.warning("event=job_put_back job=%s attempt=%d", job_id, lost.attempt)
-            return
-        failure = worker_lost(lost.attempt)
-        [is_current] = self._records.finish([Finished(job_id, lost.attempt, failure)])
-        if is_current:
-            self._metrics.jobs_finished.labels(task, lost.model, "failed").inc()
-            self._metrics.job_failures.labels(task, lost.model, failure.code).inc()
-            logger.error("event=job_given_up job=%s attempt=%d", job_id, lost.attempt)
-
-    def _put_back_stuck(self, now: float) -> None:
-        """Entries whose worker died between taking them and taking their jobs."""
-        seen = {(task, entry) for task in Task for entry in self._records.handed_over(task)}
-        self._first_seen = {each: self._first_seen.get(each, now) for each in seen}
-        for (task, job_id), first_seen in self._first_seen.items():
-            if now - first_seen >= self._lease_s and self._records.unstick(task, job_id):
-                logger.warning("event=job_put_back job=%s attempt=0", job_id)
+    def _note(self, lost: LostJob) -> None:
+        code = FailureCode.WORKER_LOST
+        if lost.is_given_up:
+            self._metrics.jobs_finished.labels(lost.task, lost.model, "failed").inc()
+            self._metrics.job_failures.labels(lost.task, lost.model, code).inc()
+            logger.error("event=job_given_up job=%s attempt=%d", lost.job_id, lost.attempt)
+        else:
+            self._metrics.job_retries.labels(lost.task, code).inc()
+            logger.warning("event=job_put_back job=%s attempt=%d", lost.job_id, lost.attempt)

@@ -2,10 +2,14 @@
 
 While a forward runs, the next jobs are prepared on a thread beside it; where nothing runs they are
 prepared at once, so that a single request waits for no thread. A bad input ends its own job, a
-failed forward the jobs of its group, and nothing ends the loop.
+failed forward the jobs of its group, and nothing ends the loop. Where memory lacks for a forward it
+is run by halves, down to the one row that does not fit alone.
 """
 
+import logging
+import math
 import queue
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +17,20 @@ from typing import Generic, Protocol, TypeVar
 
 from worker.batch import BatchKey, Row, next_forward
 from worker.contract.jobs import Task
-from worker.contract.records import AnyJob, AnyResult, Outcome, Record, Room
-from worker.failures import explain
+from worker.contract.record import AnyJob, AnyResult, Outcome, Record
+from worker.contract.records import Room
+from worker.failures import explain, is_out_of_memory
 from worker.forward_threads import ForwardThreads
 from worker.metrics import WorkerMetrics
+from worker.pieces import Pieces
 from worker.side_thread import SideThread
 from worker.work import Settle
 
 _WAIT_S = 0.05  # for what is being prepared, before jobs are looked for again
 _BATCHES_IN_HAND = 2  # one runs, one is prepared
+_FEWER_FOR_S = 60.0  # what took the memory may be gone then: all rows are tried again
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,6 +84,25 @@ class _ReadyRow(Generic[T, R]):
         return self.row.key
 
 
+class _RowsThatFit:
+    """How many rows of a key one forward may have, by what the memory held lately."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._fewer: dict[BatchKey, tuple[int, float]] = {}  # rows, and until when
+
+    def of(self, key: BatchKey) -> int:
+        num_rows, until = self._fewer.get(key, (self._most, math.inf))
+        if time.monotonic() < until:
+            return num_rows
+        del self._fewer[key]
+        return self._most
+
+    def halve(self, key: BatchKey, num_rows: int) -> None:
+        """Note that so many did not fit."""
+        self._fewer[key] = max(1, num_rows // 2), time.monotonic() + _FEWER_FOR_S
+
+
 class RowWork(Generic[T, R]):
     def __init__(
         self,
@@ -87,13 +115,15 @@ class RowWork(Generic[T, R]):
         self._task = task
         self._row_task = row_task
         self._max_rows = max_rows
+        self._rows_that_fit = _RowsThatFit(max_rows)
         self._settle = settle
         self._metrics = metrics
         self._open: set[_OpenJob[R]] = set()
         self._ready: list[_ReadyRow[T, R]] = []
         self._prepared: queue.SimpleQueue[list[_Prepared[T, R]]] = queue.SimpleQueue()
+        self.pieces = Pieces()
         self._threads = ForwardThreads()
-        self._prepare_thread = SideThread("prepare", self._prepare_beside)
+        self._prepare_thread = SideThread("prepare", self._prepare_beside, self.pieces)
 
     @property
     def is_idle(self) -> bool:
@@ -130,17 +160,26 @@ class RowWork(Generic[T, R]):
         except queue.Empty:
             pass
         if self._ready:
-            group, self._ready = next_forward(self._ready, self._max_rows)
+            max_rows = self._rows_that_fit.of(self._ready[0].key)
+            group, self._ready = next_forward(self._ready, max_rows)
             self._forward(group)
+
+    def give_back(self) -> list[Record]:
+        given_back, self._open, self._ready = self._open, set(), []
+        return [job.record for job in given_back]
 
     def finish(self) -> None:
         self._prepare_thread.finish()
+
+    def salvage(self, timeout_s: float) -> None:
+        """Nothing: what a forward gave is settled at its end."""
 
     def warm_up(self, model: str) -> None:
         self._row_task.warm_up(model)
 
     def _prepare_beside(self, batches: Sequence[Sequence[_OpenJob[R]]]) -> None:
         for batch in batches:
+            self.pieces.begin_next()
             self._prepared.put(self._prepare(batch))
 
     def _prepare(self, jobs: Sequence[_OpenJob[R]]) -> list[_Prepared[T, R]]:
@@ -166,18 +205,36 @@ class RowWork(Generic[T, R]):
         live = [each for each in group if each.job in self._open]
         if not live:
             return
-        model = live[0].key.model
-        self._metrics.batch_size.labels(self._task, model).observe(len(live))
         jobs = list(dict.fromkeys(each.job for each in live))
         try:
-            with self._threads.of(live[0].key, len(live)):
-                outputs = self._row_task.forward(model, [each.row.prepared for each in live])
+            outputs = self._outputs(live)
         except Exception as error:
             self._end({job: explain(job.record.id, error) for job in jobs})
+            return
+        if outputs is None:
+            half = len(live) // 2
+            self._forward(live[:half])
+            self._forward(live[half:])
             return
         for each, output in zip(live, outputs, strict=True):
             each.job.done[each.index] = output
         self._end({job: self._result(job) for job in jobs if job.is_done})
+
+    def _outputs(self, rows: Sequence[_ReadyRow[T, R]]) -> Sequence[R] | None:
+        """Run rows of one key through the model; None where the memory holds fewer at once."""
+        key = rows[0].key
+        self.pieces.begin_next()
+        try:
+            with self._threads.of(key, len(rows)):
+                outputs = self._row_task.forward(key.model, [row.row.prepared for row in rows])
+            self._metrics.batch_size.labels(self._task, key.model).observe(len(rows))
+            return outputs
+        except Exception as error:
+            if len(rows) == 1 or not is_out_of_memory(error):
+                raise
+        logger.warning("event=fewer_rows model=%s rows=%d", key.model, len(rows))
+        self._rows_that_fit.halve(key, len(rows))
+        return None
 
     def _result(self, job: _OpenJob[R]) -> Outcome:
         rows = [job.done[index] for index in range(job.record.num_rows)]

@@ -10,7 +10,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from worker.contract.jobs import Task
-from worker.contract.records import queue_name
+from worker.contract.record import queue_name
 
 
 class BookedJob(Job):

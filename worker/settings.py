@@ -1,9 +1,10 @@
 """The settings of one worker process: by keyword, from the environment, or from a TOML file."""
 
-import argparse
 import os
+import secrets
+import socket
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,7 @@ from pydantic_settings import (
 
 from models.errors import PresetError
 from worker.contract.jobs import Task
-from worker.contract.records import RESULT_TTL_S
+from worker.contract.records import RESULT_CACHE_BYTES, RESULT_TTL_S
 from worker.model_specs import (
     BUNDLED,
     ModelSpec,
@@ -30,7 +31,8 @@ from worker.model_specs import (
 )
 
 _PREFIX = "TRIPTYCH_"
-SERVE_ALONE = ("drain_grace_s", "host", "port", "workers")  # of the settings of `triptych serve`
+TEXT_CACHE_BYTES = 2**28  # 60 prompts of FLUX.1 [dev], at 4.2 MB
+SERVE_ALONE = ("host", "port", "workers")  # of the settings of `triptych serve`
 
 
 class ModelSettings(BaseSettings):
@@ -89,7 +91,7 @@ def _toml_source(kind: type[BaseSettings], file: Path) -> PydanticBaseSettingsSo
         source = TomlConfigSettingsSource(kind, file)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"config: {file}: {error}") from error
-    allowed = {*WorkerSettings.model_fields, *SERVE_ALONE} - {"config", "queue"}
+    allowed = {*WorkerSettings.model_fields, *SERVE_ALONE} - {"config", "queue", "worker_name"}
     if unknown := sorted(source.toml_data.keys() - allowed):
         known = ", ".join(sorted(allowed))
         raise SettingsError(f"config: {file}: {unknown[0]} is no setting; allowed: {known}")
@@ -100,6 +102,8 @@ def _toml_source(kind: type[BaseSettings], file: Path) -> PydanticBaseSettingsSo
 class WorkerSettings(ModelSettings):
     redis_url: str
     queue: Task  # the one queue that this process serves
+    # by which the others and a supervisor know it; None: it takes one that nobody has had
+    worker_name: str | None = Field(default=None, min_length=1, max_length=200)
     data_dir: Path  # the images go to its folder `images`
     # auto: cuda:0 if there is one
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
@@ -114,7 +118,11 @@ class WorkerSettings(ModelSettings):
     # how long a final record is kept; the API's setting of the same name must agree
     result_ttl_s: float = Field(default=RESULT_TTL_S, ge=1)
     # a silent worker loses its jobs after this time
-    lease_s: float = Field(default=15.0, gt=0)
+    lease_s: float = Field(default=12.0, gt=0)
+    # after SIGTERM: what is not done by then is given back, for other workers
+    drain_grace_s: float = Field(default=30.0, ge=0)
+    # a step, forward or store that takes longer hangs, and its process ends
+    hang_s: float = Field(default=600.0, gt=0)
     # after which a model that could not be loaded is tried again; doubled each time, to 10 minutes
     load_retry_s: float = Field(default=30.0, ge=0)
     # for all models of this worker and their work, such as 20GB; None: what the device has free,
@@ -125,6 +133,11 @@ class WorkerSettings(ModelSettings):
     # of the host's memory, for what is streamed to a GPU and models that left it; None: four fifths
     # of what is free
     host_memory_budget: ByteSize | None = Field(default=None, ge=0)
+    # of the host's memory, for the text features of the last prompts; 0: none are kept
+    text_cache_bytes: ByteSize = Field(default=ByteSize(TEXT_CACHE_BYTES), ge=0)
+    # in Redis, for the results of jobs whose answer is determined; 0: none are kept; the API's
+    # setting of the same name must agree
+    result_cache_bytes: ByteSize = Field(default=ByteSize(RESULT_CACHE_BYTES), ge=0)
     # how long models in use keep another, that has jobs, from taking their memory
     swap_patience_s: float = Field(default=5.0, ge=0)
     heartbeat_s: float = Field(default=3.0, gt=0)
@@ -142,9 +155,6 @@ class WorkerSettings(ModelSettings):
         return ours
 
 
-def settings_of_process(arguments: Sequence[str] | None = None) -> WorkerSettings:
-    """Read the environment; queue and device come from the command line, where `ps` shows them."""
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    parser.add_argument("--queue", required=True, help="the one queue to serve")
-    parser.add_argument("--device", help="cpu or cuda:N; else what the environment says")
-    return WorkerSettings.model_validate(vars(parser.parse_args(arguments)))
+def new_worker_name(prefix: str) -> str:
+    """A name that no worker has had, on any host."""
+    return f"{prefix}-{socket.gethostname()}-{secrets.token_hex(4)}"

@@ -1,6 +1,7 @@
 """A thread beside the loop's, for what need not keep the device waiting.
 
-It takes all that has gathered at once, in order. Knows nothing of jobs and models.
+It takes all that has gathered at once, in order, and is at work for the watchdog meanwhile (see
+`pieces`). Knows nothing of jobs and models.
 """
 
 import threading
@@ -11,6 +12,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from worker.pieces import Pieces
+
 T = TypeVar("T")
 
 
@@ -20,8 +23,9 @@ class SideThread(Generic[T]):
     What it computes on the CPU takes one core.
     """
 
-    def __init__(self, name: str, work: Callable[[Sequence[T]], None]) -> None:
+    def __init__(self, name: str, work: Callable[[Sequence[T]], None], pieces: Pieces) -> None:
         self._work = work
+        self._pieces = pieces
         self._waiting: deque[T] = deque()
         self._at_work: Sequence[T] = ()
         self._error: BaseException | None = None
@@ -55,12 +59,15 @@ class SideThread(Generic[T]):
         if self._error is not None:
             raise self._error
 
-    def finish(self) -> None:
-        """Wait until all is done, and end the thread; raises what ended it before."""
+    def finish(self, timeout_s: float | None = None) -> None:
+        """Wait until all is done, and end the thread; raises what ended it before.
+
+        What is not done in time, where there is one, is left undone.
+        """
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
         self.check()
 
     def _run(self) -> None:
@@ -69,7 +76,8 @@ class SideThread(Generic[T]):
         self._has_begun.set()
         try:
             while items := self._take():
-                self._work(items)
+                with self._pieces.at_work():
+                    self._work(items)
                 del items  # while it waits, nothing keeps a model in memory
         except BaseException as error:
             self._error = error

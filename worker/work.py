@@ -6,7 +6,9 @@ One thread owns the device and calls everything here but `Settle`, which any thr
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeAlias
 
-from worker.contract.records import Outcome, Record, Room
+from worker.contract.record import Outcome, Record
+from worker.contract.records import Room
+from worker.pieces import Pieces
 
 Ending: TypeAlias = tuple[Record, Outcome]
 Settle: TypeAlias = Callable[[Sequence[Ending]], None]  # makes outcomes final, in one round trip
@@ -35,8 +37,18 @@ class Work(Protocol):
     def models_in_use(self) -> Collection[str]:
         """The models that must stay on the device for what is in hand."""
 
+    @property
+    def pieces(self) -> Pieces:
+        """What each thread is at, the loop's and those beside it."""
+
+    def give_back(self) -> list[Record]:
+        """Let go, between two pieces, of what needs another `advance`; others are to run it."""
+
     def finish(self) -> None:
         """Wait until all that was taken is settled; called once, at the end, when it is idle."""
+
+    def salvage(self, timeout_s: float) -> None:
+        """Settle what needs the lost device no more, as far as there is time; called at the end."""
 
     def warm_up(self, model: str) -> None:
         """Do one small piece of a resident model's work, so that its first job is fast."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -12,7 +12,8 @@ from starlette.datastructures import FormData, UploadFile
 from service.dependencies import CurrentParts, CurrentPreference, Parts
 from service.error_handlers import body_error, json_error, unsupported_media_type
 from service.errors import RequestError
-from service.responses import ERRORS, run
+from service.fingerprints import reuse_of
+from service.responses import NewJob, answers_with, run
 from service.schemas.classify import (
     ClassifyFields,
     ClassifyRequest,
@@ -23,10 +24,9 @@ from service.schemas.classify import (
 )
 from service.schemas.encoded_images import ImageBytes
 from service.schemas.fields import ResponseBody
-from service.schemas.jobs import JobObject
 from service.settings import ServiceSettings
-from worker.contract.jobs import ClassifyJob, ClassifyResult, Task
-from worker.contract.records import Record
+from worker.contract.jobs import ClassifyResult, Priority, Task
+from worker.contract.record import Record
 
 router = APIRouter(tags=["classify"])
 
@@ -48,6 +48,7 @@ _FORM_SCHEMA: dict[str, object] = {
         },
         "model": {"type": "string"},
         "top_k": {"type": "integer", "minimum": 1},
+        "priority": {"type": "string", "enum": list(get_args(Priority))},
         "user": {"type": "string", "description": "accepted and ignored"},
     },
 }
@@ -56,7 +57,7 @@ _FORM_SCHEMA: dict[str, object] = {
 @router.post(
     "/v1/classify",
     response_model=None,
-    responses={200: {"model": ClassifyResponse}, 202: {"model": JobObject}, **ERRORS},
+    responses=answers_with(ClassifyResponse),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -71,16 +72,16 @@ async def create_classification(
     request: Request, parts: CurrentParts, preference: CurrentPreference
 ) -> Response:
     """Name what is in each image: the `top_k` best labels with their probabilities."""
-    job = await _read_job(request, parts)
+    new = await _read_job(request, parts)
 
     async def respond(record: Record) -> ResponseBody:
         assert isinstance(record.result, ClassifyResult), "this is a bug: another task's result"
         return ClassifyResponse.from_result(record, record.result)
 
-    return await run(job, parts, preference, request, respond)
+    return await run(new, parts, preference, request, respond)
 
 
-async def _read_job(request: Request, parts: Parts) -> ClassifyJob:
+async def _read_job(request: Request, parts: Parts) -> NewJob:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == _FORM:
         upload = await _from_form(request, parts.settings)
@@ -91,10 +92,13 @@ async def _read_job(request: Request, parts: Parts) -> ClassifyJob:
         got = request.headers.get("content-type")
         raise unsupported_media_type(got, f"{_JSON}, {_FORM}")
     card = await parts.catalog.card(upload.model, Task.CLASSIFY)
-    max_bytes, timeout_s = parts.settings.max_image_bytes, parts.settings.job_timeout_s
-    return await _run(
-        upload.num_bytes, lambda: upload.to_job(card, max_bytes, parts.now(), timeout_s)
-    )
+    settings = parts.settings
+
+    def new_job() -> NewJob:
+        job = upload.to_job(card, settings.max_image_bytes, parts.now(), settings.job_timeout_s)
+        return NewJob(job, reuse_of(job, card, request, settings))
+
+    return await _run(upload.num_bytes, new_job)
 
 
 async def _run(num_bytes: int, work: Callable[[], T]) -> T:
@@ -123,7 +127,7 @@ async def _from_form(request: Request, settings: ServiceSettings) -> Upload:
             fields = ClassifyFields.model_validate(_text_fields(form))
         except ValidationError as error:
             raise json_error(error) from error
-    return Upload(tuple(images), fields.model, fields.top_k)
+    return Upload(tuple(images), fields.model, fields.top_k, fields.priority)
 
 
 async def _files(form: FormData, max_images: int) -> list[ImageBytes]:

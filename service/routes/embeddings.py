@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from service.dependencies import CurrentParts, CurrentPreference
-from service.responses import ERRORS, run
+from service.fingerprints import reuse_of
+from service.responses import NewJob, answers_with, run
 from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from service.schemas.fields import ResponseBody
-from service.schemas.jobs import JobObject
 from worker.contract.jobs import EmbeddingsResult, Task
-from worker.contract.records import Record
+from worker.contract.record import Record
 
 router = APIRouter(tags=["embeddings"])
 
@@ -16,7 +16,7 @@ router = APIRouter(tags=["embeddings"])
 @router.post(
     "/v1/embeddings",
     response_model=None,
-    responses={200: {"model": EmbeddingsResponse}, 202: {"model": JobObject}, **ERRORS},
+    responses=answers_with(EmbeddingsResponse),
 )
 async def create_embeddings(
     body: EmbeddingsRequest, request: Request, parts: CurrentParts, preference: CurrentPreference
@@ -31,4 +31,5 @@ async def create_embeddings(
         assert isinstance(result, EmbeddingsResult), "this is a bug: another task's result"
         return EmbeddingsResponse.from_result(record, result, body.encoding_format or "float")
 
-    return await run(job, parts, preference, request, respond)
+    new = NewJob(job, reuse_of(job, card, request, settings))
+    return await run(new, parts, preference, request, respond)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.dependencies import CurrentParts
 from service.errors import UnavailableError
+from service.redis_health import unavailable
 from service.responses import ERRORS, json_response
 from service.schemas.health import Health, LivingWorker, Readiness
 from worker.contract import workers
@@ -27,8 +28,10 @@ async def get_health() -> Response:
 async def get_readiness(parts: CurrentParts) -> Response:
     """Say which workers there are: 200 where every served task has a warm one, else 503.
 
-    The 503 names the tasks that have none.
+    The 503 names the tasks that have none, or says why Redis takes no jobs.
     """
+    if (refusal := parts.redis_health.refusal) is not None:
+        raise unavailable(refusal)
     statuses = await to_thread.run_sync(workers.read_all, parts.blocking_redis)
     expected = parts.settings.tasks or {status.task for status in statuses}
     if not expected:

@@ -4,13 +4,14 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from service.dependencies import CurrentParts, CurrentPreference, Parts
-from service.errors import QueueFullError, UnavailableError
-from service.responses import ERRORS, inline_items, run, url_items
+from service.errors import QueueFullError, UnavailableError, disk_full
+from service.fingerprints import reuse_of
+from service.responses import NewJob, answers_with, inline_items, run, url_items
 from service.schemas.fields import ResponseBody
 from service.schemas.images import ImageRequest, ImagesResponse
-from service.schemas.jobs import JobObject
+from worker.contract.image_files import is_disk_full
 from worker.contract.jobs import ImageResult, Task
-from worker.contract.records import Record
+from worker.contract.record import Record
 
 router = APIRouter(tags=["images"])
 
@@ -18,7 +19,7 @@ router = APIRouter(tags=["images"])
 @router.post(
     "/v1/images/generations",
     response_model=None,
-    responses={200: {"model": ImagesResponse}, 202: {"model": JobObject}, **ERRORS},
+    responses=answers_with(ImagesResponse),
 )
 async def create_images(
     body: ImageRequest, request: Request, parts: CurrentParts, preference: CurrentPreference
@@ -30,8 +31,11 @@ async def create_images(
     card = await parts.catalog.card(body.model, Task.IMAGES)
     assert card.image_limits is not None, f"this is a bug: {card.name} has no limits"
     job = body.to_job(card.name, card.image_limits, parts.now(), parts.settings.job_timeout_s)
+    start = b""
     if body.image is not None:
-        await to_thread.run_sync(_store_start, body, job.id, parts)
+        start = await to_thread.run_sync(_store_start, body, job.id, parts)
+    is_determined = body.seed is not None
+    reuse = reuse_of(job, card, request, parts.settings, start) if is_determined else None
 
     async def respond(record: Record) -> ResponseBody:
         result = record.result
@@ -43,16 +47,19 @@ async def create_images(
         return ImagesResponse.from_result(record, result, items, body.safety_identifier)
 
     try:
-        return await run(job, parts, preference, request, respond)
+        return await run(NewJob(job, reuse), parts, preference, request, respond)
     except QueueFullError:
         await to_thread.run_sync(parts.image_files.remove_start, job.id)
         raise
 
 
-def _store_start(body: ImageRequest, job_id: str, parts: Parts) -> None:
-    """Before the job is there to be taken; `start_images` removes the file when it is over."""
+def _store_start(body: ImageRequest, job_id: str, parts: Parts) -> bytes:
+    """Before the job is there to be taken; the janitor removes the file when it is over."""
     content = body.start_image(parts.settings.max_image_bytes)
     try:
         parts.image_files.store_start(content, job_id)
     except OSError as error:
+        if is_disk_full(error):
+            raise disk_full() from error
         raise UnavailableError("storage", "the start image could not be stored") from error
+    return content

@@ -9,10 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import RequestError, shown
 from service.schemas.encoded_images import ImageBytes, checked, from_text
-from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text, Timings
-from worker.contract.jobs import ClassifyJob, ClassifyResult, new_job_id
+from service.schemas.fields import (
+    OneOrMany,
+    PriorityField,
+    RequestBody,
+    ResponseBody,
+    Text,
+    Timings,
+)
+from worker.contract.jobs import ClassifyJob, ClassifyResult, Priority, new_job_id
 from worker.contract.model_cards import ModelCard
-from worker.contract.records import Record
+from worker.contract.record import Record
 
 _DEFAULT_TOP_K = 5
 
@@ -25,6 +32,7 @@ class ClassifyRequest(RequestBody):
     )
     model: Text | None = Field(None, description="a classification model; null: the default one")
     top_k: int | None = Field(None, ge=1, description="labels per image; null: 5")
+    priority: PriorityField = None
     user: Text | None = Field(None, description="accepted and ignored")
 
 
@@ -35,6 +43,7 @@ class ClassifyFields(BaseModel):
 
     model: Text | None = None
     top_k: int | None = Field(None, ge=1)
+    priority: PriorityField = None
     user: Text | None = None
 
 
@@ -96,6 +105,7 @@ class Upload:
     images: tuple[ImageBytes, ...]
     model: str | None
     top_k: int | None
+    priority: Priority | None
 
     @property
     def num_bytes(self) -> int:
@@ -112,6 +122,7 @@ class Upload:
             model=card.name,
             created_at=now,
             deadline_at=now + timeout_s,
+            priority=self.priority or "normal",
             images=tuple(_encoded(image, max_bytes) for image in self.images),
             top_k=top_k,
         )
@@ -123,7 +134,7 @@ def upload_of(request: ClassifyRequest) -> Upload:
         images = [from_text("input", request.input)]
     else:
         images = [from_text(f"input[{i}]", text) for i, text in enumerate(request.input)]
-    return Upload(tuple(images), request.model, request.top_k)
+    return Upload(tuple(images), request.model, request.top_k, request.priority)
 
 
 def check_count(param: str, images: Sequence[object], max_images: int) -> None:

@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from service.errors import RequestError, shown
-from service.schemas.fields import OneOrMany, RequestBody, ResponseBody, Text
+from service.schemas.fields import OneOrMany, PriorityField, RequestBody, ResponseBody, Text
 from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, new_job_id
 from worker.contract.model_cards import ModelCard
-from worker.contract.records import Record
+from worker.contract.record import Record
 
 EncodingFormat = Literal["float", "base64"]
 
@@ -40,6 +40,7 @@ class EmbeddingsRequest(RequestBody):
         None, description="null: float; base64 holds little-endian float32"
     )
     dimensions: int | None = Field(None, description="only the model's own width")
+    priority: PriorityField = None
     user: Text | None = Field(None, description="accepted and ignored")
 
     def to_job(
@@ -55,6 +56,7 @@ class EmbeddingsRequest(RequestBody):
             model=card.name,
             created_at=now,
             deadline_at=now + timeout_s,
+            priority=self.priority or "normal",
             texts=_texts(self.input, max_texts),
         )
 

@@ -5,7 +5,8 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from worker.contract.records import Record
+from worker.contract.jobs import Priority
+from worker.contract.record import Record
 
 
 def _well_formed(text: str) -> str:
@@ -35,6 +36,16 @@ def _strings(value: object) -> object:
 
 
 OneOrMany = Annotated[Text | list[Text], BeforeValidator(_strings)]
+
+
+# A field of all requests.
+PriorityField = Annotated[
+    Priority | None,
+    Field(
+        description="high: before the normal jobs that wait, as if it cost an eighth; low: after "
+        "them, as if it cost eight times as much; null: normal"
+    ),
+]
 
 
 def _is_none(value: object) -> bool:

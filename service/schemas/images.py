@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from service.errors import RequestError
 from service.schemas.encoded_images import checked, from_text
-from service.schemas.fields import Absent, RequestBody, ResponseBody, Text, Timings
+from service.schemas.fields import Absent, PriorityField, RequestBody, ResponseBody, Text, Timings
 from service.schemas.image_limits import (
     MAX_PREVIEWS,
     MAX_SEED,
@@ -36,7 +36,7 @@ from worker.contract.jobs import (
     new_job_id,
 )
 from worker.contract.model_cards import ImageLimits
-from worker.contract.records import Record
+from worker.contract.record import Record
 
 _MAX_PROMPT_CHARACTERS = 32_000  # OpenAI's; what the encoders cut off shows in the usage
 _MAX_LORA_SCALE = 10.0  # sliders are made for -5 to 5; far beyond, no image is left
@@ -149,6 +149,7 @@ class ImageRequest(RequestBody):
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
         Field(None, description="tier of steps: half, once, twice, … the model's default")
     )
+    priority: PriorityField = None
     response_format: Literal["b64_json", "url"] | None = Field(None, description="null: b64_json")
     output_format: Annotated[Literal["png"] | None, BeforeValidator(_only_png)] = None
     background: Annotated[Literal["auto", "opaque"] | None, BeforeValidator(_no_transparency)] = (
@@ -186,6 +187,7 @@ class ImageRequest(RequestBody):
             model=model,
             created_at=now,
             deadline_at=now + timeout_s,
+            priority=self.priority or "normal",
             prompt=self.prompt,
             seeds=seeds_of(self.seed, num_images_of(self.n, limits)),
             width=width,

@@ -9,11 +9,12 @@ from service.schemas.classify import ClassifyResponse
 from service.schemas.embeddings import EmbeddingsResponse
 from service.schemas.fields import ResponseBody
 from service.schemas.images import ImagesResponse
-from worker.contract.jobs import JobState, Task
-from worker.contract.records import Record
+from worker.contract.jobs import JobState, Priority, Task
+from worker.contract.record import Record
 
 JobType = Literal["image.generation", "image.classification", "text.embedding"]
 JobStatus = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
+AttemptEnd = Literal["worker_lost", "given_back", "succeeded", "failed", "canceled", "expired"]
 JobResult = ImagesResponse | ClassifyResponse | EmbeddingsResponse
 
 JOB_TYPES: dict[Task, JobType] = {
@@ -23,10 +24,30 @@ JOB_TYPES: dict[Task, JobType] = {
 }
 
 
+_ENDS: dict[JobState, AttemptEnd] = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELED: "canceled",
+    JobState.EXPIRED: "expired",
+}
+
+
 class Progress(ResponseBody):
     step: int
     total_steps: int
     fraction: float = Field(description="0 to 1")
+
+
+class Attempt(ResponseBody):
+    """A run of the job, by one worker."""
+
+    attempt: int = Field(description="from 1")
+    worker: str
+    started_at: float
+    ended_at: float | None
+    end: AttemptEnd | None = Field(
+        description="worker_lost and given_back: the job waited again; null: it runs"
+    )
 
 
 class JobUrls(ResponseBody):
@@ -42,6 +63,7 @@ class JobObject(ResponseBody):
     object: Literal["job"] = "job"
     type: JobType
     status: JobStatus
+    priority: Priority
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -50,6 +72,7 @@ class JobObject(ResponseBody):
     queue_position: int | None = Field(description="jobs before this one, while it waits")
     progress: Progress | None = Field(description="of an image job")
     attempt: int = Field(description="runs so far; more than one after the loss of a worker")
+    attempts: list[Attempt] = Field(description="these runs, in order")
     model: str
     result: JobResult | None = Field(
         description="as the synchronous answer, images by URL and embeddings as floats"
@@ -66,18 +89,21 @@ class JobObject(ResponseBody):
         result_ttl_s: float,
     ) -> "JobObject":
         finished_at = record.finished_at
+        kept_s = result_ttl_s if record.keep_s is None else record.keep_s
         return cls(
             id=record.id,
             type=JOB_TYPES[record.task],
             status=_status(record),
+            priority=record.job.priority,
             created_at=record.job.created_at,
             started_at=record.started_at,
             finished_at=finished_at,
             deadline_at=record.job.deadline_at,
-            expires_at=None if finished_at is None else finished_at + result_ttl_s,
+            expires_at=None if finished_at is None else finished_at + kept_s,
             queue_position=queue_position,
             progress=_progress(record),
             attempt=record.attempt,
+            attempts=_attempts(record),
             model=record.job.model,
             result=result,
             error=_error(record),
@@ -93,6 +119,30 @@ def _status(record: Record) -> JobStatus:
     if record.state is JobState.RUNNING and record.is_cancel_requested:
         return "canceling"
     return record.state.value
+
+
+def _attempts(record: Record) -> list[Attempt]:
+    attempts = [
+        Attempt(
+            attempt=past.attempt,
+            worker=past.worker,
+            started_at=past.started_at,
+            ended_at=past.ended_at,
+            end=past.end,
+        )
+        for past in record.past_attempts
+    ]
+    is_last_past = bool(attempts) and attempts[-1].attempt == record.attempt
+    if record.worker is None or record.started_at is None or is_last_past:
+        return attempts  # it waits, or has ended without another run
+    last = Attempt(
+        attempt=record.attempt,
+        worker=record.worker,
+        started_at=record.started_at,
+        ended_at=record.finished_at,
+        end=_ENDS.get(record.state),
+    )
+    return [*attempts, last]
 
 
 def _progress(record: Record) -> Progress | None:

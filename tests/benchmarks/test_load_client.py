@@ -48,6 +48,11 @@ def test_the_bodies_of_the_answers_that_count_can_be_had(port: int) -> None:
     assert set(bodies) == {b"x", b"", b"x" * 200_000}
 
 
+def test_answers_that_were_made_before_are_taken_by_who_says_so_alone() -> None:
+    assert b"\r\ncache-control: no-store\r\n" in post("/bytes", {})
+    assert b"cache-control" not in post("/bytes", {}, is_reused=True)
+
+
 def test_a_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(100, -1, -1)]
     assert [percentile(values, share) for share in (0.0, 0.5, 0.95, 1.0)] == [0, 50, 95, 100]

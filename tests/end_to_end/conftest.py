@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.process_tree import tree_of
 from benchmarks.running_service import free_port, wait_until_ready
 from tests.models.presets.hubs.loopback import Loopback
 
@@ -33,12 +34,8 @@ class Service:
 
     def workers(self, queue: str) -> list[int]:
         """The process ids of the workers of one queue."""
-        return [
-            pid
-            for pid in descendants(self.process.pid)
-            if "worker.main" in read(pid, "cmdline")
-            and f"--queue\0{queue}\0" in read(pid, "cmdline")
-        ]
+        names = {pid: read(pid, "comm") for pid in tree_of(self.process.pid)}
+        return [pid for pid, name in names.items() if name.startswith(f"{queue}-")]
 
 
 def read(pid: int, name: str) -> str:
@@ -47,19 +44,6 @@ def read(pid: int, name: str) -> str:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def descendants(pid: int) -> list[int]:
-    """All live processes below `pid`."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and (stat := read(int(folder.name), "stat")):
-            # the name in brackets may hold spaces: state and parent follow the last bracket
-            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    found = [pid]
-    for each in found:
-        found += [child for child, parent in parents.items() if parent == each]
-    return found[1:]
 
 
 def hub_settings(hub: Loopback, data_dir: Path) -> dict[str, str]:

@@ -36,7 +36,8 @@ from worker.contract.jobs import (
     Prediction,
     Task,
 )
-from worker.contract.records import AnyJob, Finished, Outcome, Record, Records
+from worker.contract.record import AnyJob, Outcome, Record
+from worker.contract.records import Finished, Records
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -64,8 +65,8 @@ class TestWorker:
     def _serve(self, task: Task) -> None:
         records = Records(self.redis)
         while not self._stop.is_set():
-            entry = records.await_entry(task, 0.1)
-            record = None if entry is None else claim_one(records, task, waited_for=entry)
+            waits = records.await_jobs(task, 0.1)
+            record = claim_one(records, task, worker=f"{task}-0") if waits else None
             if record is not None:
                 self._run_one(records, record)
 

@@ -16,15 +16,8 @@ from tests.claims import claim_one
 from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve, wait_for
 from worker.contract.events import events_key
 from worker.contract.jobs import Failure, FailureCode, JobState, Task
-from worker.contract.records import (
-    EndedEarly,
-    Finished,
-    Outcome,
-    Preview,
-    Records,
-    StepReport,
-    record_key,
-)
+from worker.contract.record import EndedEarly, Outcome, record_key
+from worker.contract.records import Finished, Preview, Records, StepReport
 
 ASYNC = {"prefer": "respond-async"}
 FAILED = Failure(code=FailureCode.INTERNAL, message="x")

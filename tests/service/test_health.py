@@ -18,7 +18,10 @@ from worker.contract.jobs import Task
 from worker.contract.records import Records
 from worker.contract.workers import ModelState, ServedModel, WorkerState
 
-ASYNC = {"prefer": "respond-async"}
+ANEW = {"cache-control": "no-store"}  # no answer of an equal job's, and no share in its run
+ASYNC = {"prefer": "respond-async", **ANEW}
+
+MIDDLEWARE = "service.middleware"
 
 
 def samples(text: str) -> dict[str, float]:
@@ -135,6 +138,7 @@ def test_the_metrics_tell_the_truth_about_queues_and_workers(
     workers.write(redis, status_of(Task.IMAGES, WorkerState.BUSY))
     values = samples(http.get("/metrics").text)
     assert values["triptych_redis_up{}"] == 1
+    assert values["triptych_redis_writable{}"] == 1
     assert values["triptych_queue_depth{task=embeddings}"] == 1
     assert values["triptych_queue_depth{task=images}"] == 0
     assert 0 < values["triptych_queue_oldest_job_age_seconds{task=embeddings}"] < 60
@@ -149,7 +153,7 @@ def test_the_metrics_count_requests_by_route_and_status(
 ) -> None:
     with serve(create_app(settings)) as url, httpx.Client(base_url=url) as http:
         http.post("/v1/embeddings", json={"input": "x"})
-        http.post("/v1/embeddings", json={"input": "x"}, headers={"prefer": "wait=0"})
+        http.post("/v1/embeddings", json={"input": "x"}, headers={"prefer": "wait=0", **ANEW})
         http.get("/v1/jobs/job_x")
         http.get("/v2/nothing")
         http.request("PROPFIND", "/v1/embeddings")
@@ -198,9 +202,16 @@ def test_without_redis_the_metrics_say_so(settings: ServiceSettings) -> None:
     assert not [name for name in values if name.startswith("triptych_queue")]
 
 
-def test_probes_do_not_fill_the_log(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "service.middleware")
-    for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
+def test_probes_do_not_fill_the_log(
+    http: httpx.Client, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, MIDDLEWARE)
+    redis.flushall()  # not ready: a probe's 503 is no news either
+    for path in ("/healthz", "/readyz", "/metrics", "/v2/nothing"):
         http.get(path)
-    wait_for(lambda: bool(caplog.messages))
-    assert [message.split()[2] for message in caplog.messages] == ["route=/v1/models"]
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == MIDDLEWARE]
+
+    wait_for(lambda: bool(lines()))
+    assert [line.split()[2] for line in lines()] == ["route=other"]

@@ -1,7 +1,9 @@
 """`POST /v1/images/generations` over real HTTP."""
 
 import base64
+import errno
 import json
+import os
 from pathlib import Path
 
 import httpx
@@ -23,7 +25,7 @@ from worker.contract.jobs import (
     StartImage,
     Task,
 )
-from worker.contract.records import AnyJob, Outcome
+from worker.contract.record import AnyJob, Outcome
 
 ROUTE = "/v1/images/generations"
 SVG = base64.b64encode(b'<svg xmlns="http://www.w3.org/2000/svg"/>').decode()
@@ -399,6 +401,18 @@ def test_a_disk_that_takes_no_start_image_is_a_503(
     with serve(app) as url:
         response = httpx.post(f"{url}{ROUTE}", json={"prompt": "x", "image": PNG_BASE64})
     assert error_of(response, 503)["code"] == "storage"
+
+
+def test_a_full_disk_takes_no_start_image_and_says_so(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    response = http.post(ROUTE, json={"prompt": "x", "image": PNG_BASE64})
+    assert error_of(response, 503)["code"] == "disk_full"
+    assert int(response.headers["retry-after"]) >= 1
 
 
 def test_an_unknown_model_is_a_404_that_names_the_known(http: httpx.Client) -> None:

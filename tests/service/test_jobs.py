@@ -16,16 +16,8 @@ from tests.cards import SHAPES, publish
 from tests.claims import claim_one
 from tests.service.conftest import TestWorker, error_of, serve, wait_for
 from worker.contract.jobs import EmbeddingsResult, JobState, Task
-from worker.contract.records import (
-    FINISHED_CHANNEL,
-    AnyJob,
-    Finished,
-    Outcome,
-    Records,
-    StepReport,
-    Verdict,
-    queue_key,
-)
+from worker.contract.record import AnyJob, Outcome, queue_key
+from worker.contract.records import FINISHED_CHANNEL, Finished, Records, StepReport, Verdict
 
 IMAGES, EMBEDDINGS = "/v1/images/generations", "/v1/embeddings"
 ASYNC = {"prefer": "respond-async"}
@@ -158,6 +150,7 @@ def test_a_wait_that_is_over_is_a_504_and_the_job_goes_on(
     assert http.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
 
 
+@pytest.mark.usefixtures("redis")
 def test_the_servers_longest_wait_bounds_the_callers(settings: ServiceSettings) -> None:
     with serve(create_app(settings.model_copy(update={"sync_wait_s": 0.1}))) as url:
         headers = {"prefer": "wait=600"}
@@ -201,6 +194,20 @@ def test_a_full_queue_is_a_429_with_whole_seconds(settings: ServiceSettings) -> 
         assert int(response.headers["retry-after"]) >= 1
         http.post(f"/v1/jobs/{first}/cancel")
         submit(http)
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_full_queue_still_takes_another_callers_first_job(settings: ServiceSettings) -> None:
+    with serve(create_app(settings.model_copy(update={"max_queue_depth": 2}))) as url:
+        statuses = []
+        for address in ("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2"):
+            transport = httpx.HTTPTransport(local_address=address)
+            with httpx.Client(base_url=url, transport=transport) as http:
+                response = http.post(IMAGES, json={"prompt": "x"}, headers=ASYNC)
+            statuses.append(response.status_code)
+    assert statuses == [202, 202, 429, 202, 429]
+    message = error_of(response, 429)["message"]
+    assert "3 jobs wait, 1 of them of this caller" in str(message)
 
 
 @pytest.mark.usefixtures("redis")

@@ -13,7 +13,7 @@ from service.main import create_app
 from service.settings import ServiceSettings
 from tests.service.conftest import PNG, TestWorker, serve
 from worker.contract.jobs import Failure, FailureCode, Task
-from worker.contract.records import queue_key
+from worker.contract.record import queue_key
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from service.main import Server, create_app
 from service.settings import ServiceSettings
 from tests.service.conftest import error_of, wait_for
 from worker.contract.jobs import Task
-from worker.contract.records import queue_key
+from worker.contract.record import queue_key
 
 
 @pytest.fixture

@@ -33,6 +33,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("PPid:")[2].split()[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Serve:
     """A running supervisor, the address of its API, and all that it wrote."""
@@ -43,11 +48,30 @@ class Serve:
 
     def children(self) -> dict[str, int]:
         """The process id of each child, of its latest start."""
-        started = [line for line in self.lines() if "event=started" in line]
-        fields = [
-            dict(part.split("=", 1) for part in line.split() if "=" in part) for line in started
-        ]
-        return {each["child"]: int(each["pid"]) for each in fields}
+        return {each["child"]: int(each["pid"]) for each in self._events("started")}
+
+    def worker_name(self, pid: int) -> str:
+        """By what name this process, a worker, is known to the others."""
+        names = {int(each["pid"]): each["worker"] for each in self._events("worker_started")}
+        return names[pid]
+
+    def fork_server(self) -> int:
+        """The process that the workers were forked from."""
+        return self.children()["fork-server"]
+
+    def has_again(self, child: str, pid: int) -> bool:
+        """Whether the child runs as another process than this one."""
+        return self.children()[child] != pid
+
+    def has_lost(self, child: str, pid: int) -> bool:
+        """Whether the supervisor has said that this process of the child died."""
+        lines = self.lines()
+        start = next(i for i, line in enumerate(lines) if f"child={child} pid={pid}" in line)
+        return any(f"event=died child={child} " in line for line in lines[start:])
+
+    def _events(self, name: str) -> list[dict[str, str]]:
+        lines = [line.split() for line in self.lines() if f"event={name} " in line]
+        return [dict(part.split("=", 1) for part in line if "=" in part) for line in lines]
 
     def lines(self) -> list[str]:
         return self.log.read_text(encoding="utf-8").splitlines()
@@ -61,6 +85,10 @@ class Serve:
 
     def wait_until_ready(self) -> None:
         wait_until(self.is_ready, "never ready:\n" + "\n".join(self.lines()))
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """As a terminal does, or an init system: the supervisor's whole group, no other child."""
+        os.killpg(self.process.pid, number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -83,7 +111,14 @@ def start(data_dir: Path, workers: str = "") -> Serve:
     log = data_dir / f"serve-{port}.log"
     command = [sys.executable, "-m", "tests.triptych.tiny_serve"]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a group of its own
+        )
     return Serve(process, f"http://127.0.0.1:{port}", log)
 
 

@@ -4,6 +4,7 @@ import logging
 
 from triptych.settings import ServeSettings
 from triptych.supervisor import Supervisor, plan
+from triptych.worker_launch import WorkerProgram
 from worker.model_specs import with_tasks
 
 if __name__ == "__main__":
@@ -11,4 +12,4 @@ if __name__ == "__main__":
     settings = ServeSettings()
     specs = with_tasks(settings.specs)
     slots = plan(settings, specs)
-    Supervisor(settings, specs, slots, worker_module="tests.worker.tiny_worker").run()
+    Supervisor(settings, specs, slots, WorkerProgram("tests.worker.tiny_worker")).run()

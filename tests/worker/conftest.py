@@ -17,7 +17,8 @@ from rq.exceptions import StopRequested
 
 from tests.worker import pipelines
 from worker.contract.jobs import Task
-from worker.contract.records import Record, Records
+from worker.contract.record import Record
+from worker.contract.records import Records
 from worker.contract.workers import WorkerState, WorkerStatus, read_all
 from worker.device_memory import Memory
 from worker.gpu_worker import GpuWorker
@@ -117,14 +118,16 @@ class LocalWorker:
 
 
 class MakeWorker(Protocol):
-    def __call__(self, task: Task, client: Redis | None = None) -> LocalWorker: ...
+    def __call__(
+        self, task: Task, client: Redis | None = None, drain_grace_s: float = 30.0
+    ) -> LocalWorker: ...
 
 
 @pytest.fixture
 def local_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[MakeWorker]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def make(task: Task, client: Redis | None = None) -> LocalWorker:
+    def make(task: Task, client: Redis | None = None, drain_grace_s: float = 30.0) -> LocalWorker:
         client = client or redis
         settings = WorkerSettings(redis_url=redis_url, queue=task, data_dir=tmp_path, device="cpu")
         metrics = WorkerMetrics()
@@ -141,7 +144,7 @@ def local_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[MakeW
         jobs = JobsInHand(records, records, metrics, heartbeat.name, lease_s=15.0)
         work = build_work(settings, residency, records, jobs.settle, metrics)
         selection = Selection(client, records, jobs, task, residency)
-        worker = GpuWorker(client, work, jobs, selection, heartbeat)
+        worker = GpuWorker(client, work, jobs, selection, heartbeat, drain_grace_s)
         pipeline = residency.get(spec.name)
         return LocalWorker(worker, jobs, work, selection, heartbeat, metrics, pipeline)
 
@@ -169,6 +172,7 @@ class StartWorker(Protocol):
         models: str | None = None,
         is_to_be_warm: bool = True,
         memory_budget: str = "",
+        hang_s: str = "",
     ) -> WorkerProcess: ...
 
 
@@ -182,9 +186,11 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
         models: str | None = None,
         is_to_be_warm: bool = True,
         memory_budget: str = "",
+        hang_s: str = "",
     ) -> WorkerProcess:
         metrics_port = free_port()
         environment = os.environ | {
+            "TRIPTYCH_QUEUE": task.value,
             "TRIPTYCH_METRICS_PORT": str(metrics_port),
             "TRIPTYCH_REDIS_URL": redis_url,
             "TRIPTYCH_DATA_DIR": str(tmp_path),
@@ -194,12 +200,13 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
             "TRIPTYCH_MAX_ATTEMPTS": "2",
             "TRIPTYCH_RESULT_TTL_S": str(RESULT_TTL_S),
             "TRIPTYCH_MEMORY_BUDGET": memory_budget,
+            "TRIPTYCH_HANG_S": hang_s,
             "TRIPTYCH_SWAP_PATIENCE_S": "0.3",
             "OMP_NUM_THREADS": "1",
         }
         if models is not None:
             environment["TRIPTYCH_MODELS"] = models
-        command = [sys.executable, "-m", "tests.worker.tiny_worker", "--queue", task.value]
+        command = [sys.executable, "-m", "tests.worker.tiny_worker"]
         worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment), metrics_port)
         started.append(worker)
         pid = worker.process.pid

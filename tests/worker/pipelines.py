@@ -1,10 +1,13 @@
 """Tiny pipelines in the place of real ones: they compute at once, or wait for a file.
 
 A prompt `wait FILE` holds the pipeline before its last step, a text `wait FILE` the embedder, until
-that file exists: so a test decides what a worker is busy with. A prompt `lose FILE` makes the file,
-and fails as a GPU does; once it is there, it paints.
+that file exists: so a test decides what a worker is busy with. A prompt `slow …` takes its time for
+each step. Where it is not there, a prompt
+`lose FILE` makes it and fails as a GPU does, and `hang FILE` makes it and hangs in C with Python's
+lock; once it is there, both paint.
 """
 
+import ctypes
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +42,7 @@ if TYPE_CHECKING:  # diffusers takes a second, and each process of a tiny worker
 LABELS = ("red", "green", "blue")
 MAX_WORDS = 8
 MEGABYTE = 10**6
+SLOW_STEP_S = 0.05
 P = TypeVar("P")
 WAIT_LIMIT_S = 60.0  # a forgotten file fails the test instead of hanging it
 
@@ -49,6 +53,14 @@ def wait_for_file(text: str) -> None:
     while word == "wait" and not Path(path).exists():
         assert time.monotonic() < give_up_at, f"{path} never came"
         time.sleep(0.005)
+
+
+def hang_once(text: str) -> None:
+    """Come to no end, with Python's lock held, where the file is not there yet."""
+    word, _, path = text.partition(" ")
+    if word == "hang" and not Path(path).exists():
+        Path(path).touch()
+        ctypes.PyDLL(None).sleep(600)
 
 
 def lose_device_once(text: str) -> None:
@@ -133,10 +145,13 @@ class TinyImagePipeline:
         self.batch_sizes.append(len(rows))
         if self.most_rows is not None and len(rows) > self.most_rows:
             raise torch.OutOfMemoryError(f"{len(rows)} rows")
+        if any(row.prompt.startswith("slow ") for row in rows):
+            time.sleep(SLOW_STEP_S)
         for row in rows:
             if row.prompt == "broken":
                 raise RuntimeError("the pipeline broke")
             lose_device_once(row.prompt)
+            hang_once(row.prompt)
             if row.step == row.num_steps - 1:
                 wait_for_file(row.prompt)
         for row in rows:

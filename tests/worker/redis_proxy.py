@@ -21,11 +21,16 @@ class RedisProxy:
         self._open: list[socket.socket] = []
         self.is_away = False
         self.loses_replies = 0
+        self.num_accepted = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def client(self, num_retries: int) -> Redis:
+    @property
+    def url(self) -> str:
         host, port = self._listener.getsockname()
-        return Redis(host=host, port=port, retry=Retry(NoBackoff(), num_retries))
+        return f"redis://{host}:{port}"
+
+    def client(self, num_retries: int) -> Redis:
+        return Redis.from_url(self.url, retry=Retry(NoBackoff(), num_retries))
 
     def go_away(self) -> None:
         self.is_away = True
@@ -41,6 +46,7 @@ class RedisProxy:
         with suppress(OSError):  # the listener's end
             while True:
                 client, _ = self._listener.accept()
+                self.num_accepted += 1
                 if self.is_away:
                     client.close()
                     continue

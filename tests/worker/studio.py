@@ -13,7 +13,8 @@ from tests.worker.pipelines import resident
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import ImageJob, ImageResult, Task
 from worker.contract.model_cards import ImageLimits
-from worker.contract.records import Finished, Outcome, Record, Records, Room
+from worker.contract.record import Outcome, Record
+from worker.contract.records import Finished, Records, Room
 from worker.contract.submission import enqueue
 from worker.image_engine import ImageWork
 from worker.image_run import ImagePipeline
@@ -51,7 +52,7 @@ class Studio:
         costs = StepCosts(self._limits.max_sequence_length, None)
         for num_patches in (24, 64):  # of 64x96 and 128x128
             costs.learn(num_patches, lambda asked: 1.0 if asked <= places else 1000.0)
-        self.work._costs.by_model[MODEL] = costs
+        self.work._costs.take(MODEL, costs)
 
     def claim(self, *jobs: ImageJob) -> list[Record]:
         """Submit jobs and take them, as the loop would."""

@@ -8,19 +8,20 @@ import pytest
 import torch
 
 from worker.device_sharing import DeviceSharing
+from worker.pieces import Pieces
 
 LIMIT_S = 60.0  # reached only by a failing test
 
 
 def test_pieces_run_beside_each_other() -> None:
-    sharing, both = DeviceSharing(), threading.Barrier(2)
+    sharing, both = DeviceSharing(Pieces()), threading.Barrier(2)
     with ThreadPoolExecutor(2) as threads:
         pieces = [threads.submit(sharing.run, lambda: both.wait(LIMIT_S)) for _ in range(2)]
         assert sorted(piece.result() for piece in pieces) == [0, 1]
 
 
 def test_a_piece_that_lacked_memory_runs_again_when_those_beside_it_are_done() -> None:
-    sharing, log = DeviceSharing(), list[str]()
+    sharing, log = DeviceSharing(Pieces()), list[str]()
     has_begun, has_lacked, may_end = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
@@ -47,7 +48,7 @@ def test_a_piece_that_lacked_memory_runs_again_when_those_beside_it_are_done() -
 
 
 def test_nothing_begins_beside_a_piece_that_has_the_device_alone() -> None:
-    sharing, log = DeviceSharing(), list[str]()
+    sharing, log = DeviceSharing(Pieces()), list[str]()
     tries, is_alone, may_end = list[int](), threading.Event(), threading.Event()
 
     def hungry() -> None:
@@ -78,7 +79,7 @@ def fails_with(error: Exception, tries: list[int]) -> Callable[[], None]:
     ("error", "num_tries"), [(torch.OutOfMemoryError("alone as well"), 2), (ValueError("bad"), 1)]
 )
 def test_what_fails_alone_or_for_another_reason_fails(error: Exception, num_tries: int) -> None:
-    sharing, tries = DeviceSharing(), list[int]()
+    sharing, tries = DeviceSharing(Pieces()), list[int]()
     with pytest.raises(type(error), match=str(error)):
         sharing.run(fails_with(error, tries))
     assert len(tries) == num_tries

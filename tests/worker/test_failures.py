@@ -16,10 +16,10 @@ from worker.contract.jobs import FailureCode
 from worker.failures import (
     BadInputError,
     DeviceLostError,
+    DiskFullError,
     StorageError,
     explain,
     failure_of,
-    worker_lost,
 )
 
 SECRET = "/secret/path"
@@ -32,10 +32,12 @@ SECRET = "/secret/path"
         (TextTooLongError("long"), FailureCode.INPUT_TOO_LONG),
         (torch.OutOfMemoryError(SECRET), FailureCode.GPU_OOM),
         (MemoryError(SECRET), FailureCode.GPU_OOM),
+        (RuntimeError(f"can't allocate memory {SECRET}"), FailureCode.GPU_OOM),
         (UnknownPresetError(SECRET), FailureCode.MODEL_LOAD),
         (PresetFileError(SECRET), FailureCode.MODEL_LOAD),
         (WeightsError(SECRET), FailureCode.MODEL_LOAD),
         (StorageError(SECRET), FailureCode.STORAGE),
+        (DiskFullError(SECRET), FailureCode.DISK_FULL),
         (RuntimeError(SECRET), FailureCode.INTERNAL),
     ],
 )
@@ -68,13 +70,42 @@ def test_a_bad_input_is_named() -> None:
     assert (failure.code, failure.message, failure.param) == ("invalid_image", "bad", "input[2]")
 
 
-def test_a_lost_worker_has_a_code_of_its_own() -> None:
-    assert worker_lost(3).code is FailureCode.WORKER_LOST
-
-
-def test_a_device_that_fails_is_no_fault_of_the_job() -> None:
+@pytest.mark.parametrize(
+    "cause",
+    [
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
+    ],
+    ids=["of_a_kernel", "of_a_library"],
+)
+def test_a_device_that_fails_is_no_fault_of_the_job(cause: Exception) -> None:
     broken = RuntimeError("the forward broke")
-    broken.__cause__ = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    broken.__cause__ = cause
     with pytest.raises(DeviceLostError, match="job_1"):
         explain("job_1", broken)
-    assert explain("job_1", torch.OutOfMemoryError("CUDA out of memory")).code == "gpu_oom"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["of_torch", "of_cuda", "of_a_library"],
+)
+def test_a_lack_of_memory_is_no_failure_of_the_device(error: Exception) -> None:
+    assert explain("job_1", error).code is FailureCode.GPU_OOM
+
+
+@pytest.mark.parametrize(
+    ("error", "has_traceback"),
+    [(DiskFullError("image 0"), False), (StorageError("image 0"), True)],
+)
+def test_the_log_has_a_traceback_only_where_the_code_does_not_say_all(
+    error: Exception, has_traceback: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    explain("job_1", error)
+    [line] = caplog.records
+    assert f"code={failure_of(error).code}" in line.getMessage()
+    assert bool(line.exc_info) is has_traceback

@@ -31,17 +31,10 @@ from worker.contract.jobs import (
     JobState,
     Task,
 )
-from worker.contract.records import (
-    AnyJob,
-    Finished,
-    Record,
-    Records,
-    Room,
-    intermediate_key,
-    queue_key,
-    queue_name,
-)
+from worker.contract.record import AnyJob, Record, queue_key, queue_name
+from worker.contract.records import Finished, Records, Room
 from worker.contract.submission import enqueue
+from worker.pieces import Pieces
 from worker.rq_entries import open_queue
 from worker.work import Settle
 
@@ -165,6 +158,7 @@ def test_an_entry_without_a_record_is_never_run_and_booked_as_failed(
     queue = foreign_queue(redis)
     entry = queue.enqueue_call(name, args=(argument,), timeout=-1)
     local_worker(Task.CLASSIFY).run_until_idle()
+    Records(redis).mend_rq_list(Task.CLASSIFY)
     assert not proof.exists()
     assert entry.get_status() is JobStatus.FAILED
     assert queue.failed_job_registry.get_job_ids() == [entry.id]
@@ -240,7 +234,6 @@ def test_rq_books_are_truthful_and_clean_after_a_batch(
     local_worker(Task.CLASSIFY).run_until_idle()
     queue = open_queue(redis, Task.CLASSIFY)
     assert queue.job_ids == []
-    assert queue.intermediate_queue.get_job_ids() == []
     assert queue.started_job_registry.get_job_and_execution_ids() == []
     assert queue.finished_job_registry.get_job_ids() == [good.id]
     assert queue.failed_job_registry.get_job_ids() == [bad.id]
@@ -299,6 +292,7 @@ def test_an_entry_of_a_job_that_ended_is_dropped(redis: Redis, local_worker: Mak
     records.finish([Finished(job.id, 1, JobState.CANCELED)])
     redis.rpush(queue_key(Task.CLASSIFY), job.id)  # as rq-dashboard's "requeue" does
     local_worker(Task.CLASSIFY).run_until_idle()
+    records.mend_rq_list(Task.CLASSIFY)
     assert final_record(redis, job).state is JobState.CANCELED
     assert not redis.exists(f"rq:job:{job.id}")
     assert redis.llen(queue_key(Task.CLASSIFY)) == 0
@@ -333,11 +327,9 @@ def test_maintenance_leaves_waiting_and_finished_jobs_alone(
     local = local_worker(Task.CLASSIFY)
     local.run_until_idle()
     submit(redis, waiting := classify_job(image()))
-    redis.lpush(intermediate_key(Task.CLASSIFY), "job_of_another_worker")
     local.worker.run_maintenance_tasks()  # type: ignore[no-untyped-call]
     assert rq_status(redis, done) is JobStatus.FINISHED
     assert rq_status(redis, waiting) is JobStatus.QUEUED
-    assert redis.llen(intermediate_key(Task.CLASSIFY)) == 1
 
 
 def test_a_beat_before_the_first_job_does_not_take_the_workers_name(
@@ -369,7 +361,7 @@ def test_the_lease_of_a_job_that_is_anothers_by_now_is_forgotten(
     local = local_worker(Task.CLASSIFY)
     submit(redis, job := classify_job(image()))
     local.jobs.claim(Task.CLASSIFY, [job.model], Room(1, 1))
-    records.release(job.id, 1)
+    records.release({job.id: 1})
     local.jobs.renew()
     assert commands_of(redis, local.jobs.renew) == []
 
@@ -388,19 +380,12 @@ def test_the_metrics_count_how_jobs_ended(redis: Redis, local_worker: MakeWorker
     assert values == {"succeeded": 1.0, "failed": 1.0}
 
 
-def test_a_signal_ends_a_wait_at_once_and_leaves_no_entry_behind(
-    redis: Redis, local_worker: MakeWorker
-) -> None:
+def test_a_signal_ends_a_wait_at_once(local_worker: MakeWorker) -> None:
     local = local_worker(Task.CLASSIFY)
-    redis.rpush(intermediate_key(Task.CLASSIFY), (job := classify_job(image())).id)
-    enqueue(redis, job)
-    redis.delete(queue_key(Task.CLASSIFY))  # the entry was just handed over
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     local.worker.serve()
     assert local.worker.was_asked_to_stop
-    assert open_queue(redis, Task.CLASSIFY).job_ids == [job.id]
-    assert redis.llen(intermediate_key(Task.CLASSIFY)) == 0
 
 
 def test_a_suspended_worker_takes_nothing_until_it_is_resumed(
@@ -427,6 +412,7 @@ class Steps:
     num_done: int = 0
     records: list[Record] = field(default_factory=list)
     models_in_use: Sequence[str] = ()
+    pieces: Pieces = field(default_factory=Pieces)
 
     @property
     def is_idle(self) -> bool:
@@ -444,7 +430,14 @@ class Steps:
         if self.num_done % self.num_steps == 0:
             self.settle([(self.records.pop(0), ClassifyResult(predictions=()))])
 
+    def give_back(self) -> list[Record]:
+        given_back, self.records = self.records, []
+        return given_back
+
     def finish(self) -> None:
+        pass
+
+    def salvage(self, timeout_s: float) -> None:
         pass
 
     def warm_up(self, model: str) -> None:
@@ -471,8 +464,8 @@ def test_what_escapes_from_the_work_ends_the_loop_as_a_failure_and_frees_its_job
     assert local.worker.has_failed
     assert "the engine broke in step 1" in caplog.text
     assert SimpleWorker.all(connection=redis) == []
-    assert records.overdue(Task.CLASSIFY, records.now()) == [job.id]
     assert open_queue(redis, Task.CLASSIFY).job_ids == [waiting.id]
+    assert [lost.job_id for lost in records.reap(Task.CLASSIFY, max_losses=3)] == [job.id]
 
 
 def test_the_work_goes_on_while_redis_is_away_and_jobs_are_taken_when_it_is_back(
@@ -489,18 +482,6 @@ def test_the_work_goes_on_while_redis_is_away_and_jobs_are_taken_when_it_is_back
     assert not local.worker.has_failed
     assert [final_record(redis, job).state for job in jobs] == [JobState.SUCCEEDED] * 2
     assert work.num_done == 8
-
-
-def test_an_outcome_that_cannot_be_settled_ends_the_loop_and_the_rest_is_tried(
-    redis: Redis, local_worker: MakeWorker, proxy: RedisProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    submit(redis, job := classify_job(image()))
-    local = local_worker(Task.CLASSIFY, proxy.client(num_retries=0))
-    local.worker._work = Steps(local.jobs.settle, lambda _: proxy.go_away(), num_steps=2)
-    local.run_until_idle()
-    assert local.worker.has_failed
-    assert "event=teardown_failed" in caplog.text
-    assert rq_status(redis, job) is JobStatus.STARTED  # until its lease ends
 
 
 def test_the_loops_client_keeps_its_timeout(redis_url: str, local_worker: MakeWorker) -> None:

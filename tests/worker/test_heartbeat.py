@@ -14,6 +14,7 @@ from tests.worker.jobs import image_job
 from tests.worker.redis_proxy import redis_proxy
 from worker.contract.jobs import JobState, Task
 from worker.contract.model_cards import card_key
+from worker.contract.record import running_key
 from worker.contract.records import Records, Room
 from worker.contract.submission import enqueue
 from worker.contract.workers import ModelState, WorkerState, read_all
@@ -52,6 +53,7 @@ def test_a_models_card_is_kept_as_long_as_its_worker_lives(
     ready, failed = status.models
     assert (ready.state, ready.progress, ready.load_s) == (ModelState.READY, None, 1.5)
     assert (ready.aliases, ready.card) == (("x", "y"), card.digest)
+    assert ready.results_digest == card.results_digest is not None
     assert failed.state is ModelState.FAILED
     for _ in range(2):
         redis.delete(card_key(card.digest))  # as a restart may, or the end of its time
@@ -89,9 +91,9 @@ def test_leases_are_renewed_until_their_jobs_are_settled(
     first_end = records.now() + LEASE_S
     heartbeat.start()
     wait_until(lambda: records.now() > first_end + LEASE_S, "the clock stands still")
-    assert records.overdue(Task.IMAGES, records.now()) == []
+    assert records.reap(Task.IMAGES, max_losses=3) == []
     jobs.settle([(record, JobState.CANCELED)])
-    assert records.overdue(Task.IMAGES, records.now() + 10 * LEASE_S) == []
+    assert redis.zcard(running_key(Task.IMAGES)) == 0
     assert commands_of(redis, jobs.renew) == []
     heartbeat.stop()
 
@@ -110,6 +112,24 @@ def test_a_companion_that_fails_stops_neither_the_beats_nor_the_others(
     heartbeat.start()
     wait_until(lambda: len(beats) > 1, "the heartbeat stopped")
     heartbeat.stop()
+
+
+def test_the_log_says_now_and_then_that_redis_is_away_and_why(
+    heartbeat: Heartbeat, caplog: pytest.LogCaptureFixture
+) -> None:
+    beats: list[str] = []
+
+    def fail() -> None:
+        beats.append("beat")
+        raise RedisConnectionError("Connection refused")
+
+    for _ in range(3):
+        heartbeat.also(fail)
+    heartbeat.start()
+    wait_until(lambda: len(beats) > 8, "the heartbeat stopped")
+    heartbeat.stop()
+    said = [line for line in caplog.messages if "heartbeat_failed" in line]
+    assert said == ["event=heartbeat_failed error=ConnectionError reason=Connection refused"]
 
 
 def test_a_heartbeat_stops_although_redis_is_away(redis: Redis, redis_url: str) -> None:

@@ -1,9 +1,11 @@
 """Image jobs on their way: together, each for itself, and the ways in which one can end."""
 
 import base64
+import errno
 import gc
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ import torch
 from PIL import Image
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from torch import Tensor
 
 from models.flux.text_encoders import TextFeatures
 from tests.cards import SHAPES_LIMITS
@@ -47,7 +50,8 @@ from worker.contract.jobs import (
     StartImage,
     Task,
 )
-from worker.contract.records import Outcome, Records, Room, StepReport, Verdict
+from worker.contract.record import Outcome
+from worker.contract.records import Records, Room, StepReport, Verdict
 from worker.contract.submission import enqueue, group_of
 from worker.device_memory import Memory
 from worker.failures import DeviceLostError
@@ -240,7 +244,7 @@ def test_a_job_that_waits_for_a_place_is_canceled_after_one_step_of_another(
     redis_url: str, studio: Studio
 ) -> None:
     studio.let_pay(1)
-    studio.add(image_job(num_steps=9), waiting := image_job())
+    studio.add(image_job(num_steps=9), waiting := image_job(num_steps=9))
     studio.records.cancel(waiting.id)
     studio.advance(1)
     assert studio.outcomes == {waiting.id: JobState.CANCELED}
@@ -272,8 +276,8 @@ def test_a_job_that_is_being_prepared_is_canceled_after_one_step_of_another(
 
 def test_a_stale_attempt_that_waits_for_a_place_leaves(studio: Studio) -> None:
     studio.let_pay(1)
-    studio.add(other := image_job(num_steps=9), stale := image_job())
-    studio.records.release(stale.id, 1)
+    studio.add(other := image_job(num_steps=9), stale := image_job(num_steps=9))
+    studio.records.release({stale.id: 1})
     studio.advance(1)
     assert [run.record.id for run in studio.work._runs] == [other.id]
     assert studio.outcomes == {}
@@ -323,7 +327,7 @@ def test_a_stale_attempt_stops_and_settles_nothing(
     studio.advance(1)
     record = studio.records.get(stale.id)
     assert record is not None
-    studio.records.release(stale.id, record.attempt)
+    studio.records.release({stale.id: record.attempt})
     studio.run()
     assert studio.ended == [other.id]
     assert pipeline.batch_sizes == [2, 2, 1, 1]
@@ -334,7 +338,7 @@ def test_a_job_that_comes_back_runs_beside_its_stale_attempt(studio: Studio) -> 
     studio.advance(1)
     record = studio.records.get(job.id)
     assert record is not None
-    studio.records.release(job.id, record.attempt)
+    studio.records.release({job.id: record.attempt})
     studio.add()
     studio.run()
     assert studio.ended == [job.id]
@@ -382,6 +386,17 @@ def test_a_disk_that_takes_no_image_is_a_storage_failure(studio: Studio, tmp_pat
     assert code_of(failure) is FailureCode.STORAGE
 
 
+def test_a_full_disk_is_a_failure_that_says_so(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    [failure] = studio.paint(image_job())
+    assert code_of(failure) is FailureCode.DISK_FULL
+
+
 def test_a_model_that_is_not_held_is_a_failure_of_its_own(studio: Studio) -> None:
     [record] = studio.claim(job := image_job())
     elsewhere = with_fields(job, model="flux_other")
@@ -418,6 +433,42 @@ def test_a_part_that_found_too_little_memory_is_done_once_more(
     monkeypatch.setattr(pipeline, part, lack_memory_once)
     [outcome] = studio.paint(with_fields(image_job(), preview_steps=(1,)))
     assert isinstance(outcome, ImageResult)
+
+
+@pytest.mark.parametrize("lack", [torch.OutOfMemoryError("full"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("part", ["encode", "decode"])
+def test_what_does_not_fit_together_is_done_one_by_one_and_what_does_not_fit_alone_fails(
+    studio: Studio,
+    pipeline: TinyImagePipeline,
+    part: str,
+    lack: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    do_it = getattr(pipeline, part)
+
+    def lack_memory(images: Sequence[str] | Tensor, *args: object, **options: object) -> object:
+        is_huge = "huge" in images if part == "encode" else bool((images == 99).any())  # type: ignore[union-attr]
+        if len(images) > 1 or is_huge:
+            raise lack
+        return do_it(images, *args, **options)
+
+    monkeypatch.setattr(pipeline, part, lack_memory)
+    first, huge, last = studio.paint(image_job(), image_job("huge", seeds=(99,)), image_job())
+    assert isinstance(first, ImageResult)
+    assert isinstance(last, ImageResult)
+    assert code_of(huge) is FailureCode.GPU_OOM
+
+
+def test_an_image_goes_on_without_a_preview_that_does_not_fit(
+    studio: Studio, pipeline: TinyImagePipeline, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack_memory(row: TinyRow) -> None:
+        raise torch.OutOfMemoryError(f"step {row.step}")
+
+    monkeypatch.setattr(pipeline, "preview", lack_memory)
+    [outcome] = studio.paint(job := with_fields(image_job(), preview_steps=(1,)))
+    assert isinstance(outcome, ImageResult)
+    assert not [event for event in events_of(redis_url, job) if isinstance(event, PreviewEvent)]
 
 
 def test_rows_that_did_not_fit_for_a_moment_stay_together(
@@ -538,6 +589,84 @@ def test_a_model_is_in_use_until_its_jobs_are_settled(studio: Studio) -> None:
     assert set(studio.work.models_in_use) == set()
 
 
+def test_what_has_steps_left_can_be_given_back_and_the_rest_is_stored(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_store, store = threading.Event(), studio.files.store
+
+    def store_later(*args: object) -> str:
+        assert may_store.wait(WAIT_LIMIT_S)
+        return store(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(studio.files, "store", store_later)
+    studio.add(painted := image_job(num_steps=1), half := image_job(num_steps=2))
+    studio.advance()
+    [untouched] = studio.claim(image_job())
+    studio.work.add([untouched])
+    given_back = {record.id for record in studio.work.give_back()}
+    assert given_back == {half.id, untouched.id}
+    assert studio.work.is_idle
+    may_store.set()
+    studio.work.finish()
+    assert isinstance(studio.outcomes.pop(painted.id), ImageResult)
+    assert studio.outcomes == {}
+
+
+def test_what_is_decoded_is_stored_although_the_device_is_lost(
+    studio: Studio, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add(decoded := image_job(num_steps=1), lost := image_job(num_steps=2))
+    studio.advance()
+    studio.work._decode_thread.finish()
+    monkeypatch.setattr(pipeline, "step", lambda _: _lose())
+    with pytest.raises(DeviceLostError):
+        studio.work.advance()
+    studio.work.salvage(WAIT_LIMIT_S)
+    assert isinstance(studio.outcomes.pop(decoded.id), ImageResult)
+    assert lost.id not in studio.outcomes
+
+
+def test_a_disk_that_takes_for_ever_is_seen_and_salvage_does_not_wait_for_it(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_store, has_begun = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> str:
+        has_begun.set()
+        may_store.wait(WAIT_LIMIT_S)
+        raise OSError("the disk is dead")
+
+    monkeypatch.setattr(studio.files, "store", hang)
+    assert studio.work.pieces.busy_since is None
+    before = time.monotonic()
+    studio.add(job := image_job(num_steps=1))
+    studio.advance()
+    assert has_begun.wait(WAIT_LIMIT_S)
+    assert before < (studio.work.pieces.busy_since or 0.0) < time.monotonic()
+    studio.work.salvage(0.01)
+    assert job.id not in studio.outcomes
+    may_store.set()
+    wait_until(lambda: job.id in studio.outcomes, "the store never came to its end")
+
+
+def test_each_image_that_is_stored_is_a_piece_of_its_own_for_the_watchdog(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_at, store = set[float](), studio.files.store
+
+    def note(file: bytes, job_id: str, attempt: int, index: int) -> str:
+        began_at.add(studio.work.pieces._began_at[threading.get_ident()])
+        return store(file, job_id, attempt, index)
+
+    monkeypatch.setattr(studio.files, "store", note)
+    studio.paint(image_job(seeds=(1, 2, 3), num_steps=1))
+    assert len(began_at) == 3
+
+
+def _lose() -> None:
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
 def test_finish_waits_until_all_is_settled(studio: Studio) -> None:
     studio.add(*(jobs := [image_job() for _ in range(3)]))
     while not studio.work.is_idle:
@@ -549,6 +678,6 @@ def test_finish_waits_until_all_is_settled(studio: Studio) -> None:
 def test_warming_up_measures_what_a_step_costs(studio: Studio, pipeline: TinyImagePipeline) -> None:
     studio.work.warm_up(MODEL)
     assert pipeline.batch_sizes[:2] == [1, 1]
-    table = studio.work._costs.by_model[MODEL].table
+    table = studio.work._costs.of(MODEL).table
     assert 64 in table
     assert all(seconds > 0 for costs in table.values() for seconds in costs.values())

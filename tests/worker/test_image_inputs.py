@@ -1,19 +1,25 @@
 """From the fields of an image job to what the pipeline is given."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from models.flux.text_encoders import TextFeatures
 from tests.cards import SHAPES_LIMITS, card_of
 from tests.worker.jobs import image, image_job
 from tests.worker.pipelines import TinyImagePipeline
 from tests.worker.test_image_decoding import png_of_declared_size
 from worker.contract.image_files import ImageFiles, start_name
 from worker.contract.jobs import ImageJob, LoraScale, NegativePrompt, StartImage, Task
+from worker.device_sharing import DeviceSharing
 from worker.failures import BadInputError, NotServedError, StorageError, failure_of
 from worker.image_inputs import Texts, encode_texts, read_start
+from worker.metrics import WorkerMetrics
+from worker.pieces import Pieces
+from worker.settings import TEXT_CACHE_BYTES
 from worker.text_cache import TextCache
 
 LIMITS = SHAPES_LIMITS.model_copy(update={"loras": ("ink", "oil", "pixel-art")})
@@ -24,27 +30,31 @@ def job_with(**fields: object) -> ImageJob:
     return image_job().model_copy(update=fields)
 
 
+def text_cache() -> TextCache:
+    return TextCache(TEXT_CACHE_BYTES, WorkerMetrics())
+
+
 def encode(*jobs: ImageJob, pipeline: TinyImagePipeline, cache: TextCache) -> list[Texts]:
-    return encode_texts(jobs, pipeline, CARD, cache)
+    return encode_texts(jobs, pipeline, CARD, cache, DeviceSharing(Pieces()))
 
 
 def test_texts_are_encoded_with_the_loras_that_a_job_chose() -> None:
     pipeline = TinyImagePipeline()
     chosen = (LoraScale(name="oil", scale=0.8), LoraScale(name="ink", scale=-1.0))
-    encode(job_with(loras=chosen, prompt="a"), pipeline=pipeline, cache=TextCache())
+    encode(job_with(loras=chosen, prompt="a"), pipeline=pipeline, cache=text_cache())
     assert pipeline.encoded == [(("a",), {"oil": 0.8, "ink": -1.0})]
 
 
 def test_a_lora_that_this_worker_does_not_have_is_not_painted_without() -> None:
     job = job_with(loras=(LoraScale(name="gone", scale=1.0),))
     with pytest.raises(NotServedError, match="flux_shapes has no LoRA gone"):
-        encode(job, pipeline=TinyImagePipeline(), cache=TextCache())
+        encode(job, pipeline=TinyImagePipeline(), cache=text_cache())
 
 
 def test_a_negative_prompt_is_encoded_beside_the_prompt() -> None:
     negative = NegativePrompt(prompt="x" * 100, true_cfg_scale=2.0)
     jobs = job_with(negative=negative), job_with()
-    texts, alone = encode(*jobs, pipeline=TinyImagePipeline(), cache=TextCache())
+    texts, alone = encode(*jobs, pipeline=TinyImagePipeline(), cache=text_cache())
     assert texts.negative is not None
     assert texts.negative.true_cfg_scale == 2.0
     assert (texts.num_tokens, texts.is_truncated) == (8, True)
@@ -55,7 +65,7 @@ def test_prompts_of_several_jobs_are_encoded_at_once_and_each_text_once() -> Non
     pipeline = TinyImagePipeline()
     unwanted = NegativePrompt(prompt="a star", true_cfg_scale=2.0)
     jobs = job_with(prompt="a star"), job_with(prompt="a ring", negative=unwanted)
-    first, second = encode(*jobs, pipeline=pipeline, cache=TextCache())
+    first, second = encode(*jobs, pipeline=pipeline, cache=text_cache())
     assert pipeline.encoded == [(("a star", "a ring"), {})]
     assert second.negative is not None
     assert torch.equal(first.prompt.pooled, second.negative.text.pooled)
@@ -65,13 +75,13 @@ def test_prompts_of_several_jobs_are_encoded_at_once_and_each_text_once() -> Non
 def test_no_more_than_eight_prompts_are_encoded_at_once() -> None:
     pipeline = TinyImagePipeline()
     jobs = [job_with(prompt=f"{number} stars") for number in range(11)]
-    texts = encode(*jobs, pipeline=pipeline, cache=TextCache())
+    texts = encode(*jobs, pipeline=pipeline, cache=text_cache())
     assert [len(prompts) for prompts, _ in pipeline.encoded] == [8, 3]
     assert [int(each.prompt.pooled) for each in texts] == list(range(11))
 
 
 def test_a_repeated_prompt_is_encoded_once_for_each_set_of_loras() -> None:
-    pipeline, cache = TinyImagePipeline(), TextCache()
+    pipeline, cache = TinyImagePipeline(), text_cache()
     oil = (LoraScale(name="oil", scale=0.8),)
     for loras in ((), oil, (), oil):
         encode(job_with(loras=loras, prompt="a star"), pipeline=pipeline, cache=cache)
@@ -111,3 +121,22 @@ def test_a_start_image_that_is_gone_is_a_storage_failure(tmp_path: Path) -> None
     start = StartImage(file_name=start_name("job_1"), strength=0.3)
     with pytest.raises(StorageError):
         read_start(start, ImageFiles(tmp_path))
+
+
+def test_each_batch_of_many_texts_is_a_piece_of_its_own_for_the_watchdog() -> None:
+    pieces, began_at = Pieces(), list[float | None]()
+
+    class Watched(TinyImagePipeline):
+        def encode(
+            self,
+            prompts: Sequence[str],
+            max_sequence_length: int,
+            loras: Mapping[str, float] | None = None,
+        ) -> TextFeatures:
+            began_at.append(pieces.busy_since)
+            return super().encode(prompts, max_sequence_length, loras)
+
+    jobs = [job_with(prompt=f"text {number}") for number in range(60)]
+    with pieces.at_work():
+        encode_texts(jobs, Watched(), CARD, text_cache(), DeviceSharing(pieces))
+    assert len(set(began_at)) == len(began_at) == 8

@@ -112,7 +112,7 @@ def test_what_ends_one_of_eight_leaves_the_others_as_they_were(studio: Studio) -
     studio.records.cancel(jobs["steered"].id)
     stale = studio.records.get(jobs["inked"].id)
     assert stale is not None
-    studio.records.release(stale.id, stale.attempt)
+    studio.records.release({stale.id: stale.attempt})
     [run] = [run for run in studio.work._runs if run.record.id == jobs["begun"].id]
     run.job = run.job.model_copy(update={"deadline_at": time.time()})
     studio.advance(1)

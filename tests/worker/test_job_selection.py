@@ -16,9 +16,11 @@ from tests.cards import status_of
 from tests.worker.conftest import StartWorker, commands_of, wait_until, wait_until_final
 from tests.worker.jobs import embeddings_job
 from tests.worker.redis_proxy import redis_proxy
+from tests.worker.waiting import waiting
 from worker.contract import workers
 from worker.contract.jobs import JobState, Task
-from worker.contract.records import AnyJob, Records, Room, as_text, intermediate_key, queue_key
+from worker.contract.record import AnyJob
+from worker.contract.records import Records, Room
 from worker.contract.submission import enqueue
 from worker.contract.workers import ModelState, ServedModel, WorkerState
 from worker.job_selection import JobSelection
@@ -45,10 +47,6 @@ def serve_elsewhere(
 ) -> None:
     served = (ServedModel(name=model, state=state),)
     workers.write(redis, status_of(task, WorkerState.LOADING, served, "another"))
-
-
-def listed(redis: Redis, key: str) -> list[str]:
-    return [as_text(job_id) for job_id in redis.lrange(key, 0, -1)]
 
 
 def served_list(*names: str) -> str:
@@ -123,20 +121,7 @@ def test_our_jobs_are_taken_in_their_order_and_the_others_stay(
     serve_elsewhere(redis, "other")
     a, b, c, d, e = put(redis, "other", "ours", "other", "ours too", "ours")
     assert [claim_one(selection) for _ in range(4)] == [b, d, e, None]
-    assert listed(redis, queue_key(Task.EMBEDDINGS)) == [a, c]
-
-
-def test_a_job_past_its_deadline_and_an_entry_without_a_record_are_anyones(
-    redis: Redis, records: Records, selection: JobSelection
-) -> None:
-    serve_elsewhere(redis, "other")
-    enqueue(redis, late := job_for("other", deadline_at=time.time() - 1))
-    redis.rpush(queue_key(Task.EMBEDDINGS), "unknown")
-    assert claim_one(selection) is None
-    record = records.get(late.id)
-    assert record is not None
-    assert record.state is JobState.EXPIRED
-    assert listed(redis, queue_key(Task.EMBEDDINGS)) == []
+    assert waiting(redis, Task.EMBEDDINGS) == [a, c]
 
 
 def test_a_job_of_a_model_that_is_not_here_brings_it_and_others_go_first(
@@ -209,7 +194,39 @@ def test_room_in_a_group_in_hand_is_filled_at_once(redis: Redis, selection: JobS
     assert [record.id for record in selection.claim(Room(8, 0, {"ours": 1}))] == [job]
 
 
-def test_an_entry_that_came_is_claimed_after_a_claim_that_failed(
+def test_who_waits_is_woken_by_the_next_job(redis: Redis, selection: JobSelection) -> None:
+    for _ in range(2):
+        timer = threading.Timer(0.2, put, (redis, "ours"))
+        timer.start()
+        selection.wait(30)
+        [job] = waiting(redis, Task.EMBEDDINGS)
+        assert claim_one(selection) == job
+
+
+def test_a_wait_ends_with_its_time(selection: JobSelection) -> None:
+    selection.wait(0.01)
+    assert claim_one(selection) is None
+
+
+def test_what_a_lost_claim_took_is_taken_in_hand_although_there_is_no_room_for_more(
+    redis: Redis, redis_url: str, models: Models
+) -> None:
+    with redis_proxy(redis_url) as proxy:
+        records = Records(proxy.client(num_retries=0))
+        jobs = JobsInHand(records, records, WorkerMetrics(), "worker", lease_s=15.0)
+        selection = JobSelection(redis, records, jobs, Task.EMBEDDINGS, models)
+        claim_one(selection)  # from here on the server knows the script
+        lost, waiting_on = put(redis, "ours", "ours")
+        proxy.loses_replies = 1
+        with pytest.raises(RedisConnectionError):
+            claim_one(selection)
+        no_room = Room(max_jobs=0, rows_of_new_group=0)
+        assert [record.id for record in selection.claim(no_room)] == [lost]
+        assert selection.claim(no_room) == []
+        assert claim_one(selection) == waiting_on
+
+
+def test_a_job_that_was_woken_for_is_there_after_a_claim_that_failed(
     redis: Redis, redis_url: str, models: Models
 ) -> None:
     with redis_proxy(redis_url) as proxy:
@@ -225,40 +242,6 @@ def test_an_entry_that_came_is_claimed_after_a_claim_that_failed(
         proxy.is_away = False
         selection.wait(5.0)
         assert claim_one(selection) == job
-
-
-def test_an_entry_that_nobody_claimed_goes_back(redis: Redis, selection: JobSelection) -> None:
-    [job] = put(redis, "ours")
-    selection.wait(5.0)
-    selection.put_back()
-    assert listed(redis, queue_key(Task.EMBEDDINGS)) == [job]
-    assert listed(redis, intermediate_key(Task.EMBEDDINGS)) == []
-
-
-def test_who_waits_gets_the_next_entry_at_once(redis: Redis, selection: JobSelection) -> None:
-    for _ in range(2):
-        timer = threading.Timer(0.2, put, (redis, "ours"))
-        timer.start()
-        selection.wait(30)
-        [job] = listed(redis, intermediate_key(Task.EMBEDDINGS))
-        assert claim_one(selection) == job
-
-
-def test_a_wait_ends_with_its_time(redis: Redis, selection: JobSelection) -> None:
-    selection.wait(0.01)
-    assert claim_one(selection) is None
-    assert listed(redis, intermediate_key(Task.EMBEDDINGS)) == []
-
-
-def test_while_others_jobs_stand_in_the_queue_no_entry_is_moved(
-    redis: Redis, selection: JobSelection
-) -> None:
-    serve_elsewhere(redis, "other")
-    [other] = put(redis, "other")
-    assert claim_one(selection) is None
-    selection.wait(30)
-    assert listed(redis, queue_key(Task.EMBEDDINGS)) == [other]
-    assert listed(redis, intermediate_key(Task.EMBEDDINGS)) == []
 
 
 @pytest.mark.parametrize("state", [ModelState.READY, ModelState.LOADING])
@@ -313,7 +296,7 @@ def test_each_job_ends_at_the_worker_that_has_its_model(
     assert {record.state for record in ended} == {JobState.SUCCEEDED}
     pairs = {(record.job.model, record.worker) for record in ended}
     assert len(pairs) == len(dict(pairs)) == len({worker for _, worker in pairs}) == 2
-    assert redis.llen(queue_key(Task.EMBEDDINGS)) == 0
+    assert waiting(redis, Task.EMBEDDINGS) == []
 
 
 def test_jobs_that_wait_for_a_busy_worker_survive_the_others_reaper_and_restart(
@@ -325,8 +308,8 @@ def test_jobs_that_wait_for_a_busy_worker_survive_the_others_reaper_and_restart(
     busy_until = tmp_path / "done"
     start_worker(Task.EMBEDDINGS, served_list("two"))
     enqueue(redis, job_for("two", f"wait {busy_until}"))
-    wait_until(lambda: redis.llen(queue_key(Task.EMBEDDINGS)) == 0, "the job was not taken")
-    waiting = put(redis, *["two"] * 8)
+    wait_until(lambda: waiting(redis, Task.EMBEDDINGS) == [], "the job was not taken")
+    queued = put(redis, *["two"] * 8)
     other = start_worker(Task.EMBEDDINGS, served_list("one"))
     [own] = put(redis, "one")
     assert wait_until_final(records, own).state is JobState.SUCCEEDED
@@ -334,7 +317,7 @@ def test_jobs_that_wait_for_a_busy_worker_survive_the_others_reaper_and_restart(
     other.send(signal.SIGTERM)
     assert other.exit_code() == 0
     busy_until.touch()
-    states = {wait_until_final(records, job_id).state for job_id in waiting}
+    states = {wait_until_final(records, job_id).state for job_id in queued}
     assert states == {JobState.SUCCEEDED}
 
 
@@ -344,9 +327,9 @@ def test_jobs_wait_for_a_worker_that_is_restarted_with_the_model(
     start_worker(Task.EMBEDDINGS)
     job, ours = put(redis, "one", "f_net_shapes")
     assert wait_until_final(records, ours).state is JobState.SUCCEEDED
-    waiting = records.get(job)
-    assert waiting is not None
-    assert waiting.state is JobState.QUEUED
+    record = records.get(job)
+    assert record is not None
+    assert record.state is JobState.QUEUED
     start_worker(Task.EMBEDDINGS, served_list("one"))
     assert wait_until_final(records, job).state is JobState.SUCCEEDED
 

@@ -155,3 +155,14 @@ def test_a_model_of_another_task_than_was_said_is_refused() -> None:
     spec = spec_of("a", BUNDLED / "vit_shapes", task="images")
     with pytest.raises(PresetError, match="model a: its task is classify, not images"):
         load(spec, "cpu", print)
+
+
+def test_a_card_says_what_results_follow_from(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED / "f_net_shapes", tmp_path / "mine")
+    first = load(spec_of("reader", tmp_path / "mine")).card.results_digest
+    assert load(spec_of("reader", tmp_path / "mine")).card.results_digest == first
+    in_bfloat16 = load(spec_of("reader", tmp_path / "mine", dtype="bfloat16"))
+    assert in_bfloat16.card.results_digest != first
+    with (tmp_path / "mine" / "README.md").open("a") as file:
+        file.write("another version")
+    assert load(spec_of("reader", tmp_path / "mine")).card.results_digest != first

@@ -3,13 +3,14 @@
 import logging
 import signal
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.contract.jobs import Task
-from worker.main import _connect, main
+from worker.main import main, publish_metrics
+from worker.metrics import WorkerMetrics
 from worker.settings import WorkerSettings
 
 
@@ -28,13 +29,15 @@ def test_a_redis_that_turns_it_away_is_one_clear_line(
     assert record.getMessage().startswith("event=redis_unavailable reason=")
 
 
-def test_a_redis_that_is_silent_is_waited_for_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        host, port = server.getsockname()
-        client = _connect(f"redis://{host}:{port}", timeout_s=0.1)
-        with client, pytest.raises(RedisTimeoutError):
-            client.ping()
-        server.settimeout(0.1)
-        server.accept()[0].close()
-        with pytest.raises(TimeoutError):
-            server.accept()
+def test_a_metrics_port_that_is_taken_keeps_no_worker_from_serving(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, ExitStack() as stack:
+        settings = WorkerSettings(
+            redis_url="unix://",
+            queue=Task.CLASSIFY,
+            data_dir=tmp_path,
+            metrics_port=other.getsockname()[1],
+        )
+        publish_metrics(settings, WorkerMetrics(), stack)
+    assert "event=metrics_unavailable host=127.0.0.1 port=" in caplog.text

@@ -7,12 +7,15 @@ from rq.serializers import JSONSerializer
 
 from tests.worker.conftest import wait_until
 from tests.worker.jobs import image_job
+from tests.worker.waiting import waiting
 from worker.contract.jobs import FailureCode, ImageJob, JobState, Task
-from worker.contract.records import Records, Room, intermediate_key, queue_key, record_key
+from worker.contract.record import queue_key, record_key
+from worker.contract.records import Records, Room
 from worker.contract.submission import enqueue
 from worker.metrics import WorkerMetrics
 from worker.reaper import Reaper
 from worker.rq_entries import open_queue
+from worker.settings import WorkerSettings
 
 LEASE_S = 15.0
 MAX_ATTEMPTS = 2
@@ -24,8 +27,9 @@ def reaper(redis: Redis, records: Records) -> Reaper:
 
 
 def lose(records: Records, job: ImageJob) -> None:
-    """Take the job as a worker that then never speaks again."""
-    assert records.claim(Task.IMAGES, "lost", LEASE_S, [job.model], Room(1, 1)).records
+    """Take the job as a worker that then never speaks again, until its lease has run out."""
+    [record] = records.claim(Task.IMAGES, "lost", LEASE_S, [job.model], Room(1, 1)).records
+    records.renew({job.id: record.attempt}, -1.0)
 
 
 def test_a_job_of_a_silent_worker_goes_back_to_its_queue(
@@ -33,7 +37,7 @@ def test_a_job_of_a_silent_worker_goes_back_to_its_queue(
 ) -> None:
     enqueue(redis, job := image_job())
     lose(records, job)
-    reaper.sweep(records.now() + LEASE_S + 1)
+    reaper.sweep()
     record = records.get(job.id)
     assert record is not None
     assert (record.state, record.attempt) == (JobState.QUEUED, 1)
@@ -44,8 +48,8 @@ def test_a_job_of_a_living_worker_is_left_alone(
     redis: Redis, records: Records, reaper: Reaper
 ) -> None:
     enqueue(redis, job := image_job())
-    lose(records, job)
-    reaper.sweep(records.now() + LEASE_S - 1)
+    records.claim(Task.IMAGES, "living", LEASE_S, [job.model], Room(1, 1))
+    reaper.sweep()
     record = records.get(job.id)
     assert record is not None
     assert record.state is JobState.RUNNING
@@ -57,7 +61,7 @@ def test_a_job_that_costs_too_many_workers_fails(
     enqueue(redis, job := image_job())
     for _ in range(MAX_ATTEMPTS):
         lose(records, job)
-        reaper.sweep(records.now() + LEASE_S + 1)
+        reaper.sweep()
     record = records.get(job.id)
     assert record is not None
     assert record.failure is not None
@@ -75,45 +79,59 @@ def test_a_lost_job_that_was_to_be_canceled_is_canceled(
     enqueue(redis, job := image_job())
     lose(records, job)
     records.cancel(job.id)
-    reaper.sweep(records.now() + LEASE_S + 1)
+    reaper.sweep()
     record = records.get(job.id)
     assert record is not None
     assert record.state is JobState.CANCELED
 
 
-def test_an_entry_stuck_between_queue_and_worker_goes_back_after_a_lease(
-    redis: Redis, records: Records, reaper: Reaper
+def test_an_entry_of_rqs_list_that_stands_for_no_job_is_refused_and_the_rest_is_kept(
+    redis: Redis, reaper: Reaper, caplog: pytest.LogCaptureFixture
 ) -> None:
     enqueue(redis, job := image_job())
-    records.await_entry(Task.IMAGES, 5.0)
-    key = queue_key(Task.IMAGES)
-    now = records.now()
-    reaper.sweep(now)
-    assert redis.llen(key) == 0
-    reaper.sweep(now + LEASE_S)
-    assert redis.lrange(key, 0, -1) == [job.id.encode()]
-
-
-def test_a_strangers_entry_stuck_there_stops_no_round(
-    redis: Redis, records: Records, reaper: Reaper
-) -> None:
-    redis.rpush(intermediate_key(Task.IMAGES), b"\xff\xfe", "unknown")
-    now = records.now()
-    reaper.sweep(now)
-    reaper.sweep(now + LEASE_S)
-    assert records.handed_over(Task.IMAGES) == []
-    assert set(redis.lrange(queue_key(Task.IMAGES), 0, -1)) == {b"\xff\xfe", b"unknown"}
+    redis.rpush(queue_key(Task.IMAGES), b"\xff\xfe", "unknown")
+    reaper.sweep()
+    assert waiting(redis, Task.IMAGES) == [job.id]
+    assert "event=entry_refused entry=unknown" in caplog.text
 
 
 def test_a_queued_job_past_its_deadline_expires_though_no_worker_looks(
     redis: Redis, records: Records, reaper: Reaper
 ) -> None:
     enqueue(redis, job := image_job(deadline_at=records.now() - 1))
-    open_queue(redis, Task.IMAGES).empty()  # type: ignore[no-untyped-call]
-    reaper.sweep(records.now())
+    reaper.sweep()
     record = records.get(job.id)
     assert record is not None
     assert record.state is JobState.EXPIRED
+
+
+def test_a_lost_hosts_jobs_wait_again_although_its_reaper_had_the_turn(
+    redis: Redis, records: Records
+) -> None:
+    lost = Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, lease_s=0.4)
+    assert lost._is_my_turn()  # and is never heard of again
+    enqueue(redis, job := image_job())
+    lose(records, job)
+    records.renew({job.id: 1}, 0.4)
+    another = Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, lease_s=0.4)
+    another.start()
+
+    def waits_again() -> bool:
+        record = records.get(job.id)
+        return record is not None and record.state is JobState.QUEUED
+
+    wait_until(waits_again, "the job was not put back")
+    another.stop()
+
+
+def test_by_default_a_lost_hosts_jobs_wait_again_within_20_s(
+    redis: Redis, records: Records
+) -> None:
+    lease_s = WorkerSettings.model_fields["lease_s"].default
+    reaper = Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, lease_s)
+    last_lease_ends_s = lease_s  # if it was renewed in the host's last moment
+    turn_is_free_s = 0.9 * reaper._interval_s  # if it was taken as the leases ended
+    assert last_lease_ends_s + turn_is_free_s + reaper._interval_s < 20 - 2  # to be claimed
 
 
 def test_one_reaper_at_a_time_has_the_turn(redis: Redis, records: Records) -> None:
@@ -131,7 +149,7 @@ def test_a_job_whose_record_cannot_be_read_is_reaped_like_any_other(
         enqueue(redis, job)
         lose(records, job)
     redis.hset(record_key(unreadable.id), "job", "{}")
-    reaper.sweep(records.now() + LEASE_S + 1)
+    reaper.sweep()
     assert sorted(open_queue(redis, Task.IMAGES).job_ids) == sorted([unreadable.id, other.id])
 
 
@@ -139,7 +157,7 @@ def test_a_reaper_outlives_what_a_round_raises(redis: Redis) -> None:
     rounds: list[str] = []
 
     class Broken(Reaper):
-        def sweep(self, now: float) -> None:  # noqa: ARG002
+        def sweep(self) -> None:
             rounds.append("broken")
             raise KeyError
 

@@ -1,6 +1,7 @@
 """Batches of rows: what is prepared when, and how each job ends."""
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,15 @@ import torch
 
 from tests.worker.jobs import embeddings_job
 from worker.batch import BatchKey, Row
-from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, Failure, JobState, Task
-from worker.contract.records import AnyJob, Record
+from worker.contract.jobs import (
+    EmbeddingsJob,
+    EmbeddingsResult,
+    Failure,
+    FailureCode,
+    JobState,
+    Task,
+)
+from worker.contract.record import AnyJob, Record
 from worker.contract.submission import group_of, num_rows_of
 from worker.failures import BadInputError, DeviceLostError
 from worker.metrics import WorkerMetrics
@@ -27,6 +35,8 @@ class Words:
     preparing_threads: list[str] = field(default_factory=list)
     num_cores: dict[str, int] = field(default_factory=dict)  # by thread
     may_prepare: threading.Event = field(default_factory=threading.Event)
+    most_rows: int = 99  # that there is memory for; none for "huge"
+    lack: Exception = field(default_factory=MemoryError)
 
     def prepare(self, job: AnyJob) -> list[Row[str]]:
         self.preparing_threads.append(threading.current_thread().name)
@@ -40,6 +50,8 @@ class Words:
 
     def forward(self, model: str, prepared: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
         self.forwards.append(list(prepared))
+        if len(prepared) > self.most_rows or "huge" in prepared:
+            raise self.lack
         if "boom" in prepared:
             raise RuntimeError("the forward broke")
         if "gone" in prepared:
@@ -202,6 +214,75 @@ def test_a_device_that_failed_is_no_fault_of_the_job(
     with pytest.raises(DeviceLostError):
         work.advance()
     assert settled.calls == []
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=repr,
+)
+def test_rows_that_do_not_fit_run_by_halves_and_the_next_ones_at_once(
+    work: RowWork[str, str], words: Words, settled: Settled, lack: Exception
+) -> None:
+    words.most_rows, words.lack = 2, lack
+    work.add([first := record_of("a", "b", "c"), second := record_of("d")])
+    run(work)
+    assert settled.of(first) == result("A", "B", "C")
+    assert settled.of(second) == result("D")
+    assert words.forwards == [["a", "b", "c", "d"], ["a", "b"], ["c", "d"]]
+    work.add([record_of("e", "f", "g"), record_of("longer")])
+    run(work)
+    assert words.forwards[3:] == [["e", "f"], ["g"], ["longer"]]
+
+
+def test_after_a_while_as_many_rows_as_ever_are_tried(
+    work: RowWork[str, str], words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words.most_rows = 2
+    work.add([record_of("a", "b", "c")])
+    run(work)
+    words.most_rows = 99
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61.0)
+    work.add([record_of("d", "e", "f")])
+    run(work)
+    assert words.forwards[-1] == ["d", "e", "f"]
+
+
+def test_the_one_row_that_does_not_fit_alone_fails_alone(
+    work: RowWork[str, str], words: Words, settled: Settled
+) -> None:
+    work.add([small := record_of("tiny"), huge := record_of("huge"), other := record_of("tall")])
+    run(work)
+    failure = settled.of(huge)
+    assert isinstance(failure, Failure)
+    assert failure.code is FailureCode.GPU_OOM
+    assert (settled.of(small), settled.of(other)) == (result("TINY"), result("TALL"))
+    assert words.forwards == [
+        ["tiny", "huge", "tall"],
+        ["tiny"],
+        ["huge", "tall"],
+        ["huge"],
+        ["tall"],
+    ]
+
+
+def test_what_is_given_back_is_not_run(
+    work: RowWork[str, str], words: Words, settled: Settled
+) -> None:
+    words.may_prepare.set()
+    work.add([done := record_of("a"), given := record_of("bb"), other := record_of("ccc")])
+    work.advance()
+    assert {record.id for record in work.give_back()} == {given.id, other.id}
+    assert work.is_idle
+    assert settled.of(done) == result("A")
+    assert words.forwards == [["a"]]
+    work.finish()
 
 
 def test_there_is_room_for_the_batch_that_runs_and_one_ahead(work: RowWork[str, str]) -> None:

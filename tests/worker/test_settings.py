@@ -50,6 +50,8 @@ def test_the_environment_sets_everything(monkeypatch: pytest.MonkeyPatch) -> Non
         ("lease_s", 0),
         ("max_batch", 0),
         ("max_attempts", 0),
+        ("text_cache_bytes", -1),
+        ("result_cache_bytes", -1),
         ("models", ""),
         ("model_aliases", {"x": "flux_dev"}),
         ("model_aliases", {"x": "nothing"}),
@@ -124,6 +126,7 @@ def test_a_file_says_more_of_each_model(tmp_path: Path, monkeypatch: pytest.Monk
         ("models = [", "Invalid"),
         ("[[model]]\nname = 'a'", "model is no setting; allowed: .*models"),
         ("queue = 'images'", "queue is no setting"),
+        ("worker_name = 'a'", "worker_name is no setting"),  # each has one of its own
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None, says: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from worker.pieces import Pieces
 from worker.side_thread import OwnStream, SideThread
 
 LIMIT_S = 60.0  # reached only by a failing test
@@ -20,7 +21,7 @@ def test_all_that_gathered_is_done_at_once_and_in_order() -> None:
         may_go_on.wait()
         batches.append(items)
 
-    thread = SideThread("test", work)
+    thread = SideThread("test", work, Pieces())
     thread.add([1])
     thread.add([2, 3])
     thread.add([4])
@@ -37,7 +38,7 @@ def test_a_thread_that_waits_keeps_nothing_of_what_it_did() -> None:
         pass
 
     done = threading.Event()
-    thread: SideThread[Model] = SideThread("test", lambda _: done.set())
+    thread: SideThread[Model] = SideThread("test", lambda _: done.set(), Pieces())
     model = Model()
     kept = weakref.ref(model)
     thread.add([model])
@@ -47,6 +48,17 @@ def test_a_thread_that_waits_keeps_nothing_of_what_it_did() -> None:
         time.sleep(0.001)
     assert kept() is None
     thread.finish()
+
+
+def test_a_thread_is_at_work_for_the_watchdog_from_what_it_takes_until_it_waits() -> None:
+    pieces, seen = Pieces(), list[bool]()
+    thread: SideThread[int] = SideThread(
+        "test", lambda _: seen.append(pieces.busy_since is not None), pieces
+    )
+    assert pieces.busy_since is None
+    thread.add([1])
+    thread.finish()
+    assert (seen, pieces.busy_since) == ([True], None)
 
 
 @pytest.mark.gpu
@@ -69,7 +81,7 @@ def test_an_error_ends_the_thread_and_is_raised_where_one_asks() -> None:
     def work(items: Sequence[int]) -> None:
         raise RuntimeError(f"{items} broke")
 
-    thread = SideThread("test", work)
+    thread = SideThread("test", work, Pieces())
     thread.check()
     thread.add([1])
     with pytest.raises(RuntimeError, match="broke"):
@@ -82,7 +94,9 @@ def test_an_error_ends_the_thread_and_is_raised_where_one_asks() -> None:
 def test_it_computes_on_one_core_and_leaves_the_others_to_the_loop() -> None:
     before, seen = torch.get_num_threads(), list[int]()
     torch.set_num_threads(2)
-    thread: SideThread[int] = SideThread("test", lambda _: seen.append(torch.get_num_threads()))
+    thread: SideThread[int] = SideThread(
+        "test", lambda _: seen.append(torch.get_num_threads()), Pieces()
+    )
     thread.add([1])
     thread.finish()
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))

@@ -14,7 +14,8 @@ from tests.worker.conftest import RESULT_TTL_S, StartWorker, wait_until, wait_un
 from tests.worker.jobs import embeddings_job, image, image_job
 from worker.contract.image_files import ImageFiles, start_name
 from worker.contract.jobs import ImageJob, ImageResult, JobState, StartImage, Task
-from worker.contract.records import Records, record_key
+from worker.contract.record import record_key
+from worker.contract.records import Records
 from worker.contract.submission import enqueue
 from worker.contract.workers import ModelState, WorkerState, read_all
 from worker.rq_entries import open_queue
@@ -163,3 +164,20 @@ def test_sigterm_ends_a_worker_that_loads_at_once(redis: Redis, start_worker: St
     worker.send(signal.SIGTERM)
     assert worker.exit_code() == 0
     assert read_all(redis) == []
+
+
+def test_a_worker_whose_forward_hangs_ends_and_says_where(
+    redis: Redis,
+    records: Records,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    worker = start_worker(Task.IMAGES, hang_s="3")
+    enqueue(redis, job := image_job(f"hang {tmp_path / 'hung'}"))
+    assert worker.exit_code() == 1
+    assert "in hang_once" in capfd.readouterr().err
+    wait_until(lambda: bool(records.reap(Task.IMAGES, 2)), "the lease never ended")
+    record = records.get(job.id)
+    assert record is not None
+    assert record.state is JobState.QUEUED

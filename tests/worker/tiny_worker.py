@@ -5,9 +5,13 @@ import logging
 from tests.worker.pipelines import TinyLoader
 from worker.device_memory import memory_of
 from worker.main import leave, run
-from worker.settings import settings_of_process
+from worker.settings import WorkerSettings
+
+
+def main(settings: WorkerSettings) -> None:
+    logging.basicConfig(level=logging.INFO)
+    leave(run(settings, TinyLoader(), memory_of("cpu", settings)))
+
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    settings = settings_of_process()
-    leave(run(settings, TinyLoader(), memory_of("cpu", settings)))
+    main(WorkerSettings.model_validate({}))

@@ -1,23 +1,32 @@
 """Where the images lie: the finished ones, as PNG files, and those that waiting jobs start from.
 
 All are written atomically. The name of a finished image holds job, attempt and index, so a late
-writer with an old attempt never replaces the image of the attempt that counts. Start images, as
-clients sent them, have a folder of their own: nobody fetches those, and `service/start_images`
-looks through it for what no job needs any more. Free of torch and PIL; knows nothing of Redis and
-HTTP.
+writer with an old attempt never replaces the image of the attempt that counts; the name of a file
+that is still being written begins with the one it will have. Start images, as clients sent them,
+have a folder of their own: nobody fetches those. `service/file_janitor` looks through both for what
+no job needs any more. Free of torch and PIL; knows nothing of Redis and HTTP.
 """
 
+import errno
 import os
 import re
 import tempfile
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _JOB_ID = r"[A-Za-z0-9_]{1,64}"
-_FILE_NAME = re.compile(rf"{_JOB_ID}-[0-9]{{1,9}}-[0-9]{{1,9}}\.png")
-_START_NAME = re.compile(rf"{_JOB_ID}\.start")
+_FILE_NAME = re.compile(rf"({_JOB_ID})-([0-9]{{1,9}})-[0-9]{{1,9}}\.png")
+_START_NAME = re.compile(rf"({_JOB_ID})\.start")
 _START_FOLDER = "start"
+# gone, another user's, on a file system that is read only
+_NOT_TO_BE_TOUCHED = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS})
+_PART = ".part"  # the end of a name whose file is not whole yet
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a file could not be written for want of space, which may come back."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def start_name(job_id: str) -> str:
@@ -26,15 +35,25 @@ def start_name(job_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class StartFile:
-    """A file among the start images; one that was never finished has the id of no job."""
+class StoredFile:
+    """One of the files, as it was found. `attempt` is None for a start image."""
 
     path: Path
-    age_s: float
+    job_id: str
+    attempt: int | None
+    is_whole: bool  # its writer has closed it
+    num_bytes: int
+    modified_at: float  # Unix seconds
 
-    @property
-    def job_id(self) -> str:
-        return self.path.stem
+    def remove(self) -> bool:
+        """Unless it was written or touched meanwhile; whether it is this call that did it."""
+        try:
+            if self.path.stat().st_mtime != self.modified_at:
+                return False
+            self.path.unlink()
+        except FileNotFoundError:  # another process was faster
+            return False
+        return True
 
 
 class ImageFiles:
@@ -71,19 +90,29 @@ class ImageFiles:
     def remove_start(self, job_id: str) -> None:
         self._start_path(start_name(job_id)).unlink(missing_ok=True)
 
-    def start_files(self) -> list[StartFile]:
-        """All that lies among the start images now."""
-        now, found = time.time(), []
+    def walk_images(self) -> Iterator[StoredFile]:
+        """Find the images, as the caller asks for them; one that comes or goes now may be missed.
+
+        Names that are not of our making are passed over.
+        """
+        return _walk(self._directory)
+
+    def walk_start_images(self) -> Iterator[StoredFile]:
+        """Find the start images likewise."""
+        return _walk(self._directory / _START_FOLDER)
+
+    def touch(self, file_name: str) -> bool:
+        """Make an image new for who goes by the age; False where it is gone, or not ours to touch.
+
+        Such a one would go by its age while somebody counts on it.
+        """
         try:
-            entries = list(os.scandir(self._directory / _START_FOLDER))
-        except FileNotFoundError:  # nobody has stored one yet
-            return []
-        for entry in entries:
-            try:
-                found.append(StartFile(Path(entry.path), now - entry.stat().st_mtime))
-            except FileNotFoundError:  # another process removed it meanwhile
-                continue
-        return found
+            os.utime(self.path(file_name))
+        except OSError as error:
+            if error.errno in _NOT_TO_BE_TOUCHED:
+                return False
+            raise
+        return True
 
     def _start_path(self, file_name: str) -> Path:
         if _START_NAME.fullmatch(file_name) is None:
@@ -91,9 +120,42 @@ class ImageFiles:
         return self._directory / _START_FOLDER / file_name
 
 
+def _walk(directory: Path) -> Iterator[StoredFile]:
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                file = _stored_file(entry)
+                if file is not None:
+                    yield file
+    except FileNotFoundError:  # nobody has stored one yet, or an operator has removed it
+        return
+
+
+def _stored_file(entry: os.DirEntry[str]) -> StoredFile | None:
+    """None for a name that is not ours, and for a file that another process has just removed."""
+    is_whole = not entry.name.endswith(_PART)
+    name = entry.name if is_whole else entry.name.removesuffix(_PART).rpartition(".")[0]
+    found = _FILE_NAME.fullmatch(name) or _START_NAME.fullmatch(name)
+    if found is None:
+        return None
+    job_id, *rest = found.groups()
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return StoredFile(
+        path=Path(entry.path),
+        job_id=job_id,
+        attempt=int(rest[0]) if rest else None,
+        is_whole=is_whole,
+        num_bytes=status.st_size,
+        modified_at=status.st_mtime,
+    )
+
+
 def _write(content: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -41,12 +41,15 @@ class FailureCode(StrEnum):
     MODEL_LOAD = "model_load"
     MODEL_NOT_SERVED = "model_not_served"
     STORAGE = "storage"
+    DISK_FULL = "disk_full"
     WORKER_LOST = "worker_lost"
     INTERNAL = "internal_error"
 
 
 # OpenAI's tiers of an image's quality, from few steps to many.
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
+# A high job counts an eighth of its cost when turns are given, a low one eight times as much.
+Priority = Literal["high", "normal", "low"]
 
 
 class _Frozen(BaseModel):
@@ -60,6 +63,8 @@ class _Job(_Frozen):
     model: str  # the name of its card
     created_at: float
     deadline_at: float | None = None  # not finished by then: expired
+    caller: str = ""  # who shares the device with others; the library's own calls are one caller
+    priority: Priority = "normal"
 
 
 class LoraScale(_Frozen):

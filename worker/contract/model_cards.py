@@ -12,8 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
 from worker.contract.jobs import Task
+from worker.contract.script_prelude import ALLOW_OOM
 
 MAX_ASPECT = 3  # OpenAI's: images are 1:3 to 3:1
+# ARGV: key, card, ttl_s. On a server that is full as well: a model without a card is not served.
+_WRITE = ALLOW_OOM + "redis.call('SET', ARGV[1], ARGV[2], 'EX', ARGV[3])"
 
 
 class _Frozen(BaseModel):
@@ -52,6 +55,8 @@ class ModelCard(_Frozen):
     license: str | None = None
     source: str | None = None  # a hub's handle; None: files of the worker's host
     revision: str | None = None  # the hub's, or a digest of the files
+    # of all that results follow from: files, LoRAs, software; None: that is not known
+    results_digest: str | None = None
     num_parameters: int  # of all parts
     memory_bytes: int  # of the parameters
     dtype: str
@@ -78,9 +83,11 @@ def keep(redis: Redis, cards: Collection[ModelCard], ttl_s: int) -> None:
         for card in cards:
             pipeline.expire(card_key(card.digest), ttl_s)
         is_there = pipeline.execute()
-    for card, found in zip(cards, is_there, strict=True):
-        if not found:
-            redis.set(card_key(card.digest), card.model_dump_json(), ex=ttl_s)
+    missing = [card for card, found in zip(cards, is_there, strict=True) if not found]
+    if missing:
+        write = redis.register_script(_WRITE)
+        for card in missing:
+            write(args=[card_key(card.digest), card.model_dump_json(), ttl_s])
 
 
 def read(redis: Redis, digests: Sequence[str]) -> dict[str, ModelCard]:

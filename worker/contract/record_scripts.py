@@ -8,56 +8,133 @@ supported, as keys follow from the record. The claim has a file of its own (`cla
 nothing of Python's side of a record (see `records`).
 """
 
-from rq.queue import Queue
 from rq.registry import FinishedJobRegistry
 from rq.results import Result
 
+from worker.contract.claim_script import CLAIM_PREFIX, DEAD
 from worker.contract.script_prelude import (
+    ALLOW_OOM,
     DEADLINES_KEY,
+    DENY_OOM,
+    EVENTS_PREFIX,
     PRELUDE,
-    QUEUE_NAME_PREFIX,
+    READING,
     RESULTS_PREFIX,
-    RQ_FAILURE_TTL_S,
     RQ_RESULT_TTL_S,
     registry_prefix,
 )
+from worker.contract.sharing_script import SHARING
+from worker.contract.waiting_scripts import WAITING
 
-RQ_FUNCTION = "triptych.job"  # what RQ shows; there is no such function, and nothing looks for it
+QUARANTINED_KEY = "triptych:quarantined"  # the jobs that cost too many workers, by time
+_ANSWER_TTL_S = 600  # of the record of a job that a kept result answers, if that is small
+_DEAD_S = 60  # longer than a command of a dead process can be on its way
 _EXPIRED_AT_ONCE = 1000
+_REAPED_AT_ONCE = 1000
+_MENDED_AT_ONCE = 500  # entries of RQ's list: others wait for a few milliseconds
+_LOOKED_AT_S = 3  # the reaper's rounds
 
-# ARGV: id, task, max_depth, created_at and enqueued_at in RQ's form, then the record's fields and
-# values in turn. Returns 1 and how many jobs stand before it, or 0, the depth and the created_at of
-# the oldest that waits. A client that lost the reply may send it again: nothing is queued twice.
+# ARGV: id, task, caller, max_depth, deadline_at (or ''), created_at and enqueued_at in RQ's form,
+# the fingerprint (or ''), whether it may be answered by a kept result (1 or 0), until when a run
+# must be allowed to last for it to share that (or ''), the ttl_s of a kept result, then the
+# record's fields and values in turn.
+# Returns one of
+#   queued, how many jobs stand before it
+#   joined
+#   answered, the record's fields and values in turn
+#   too_deep, the depth, how many of it are the caller's, the created_at of the oldest that waits
+# A client that lost the reply may send it again: nothing is queued twice.
 SUBMIT = (
-    PRELUDE
+    DENY_OOM
+    + SHARING
     + f"""
-local id, task, max_depth = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local queue = queue_key(task)
-if redis.call('EXISTS', record_key(id)) == 1 then
-  return {{1, redis.call('LPOS', queue, id) or 0}}
+local id, task, caller, max_depth, deadline_at, created_at, enqueued_at = unpack(ARGV, 1, 7)
+local fingerprint, reads_cache, least_deadline, ttl_s = unpack(ARGV, 8, 11)
+local key = record_key(id)
+
+local function queue()
+  if least_deadline ~= '' then redis.call('SET', run_key(fingerprint), id) end
+  book_waiting(id, task, created_at, enqueued_at)
+  local num_before = put_in_queue(id)
+  emit_alone(id, 'queued', 'position', num_before)
+  return {{'queued', num_before}}
 end
-local depth = redis.call('LLEN', queue)
-if depth >= max_depth then
-  local oldest = redis.call('LINDEX', queue, 0)
-  return {{0, depth, oldest and redis.call('HGET', record_key(oldest), 'created_at') or ''}}
+
+local function join(leader)
+  redis.call('HSET', key, 'rq_created_at', created_at, 'rq_enqueued_at', enqueued_at)
+  join_run(id, leader)
+  return {{'joined'}}
 end
-redis.call('HSET', record_key(id), unpack(ARGV, 6))
-redis.call('HSET', rq_job_key(id), 'status', 'queued', 'origin', '{QUEUE_NAME_PREFIX}' .. task,
-  'description', task .. ' ' .. id, 'data', '["{RQ_FUNCTION}", null, ["' .. id .. '"], {{}}]',
-  'created_at', ARGV[4], 'enqueued_at', ARGV[5], 'timeout', -1,
-  'result_ttl', {RQ_RESULT_TTL_S}, 'failure_ttl', {RQ_FAILURE_TTL_S})
-redis.call('SADD', '{Queue.redis_queues_keys}', queue)
-redis.call('RPUSH', queue, id)
-local deadline_at = redis.call('HGET', record_key(id), 'deadline_at')
-if deadline_at then redis.call('ZADD', '{DEADLINES_KEY}', deadline_at, id) end
-emit(id, 'queued', 'position', depth)
-return {{1, depth}}
+
+-- They can come by the thousand a second: the record is kept briefly, and tells its end by itself.
+local function answer(result)
+  redis.call('HSET', key, 'started_at', now_text, 'step', redis.call('HGET', key, 'num_steps'),
+    'keep_s', briefly(task, {_ANSWER_TTL_S}, ttl_s))
+  close_record(id, task, 'succeeded', now_text, ttl_s, 'result', result)
+  return {{'answered', unpack(redis.call('HGETALL', key))}}
+end
+
+local function answered_before()
+  local leader, attempt, result = unpack(redis.call('HMGET', key, 'shares', 'attempt', 'result'))
+  if leader then return {{'joined'}} end
+  if result and attempt == '0' then
+    return {{'answered', unpack(redis.call('HGETALL', key))}}
+  end
+  return {{'queued', position(id) or 0}}
+end
+
+if redis.call('EXISTS', key) == 1 then return answered_before() end
+local result = reads_cache == '1' and find_result(fingerprint, ttl_s)
+local leader = not result and least_deadline ~= '' and leader_of(fingerprint, least_deadline)
+if not result then
+  local is_too_deep, depth, num_of_caller = is_full(task, caller, tonumber(max_depth))
+  if is_too_deep then
+    local oldest = redis.call('ZRANGE', waiting_key(task), 0, 0, 'WITHSCORES')
+    return {{'too_deep', depth, num_of_caller, oldest[2] or ''}}
+  end
+end
+redis.call('HSET', key, unpack(ARGV, 12))
+if result then return answer(result) end
+if deadline_at ~= '' then redis.call('ZADD', '{DEADLINES_KEY}', deadline_at, id) end
+return leader and join(leader) or queue()
+"""
+)
+
+# ARGV: id, fingerprint. Undoes a submit that was answered, as the files of the result are gone.
+WITHDRAW_ANSWER = (
+    ALLOW_OOM
+    + SHARING
+    + f"""
+drop_result(ARGV[2])
+redis.call('DEL', record_key(ARGV[1]), '{EVENTS_PREFIX}' .. ARGV[1])
+"""
+)
+
+# ARGV: id, ttl_s. A record that was to be kept briefly is kept like others.
+KEEP = (
+    ALLOW_OOM
+    + PRELUDE
+    + """
+local key = record_key(ARGV[1])
+if redis.call('HDEL', key, 'keep_s') == 1 and redis.call('HEXISTS', key, 'finished_at') == 1 then
+  redis.call('EXPIRE', key, ARGV[2])
+end
+"""
+)
+
+# ARGV: id. Returns how many jobs stand before it, or nothing for one that does not wait.
+POSITION = (
+    READING
+    + WAITING
+    + """
+return position(ARGV[1])
 """
 )
 
 # ARGV: lease_s, then id and attempt in turn. Returns the ids of stale attempts.
 RENEW = (
-    PRELUDE
+    ALLOW_OOM
+    + PRELUDE
     + """
 local stale = {}
 for i = 2, #ARGV, 2 do
@@ -75,14 +152,15 @@ return stale
 # ARGV: for each job id, attempt, step, num_steps, remaining_s (or ''), the number of previews, and
 # for each of these its index, step and image. Returns for each job go_on, cancel or stale.
 REPORT = (
-    PRELUDE
+    DENY_OOM
+    + PRELUDE
     + """
 local function report(id, attempt, step, num_steps, remaining_s)
   local key = record_key(id)
   if not running(key, attempt) then return 'stale' end
   local known, cancel_requested = unpack(redis.call('HMGET', key, 'step', 'cancel_requested'))
   if step ~= known then
-    redis.call('HSET', key, 'step', step, 'num_steps', num_steps)
+    set_fields(id, 'step', step, 'num_steps', num_steps)
     if remaining_s == '' then
       emit(id, 'step', 'step', step, 'num_steps', num_steps)
     else
@@ -111,48 +189,64 @@ return verdicts
 )
 
 # ARGV: ttl_s, the time in RQ's form, the worker (or ''), the job that it has in hand besides (or
-# ''), then for each job id, attempt, state, the field (result or failure, or '') and its JSON, and
-# RQ's text of why it did not succeed (or ''). Returns for each job 1, or 0 for a stale attempt.
+# ''), the bytes that kept results may take, then for each job id, attempt, state, the field (result
+# or failure, or '') and its JSON, and RQ's text of why it did not succeed (or ''). Returns for each
+# job 1, or 0 for a stale attempt.
 FINISH = (
-    PRELUDE
+    ALLOW_OOM
+    + SHARING
     + f"""
-local ttl_s, at, worker, next_job = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local ttl_s, at, worker, next_job, cache_bytes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local tasks = {{}}
+
+local function finished_key(task)
+  return '{registry_prefix(FinishedJobRegistry)}' .. task
+end
 
 local function book_success(id, task)
+  local rq_ttl_s = briefly(task, {RQ_RESULT_TTL_S}, ttl_s)
   redis.call('HSET', rq_job_key(id), 'status', 'finished', 'ended_at', at, 'last_heartbeat', at)
-  redis.call('EXPIRE', rq_job_key(id), {RQ_RESULT_TTL_S})
+  redis.call('EXPIRE', rq_job_key(id), rq_ttl_s)
   redis.call('XADD', '{RESULTS_PREFIX}' .. id, 'MAXLEN', '~', 10, '*',
     'type', {Result.Type.SUCCESSFUL.value}, 'worker_name', worker)
-  redis.call('EXPIRE', '{RESULTS_PREFIX}' .. id, {RQ_RESULT_TTL_S})
-  redis.call('ZADD', '{registry_prefix(FinishedJobRegistry)}' .. task, later({RQ_RESULT_TTL_S}), id)
+  redis.call('EXPIRE', '{RESULTS_PREFIX}' .. id, rq_ttl_s)
+  redis.call('ZADD', finished_key(task), later(rq_ttl_s), id)
 end
 
 -- Returns how long the job ran, or nil for a stale attempt.
 local function finish(id, attempt, state, field, text, exc_string)
-  local task, started_at = running(record_key(id), attempt)
+  local task, started_at, fingerprint = running(record_key(id), attempt)
   if not task then return nil end
+  tasks[task] = true
   if field == '' then
     conclude(id, task, state, ttl_s)
   else
     conclude(id, task, state, ttl_s, field, text)
   end
+  if fingerprint and state == 'succeeded' and tonumber(cache_bytes) > 0 then
+    keep_result(id, fingerprint, text, tonumber(cache_bytes), ttl_s)
+  end
   redis.call('ZREM', started_key(task), id .. ':' .. attempt)
   if state == 'succeeded' then
     book_success(id, task)
   else
-    book_failure(id, task, state == 'failed' and 'failed' or 'stopped', exc_string, at, worker)
+    book_failure(id, task, state == 'failed' and 'failed' or 'stopped', exc_string, at, worker,
+      ttl_s)
   end
   return now - started_at
 end
 
 -- Whether this very ending was made before, and its reply lost.
 local function is_repeated(id, attempt, state, field, text)
-  local fields = redis.call('HMGET', record_key(id), 'state', 'attempt', field)
-  return fields[1] == state and fields[2] == attempt and (field == '' or fields[3] == text)
+  local its_state, its_attempt, its_text, run_state = unpack(redis.call('HMGET', record_key(id),
+    'state', 'attempt', field, 'run_state'))
+  if its_attempt ~= attempt then return false end
+  -- of a run that its first client had abandoned, no more is left
+  return run_state == state or its_state == state and (field == '' or its_text == text)
 end
 
 local replies, num_succeeded, num_failed, run_s = {{}}, 0, 0, 0
-for i = 5, #ARGV, 6 do
+for i = 6, #ARGV, 6 do
   local job_run_s = finish(unpack(ARGV, i, i + 5))
   replies[#replies + 1] = (job_run_s or is_repeated(unpack(ARGV, i, i + 4))) and 1 or 0
   if job_run_s then
@@ -163,6 +257,10 @@ for i = 5, #ARGV, 6 do
       num_failed = num_failed + 1
     end
   end
+end
+for task in pairs(tasks) do
+  redis.call('ZREMRANGEBYSCORE', finished_key(task), '-inf', now_text)
+  redis.call('ZREMRANGEBYSCORE', failed_key(task), '-inf', now_text)
 end
 local worker_key = rq_worker_key(worker)
 if redis.call('EXISTS', worker_key) == 1 then
@@ -180,83 +278,225 @@ return replies
 """
 )
 
-# ARGV: id, ttl_s. A queued job loses its queue entry too, unless a worker has just taken that out.
+# ARGV: id, ttl_s. Ends a queued job at once, and asks the worker of a running one to stop; where
+# others share its run, it ends for its own client alone.
 CANCEL = (
-    PRELUDE
+    ALLOW_OOM
+    + SHARING
     + """
-local id = ARGV[1]
-local key = record_key(id)
-local state, task = unpack(redis.call('HMGET', key, 'state', 'task'))
-if state == 'queued' then
-  if redis.call('LREM', queue_key(task), 1, id) == 1 then redis.call('DEL', rq_job_key(id)) end
-  redis.call('HSET', key, 'cancel_requested', 1)
-  conclude(id, task, 'canceled', ARGV[2])
-elseif state == 'running' then
-  redis.call('HSET', key, 'cancel_requested', 1)
+local id, ttl_s = ARGV[1], ARGV[2]
+local state, task, leader, abandoned_at = unpack(redis.call('HMGET', record_key(id),
+  'state', 'task', 'shares', 'abandoned_at'))
+if state ~= 'queued' and state ~= 'running' or abandoned_at then return end
+if leader then
+  leave_run(id, task, 'canceled', ttl_s)
+elseif redis.call('EXISTS', sharers_key(id)) == 1 then
+  abandon(id, task, ttl_s)
+else
+  stop_run(id, task, state, ttl_s)
 end
 """
 )
 
-# ARGV: id, attempt, ttl_s. Back to the front of the queue, as the job has waited longest; canceled
-# instead, if that was asked of its lost worker. Returns 1, or 0 for a stale attempt.
+# What RELEASE and REAP share. A job whose cancel was asked for is canceled instead of put back.
+_END_OF_ATTEMPT = """
+local function put_back_or_cancel(id, task, ttl_s)
+  if redis.call('HGET', record_key(id), 'cancel_requested') == '1' then
+    redis.call('DEL', rq_job_key(id))
+    redis.call('ZREM', failed_key(task), id)
+    conclude(id, task, 'canceled', ttl_s)
+    return false
+  end
+  put_back(id, task)
+  return true
+end
+"""
+
+# ARGV: ttl_s, then id and attempt in turn. A worker gives jobs back. Returns the ids of stale
+# attempts.
 RELEASE = (
-    PRELUDE
+    ALLOW_OOM
+    + SHARING
+    + _END_OF_ATTEMPT
     + """
-local id, attempt = ARGV[1], ARGV[2]
-local key = record_key(id)
-local task = running(key, attempt)
-if not task then return 0 end
-redis.call('ZREM', started_key(task), id .. ':' .. attempt)
-redis.call('ZREM', failed_key(task), id)
-if redis.call('HGET', key, 'cancel_requested') == '1' then
-  redis.call('DEL', rq_job_key(id))
-  conclude(id, task, 'canceled', ARGV[3])
-  return 1
+local stale = {}
+for i = 2, #ARGV, 2 do
+  local id = ARGV[i]
+  local task = running(record_key(id), ARGV[i + 1])
+  if task then
+    end_attempt(id, task, 'given_back')
+    put_back_or_cancel(id, task, ARGV[1])
+  else
+    stale[#stale + 1] = id
+  end
 end
-redis.call('HSET', key, 'state', 'queued', 'step', 0)
-redis.call('HDEL', key, 'started_at', 'worker')
-redis.call('ZREM', running_key(task), id)
-redis.call('HSET', rq_job_key(id), 'status', 'queued', 'started_at', '', 'ended_at', '',
-  'worker_name', '')
-redis.call('PERSIST', rq_job_key(id))
-redis.call('LPUSH', queue_key(task), id)
-emit(id, 'queued', 'position', 0)
-return 1
+return stale
 """
 )
 
-# ARGV: task, id. A worker died between taking the entry from the list and taking the job. Returns 1
-# if the entry is back at the front of the queue; without a record, for the next claim to refuse.
-UNSTICK = (
-    PRELUDE
-    + """
-local task, id = ARGV[1], ARGV[2]
-if redis.call('LREM', intermediate_key(task), 0, id) == 0 then return 0 end
-local state = unpack(redis.pcall('HMGET', record_key(id), 'state'))
-if state and state ~= 'queued' then return 0 end
-redis.call('LPUSH', queue_key(task), id)
-return 1
+# ARGV: a worker that is dead, or '' for all whose lease has run out, max_losses, ttl_s, the time in
+# RQ's form, the failure of a job that is given up as JSON and in RQ's form, then tasks. Returns for
+# each job that was lost its id, task, model and attempt, and 1 where it was given up. What a dead
+# worker's connection still brings claims nothing.
+REAP = (
+    ALLOW_OOM
+    + SHARING
+    + _END_OF_ATTEMPT
+    + f"""
+local dead, max_losses, ttl_s, at, failure, exc_string = unpack(ARGV, 1, 6)
+
+local function give_up(id, task, worker)
+  conclude(id, task, 'failed', ttl_s, 'failure', failure)
+  book_failure(id, task, 'failed', exc_string, at, worker, ttl_s)
+  redis.call('ZREMRANGEBYSCORE', '{QUARANTINED_KEY}', '-inf', later(-ttl_s))
+  redis.call('ZADD', '{QUARANTINED_KEY}', now_text, id)
+  redis.call('EXPIRE', '{QUARANTINED_KEY}', ttl_s)
+end
+
+local lost = {{}}
+local function reap(id, task)
+  local state, worker, model, attempt = unpack(redis.call('HMGET', record_key(id),
+    'state', 'worker', 'model', 'attempt'))
+  if state ~= 'running' then
+    redis.call('ZREM', running_key(task), id)
+  elseif dead == '' or worker == dead then
+    end_attempt(id, task, 'worker_lost')
+    local num_losses = redis.call('HINCRBY', record_key(id), 'losses', 1)
+    if num_losses >= tonumber(max_losses) then
+      give_up(id, task, worker)
+      lost[#lost + 1] = {{id, task, model, attempt, 1}}
+    elseif put_back_or_cancel(id, task, ttl_s) then
+      lost[#lost + 1] = {{id, task, model, attempt, 0}}
+    end
+  end
+end
+
+if dead ~= '' then redis.call('SET', '{CLAIM_PREFIX}' .. dead, '{DEAD}', 'EX', {_DEAD_S}) end
+for i = 7, #ARGV do
+  local ids = dead ~= '' and redis.call('ZRANGE', running_key(ARGV[i]), 0, -1) or
+    redis.call('ZRANGEBYSCORE', running_key(ARGV[i]), '-inf', now_text,
+      'LIMIT', 0, {_REAPED_AT_ONCE})
+  for _, id in ipairs(ids) do reap(id, ARGV[i]) end
+end
+return lost
 """
 )
 
-# ARGV: ttl_s. Ends the jobs that are queued past their deadline, with or without an entry: RQ's own
-# tools may have emptied the queue. Returns how many.
+# ARGV: ttl_s. Ends the jobs that are queued past their deadline. Returns how many.
 EXPIRE = (
-    PRELUDE
+    ALLOW_OOM
+    + SHARING
     + f"""
 local num_expired = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', '{DEADLINES_KEY}', '-inf', now_text,
     'LIMIT', 0, {_EXPIRED_AT_ONCE})) do
-  local state, task = unpack(redis.call('HMGET', record_key(id), 'state', 'task'))
-  if state == 'queued' then
-    redis.call('LREM', queue_key(task), 1, id)
-    redis.call('DEL', rq_job_key(id))
-    conclude(id, task, 'expired', ARGV[1])
+  local state, task, leader = unpack(redis.call('HMGET', record_key(id),
+    'state', 'task', 'shares'))
+  local is_live = state == 'queued' or state == 'running'
+  if leader and is_live then
+    leave_run(id, task, 'expired', ARGV[1])
+    num_expired = num_expired + 1
+  elseif state == 'queued' then
+    end_waiting(id, task, 'expired', ARGV[1])
     num_expired = num_expired + 1
   elseif not state then
     redis.call('ZREM', '{DEADLINES_KEY}', id)
   end
 end
 return num_expired
+"""
+)
+
+# ARGV: task. Returns whether somebody else may have changed RQ's list. Where it is as long as the
+# set of those who wait, one part of it is looked at, another one every few seconds.
+LOOK_AT_RQ_LIST = (
+    READING
+    + WAITING
+    + f"""
+local task, queue = ARGV[1], queue_key(ARGV[1])
+local length = redis.call('LLEN', queue)
+if length ~= redis.call('ZCARD', waiting_key(task)) then return 1 end
+local num_parts = math.ceil(length / {_MENDED_AT_ONCE})
+if num_parts == 0 then return 0 end
+local first = math.floor(now / {_LOOKED_AT_S}) % num_parts * {_MENDED_AT_ONCE}
+for i, id in ipairs(redis.call('LRANGE', queue, first, first + {_MENDED_AT_ONCE} - 1)) do
+  if not redis.call('ZSCORE', waiting_key(task), id) then return 1 end
+  local place = redis.call('HGET', record_key(id), 'place')  -- nil: somebody deleted the record
+  if place and place ~= tostring(first + i - 1) then return 1 end
+end
+return 0
+"""
+)
+
+# ARGV: task, the time in RQ's form, RQ's text for an entry that is refused, the place to begin at.
+# Takes out of a part of RQ's list what does not wait, or stands there twice; what it leaves knows
+# its place. Returns where to go on, or nothing at the end, and the entries without a record, which
+# are booked as failed, for nobody runs them.
+CLEAN_RQ_LIST = (
+    ALLOW_OOM
+    + WAITING
+    + f"""
+local task, at, refusal, place = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local queue, refused = queue_key(task), {{}}
+
+-- What a stranger keeps at its keys may be of any type.
+local function refuse(id)
+  local state = redis.pcall('HGET', record_key(id), 'state')
+  if type(state) ~= 'string' then
+    refused[#refused + 1] = id
+    if redis.call('EXISTS', rq_job_key(id)) == 1 then
+      pcall(book_failure, id, task, 'failed', refusal, at, '', math.huge)
+    end
+  elseif state ~= 'queued' and state ~= 'running' then
+    redis.call('DEL', rq_job_key(id))
+  end
+end
+
+-- Whether a waiting job stands at this place and at no other.
+local function belongs(id)
+  local known = redis.call('HGET', record_key(id), 'place')
+  if not known or known == tostring(place) then return true end
+  if tonumber(known) < place and redis.call('LINDEX', queue, known) == id then return false end
+  redis.call('HSET', record_key(id), 'place', place)
+  return true
+end
+
+local function remove()
+  local last = redis.call('RPOP', queue)
+  if redis.call('LLEN', queue) > place then redis.call('LSET', queue, place, last) end
+end
+
+for _ = 1, {_MENDED_AT_ONCE} do
+  local id = redis.call('LINDEX', queue, place)
+  if not id then return {{refused}} end
+  if not redis.call('ZSCORE', waiting_key(task), id) then
+    refuse(id)
+    remove()
+  elseif belongs(id) then
+    place = place + 1
+  else
+    remove()
+  end
+end
+return {{refused, place}}
+"""
+)
+
+# ARGV: task, the rank to begin at. Puts those who wait and are not in RQ's list into it, of a part
+# of them. Returns where to go on, or nothing at the end.
+FILL_RQ_LIST = (
+    ALLOW_OOM
+    + WAITING
+    + f"""
+local task, first = ARGV[1], tonumber(ARGV[2])
+local queue = queue_key(task)
+local ids = redis.call('ZRANGE', waiting_key(task), first, first + {_MENDED_AT_ONCE} - 1)
+for _, id in ipairs(ids) do
+  local place = redis.call('HGET', record_key(id), 'place')
+  if place and redis.call('LINDEX', queue, place) ~= id then
+    redis.call('HSET', record_key(id), 'place', redis.call('RPUSH', queue, id) - 1)
+  end
+end
+return #ids == {_MENDED_AT_ONCE} and first + #ids or nil
 """
 )

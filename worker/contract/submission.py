@@ -4,22 +4,29 @@ The API sends the call by a client of its own. Knows nothing of what becomes of 
 `records`).
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 from redis import Redis
 from rq.utils import utcformat
 
 from worker.contract import record_scripts
 from worker.contract.jobs import ClassifyJob, EmbeddingsJob, ImageJob, JobState
-from worker.contract.records import IMAGE_SEPARATOR, AnyJob, Scalar, as_text
+from worker.contract.record import (
+    IMAGE_SEPARATOR,
+    AnyJob,
+    Record,
+    Scalar,
+    as_text,
+    parse_record,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """A call of the one script that queues a job; `parse_submission` reads what it returns."""
+class ScriptCall:
+    """A script and its arguments, for a client of any kind to send."""
 
     script: str
     args: list[Scalar]
@@ -31,10 +38,41 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class TooDeep:
-    """As many jobs wait as may: nothing was queued."""
+class Reuse:
+    """How a job may have the answer of an equal one (see `sharing_script`).
 
-    depth: int
+    fingerprint     equal ones have the same answer
+    results_digest  the model card's: an answer is kept only of a worker that serves this
+    reads_cache     it may be answered by what is kept of one that is over
+    joins_runs      it may share the run of one that is not
+    ttl_s           for how long what is kept lasts from its last use
+    """
+
+    fingerprint: str
+    results_digest: str
+    reads_cache: bool
+    joins_runs: bool
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """An equal job waits or runs: what becomes of that one becomes of this one too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The job is over: its result is that of an equal one before it."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class TooDeep:
+    """As many jobs wait as may, and the caller has its share of them: nothing was queued."""
+
+    depth: int  # with the jobs that share a run
+    num_of_caller: int
     oldest_created_at: float | None
 
 
@@ -62,21 +100,74 @@ def num_rows_of(job: AnyJob) -> int:
             return len(job.texts)
 
 
-def submission(job: AnyJob, max_depth: int | None = None) -> Submission:
-    """Queue the job, record and RQ's entry and first event, unless `max_depth` jobs wait."""
+def cost_of(job: AnyJob) -> float:
+    """How much work a job is, among the jobs of its queue: rows, or rows by steps by megapixels."""
+    num_rows = num_rows_of(job)
+    if isinstance(job, ImageJob):
+        return num_rows * job.num_steps * job.width * job.height / 2**20
+    return float(num_rows)
+
+
+def submission(
+    job: AnyJob,
+    max_depth: int | None = None,
+    reuse: Reuse | None = None,
+    keep_s: int | None = None,
+) -> ScriptCall:
+    """Queue the job, record and RQ's entry and first event, unless `max_depth` jobs wait.
+
+    Where as many do, a caller that has less than its share of them still gets in. With `reuse` it
+    may share a run instead, or be over at once. `keep_s` is for how long its record is kept once it
+    is final; None: as others are.
+    """
     created_at = utcformat(datetime.fromtimestamp(job.created_at, UTC))
     enqueued_at = utcformat(datetime.now(UTC))
     limit = "inf" if max_depth is None else max_depth
-    args: list[Scalar] = [job.id, job.task, limit, created_at, enqueued_at, *_fields(job)]
-    return Submission(record_scripts.SUBMIT, args)
+    args: list[Scalar] = [job.id, job.task, job.caller, limit]
+    args += ["" if job.deadline_at is None else job.deadline_at, created_at, enqueued_at]
+    if reuse is None:
+        args += ["", 0, "", 0]
+    else:
+        least_deadline = _half_of_its_time(job) if reuse.joins_runs else ""
+        args += [reuse.fingerprint, int(reuse.reads_cache), least_deadline, reuse.ttl_s]
+    fields = _fields(job)
+    if reuse is not None:
+        fields |= {"fingerprint": reuse.fingerprint, "results_digest": reuse.results_digest}
+    if keep_s is not None:
+        fields["keep_s"] = keep_s
+    args += [part for field in fields.items() for part in field]
+    return ScriptCall(record_scripts.SUBMIT, args)
 
 
-def parse_submission(reply: Sequence[int | bytes | str]) -> Queued | TooDeep:
-    is_queued, depth = int(reply[0]), int(reply[1])
-    if is_queued:
-        return Queued(position=depth)
-    oldest = as_text(cast(bytes | str, reply[2]))
-    return TooDeep(depth, float(oldest) if oldest else None)
+def withdrawal(job_id: str, reuse: Reuse) -> ScriptCall:
+    """Undo a submit that was answered by a kept result which is of no use, and drop that."""
+    return ScriptCall(record_scripts.WITHDRAW_ANSWER, [job_id, reuse.fingerprint])
+
+
+def parse_submission(reply: Sequence[int | bytes | str]) -> Queued | Joined | Answered | TooDeep:
+    """Read what the call of `submission` answered."""
+    kind, *said = (part if isinstance(part, int) else as_text(part) for part in reply)
+    match kind:
+        case "queued":
+            return Queued(position=int(said[0]))
+        case "joined":
+            return Joined()
+        case "answered":
+            record = parse_record(dict(zip(map(str, said[::2]), map(str, said[1::2]), strict=True)))
+            assert record is not None, "this is a bug: an answer without a record"
+            return Answered(record)
+        case _:
+            return TooDeep(int(said[0]), int(said[1]), float(said[2]) if said[2] else None)
+
+
+def _half_of_its_time(job: AnyJob) -> float:
+    """Until when a run must be allowed to last for the job to share it.
+
+    A run that is cut off sooner may leave it too little time for its own.
+    """
+    if job.deadline_at is None:
+        return math.inf
+    return (job.created_at + job.deadline_at) / 2
 
 
 def enqueue(redis: Redis, job: AnyJob) -> None:
@@ -85,13 +176,16 @@ def enqueue(redis: Redis, job: AnyJob) -> None:
     redis.register_script(call.script)(args=call.args)
 
 
-def _fields(job: AnyJob) -> Iterator[Scalar]:
-    """The record's fields and values, in turn."""
+def _fields(job: AnyJob) -> dict[str, Scalar]:
+    """What the record begins with."""
     fields: dict[str, Scalar] = {
         "task": job.task,
         "model": job.model,
         "group": group_of(job),
         "num_rows": num_rows_of(job),
+        "cost": cost_of(job),
+        "caller": job.caller,
+        "priority": job.priority,
         "state": JobState.QUEUED,
         "attempt": 0,
         "created_at": job.created_at,
@@ -106,6 +200,4 @@ def _fields(job: AnyJob) -> Iterator[Scalar]:
     if job.deadline_at is not None:
         fields["deadline_at"] = job.deadline_at
     fields["job"] = job.model_dump_json()
-    for name, value in fields.items():
-        yield name
-        yield value
+    return fields

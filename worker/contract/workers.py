@@ -14,10 +14,22 @@ from redis import Redis
 from worker.contract import model_cards
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
-from worker.contract.records import Scalar, as_text
+from worker.contract.record import Scalar, as_text
+from worker.contract.script_prelude import ALLOW_OOM, WORKER_PREFIX
 
 STATUS_TTL_S = 15  # five heartbeats of 3 s: one lost packet does not kill a worker
 _NAMES_KEY = "triptych:workers"
+# ARGV: name, ttl_s, then fields and values in turn. On a server that is full as well: a worker that
+# could not say that it lives would be taken for dead.
+_WRITE = (
+    ALLOW_OOM
+    + f"""
+local key = '{WORKER_PREFIX}' .. ARGV[1]
+redis.call('HSET', key, unpack(ARGV, 3))
+redis.call('EXPIRE', key, ARGV[2])
+redis.call('SADD', '{_NAMES_KEY}', ARGV[1])
+"""
+)
 
 
 logger = logging.getLogger(__name__)
@@ -53,6 +65,7 @@ class ServedModel(BaseModel):
     progress: str | None = None  # of loading, such as "downloading 3.1 of 23.8 GB"
     reason: str | None = None  # why it could not be loaded
     card: str | None = None  # the digest of its card; None until it is ready
+    results_digest: str | None = None  # the card's
     load_s: float | None = None  # how long loading took
 
 
@@ -75,7 +88,7 @@ class WorkerStatus:
 
 
 def worker_key(name: str) -> str:
-    return f"triptych:worker:{name}"
+    return f"{WORKER_PREFIX}{name}"
 
 
 def write(redis: Redis, status: WorkerStatus, cards: Collection[ModelCard] = ()) -> None:
@@ -92,11 +105,8 @@ def write(redis: Redis, status: WorkerStatus, cards: Collection[ModelCard] = ())
         "started_at": status.started_at,
         "heartbeat_at": status.heartbeat_at,
     }
-    with redis.pipeline(transaction=True) as pipeline:
-        pipeline.hset(worker_key(status.name), mapping=fields)
-        pipeline.expire(worker_key(status.name), STATUS_TTL_S)
-        pipeline.sadd(_NAMES_KEY, status.name)
-        pipeline.execute()
+    args = [status.name, STATUS_TTL_S, *(part for field in fields.items() for part in field)]
+    redis.register_script(_WRITE)(args=args)
 
 
 def remove(redis: Redis, name: str) -> None:

@@ -17,7 +17,8 @@ from worker.contract.events import (
     parse_event,
 )
 from worker.contract.jobs import ImageJob, JobState
-from worker.contract.records import AnyJob, Finished, Preview, Records, Room, StepReport, as_text
+from worker.contract.record import AnyJob, as_text
+from worker.contract.records import Finished, Preview, Records, Room, StepReport
 from worker.contract.submission import enqueue
 
 
@@ -93,7 +94,7 @@ def test_a_job_whose_worker_was_lost_is_queued_and_started_again(
     redis: Redis, job: ImageJob
 ) -> None:
     records = run(redis, job)
-    records.release(job.id, 1)
+    records.release({job.id: 1})
     records.claim(job.task, "another", 15.0, [job.model], Room(1, 1))
     assert events(redis, job)[2:] == [
         QueuedEvent(id="", position=0),

@@ -1,12 +1,12 @@
 """The directory of images."""
 
+import errno
 import os
-import time
 from pathlib import Path
 
 import pytest
 
-from worker.contract.image_files import ImageFiles, start_name
+from worker.contract.image_files import ImageFiles, StoredFile, start_name
 
 
 def test_a_stored_image_reads_back(tmp_path: Path) -> None:
@@ -68,18 +68,90 @@ def test_a_start_image_is_no_finished_image(tmp_path: Path) -> None:
         files.read(start_name("job_1"))
 
 
-def test_start_files_are_told_with_their_jobs_and_ages(tmp_path: Path) -> None:
+def test_images_are_found_with_their_jobs_attempts_sizes_and_times(tmp_path: Path) -> None:
     files = ImageFiles(tmp_path)
-    assert files.start_files() == []
-    for job_id, age_s in (("job_1", 0), ("job_2", 100)):
-        files.store_start(b"jpeg", job_id)
-        then = time.time() - age_s
-        os.utime(tmp_path / "start" / start_name(job_id), (then, then))
-    ages = {file.job_id: file.age_s for file in files.start_files()}
-    assert ages == {"job_1": pytest.approx(0, abs=5), "job_2": pytest.approx(100, abs=5)}
+    path = files.path(files.store(b"png", "job_1", attempt=2, index=3))
+    os.utime(path, (1000, 1000))
+    assert list(files.walk_images()) == [StoredFile(path, "job_1", 2, True, 3, 1000.0)]
+
+
+def test_start_images_are_found_apart(tmp_path: Path) -> None:
+    files = ImageFiles(tmp_path)
+    files.store(b"png", "job_1", attempt=1, index=0)
+    files.store_start(b"jpeg", "job_2")
+    [file] = files.walk_start_images()
+    assert (file.job_id, file.attempt, file.is_whole) == ("job_2", None, True)
+    assert [file.job_id for file in files.walk_images()] == ["job_1"]
+
+
+def test_a_file_that_is_still_written_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, found = ImageFiles(tmp_path), list[StoredFile]()
+
+    def look(_descriptor: int) -> None:
+        found.extend([*files.walk_images(), *files.walk_start_images()])
+
+    monkeypatch.setattr(os, "fsync", look)
+    files.store(b"png", "job_1", attempt=2, index=0)
+    files.store_start(b"jpeg", "job_2")
+    written = [(f.job_id, f.attempt) for f in found if not f.is_whole]
+    assert written == [("job_1", 2), ("job_2", None)]
+
+
+def test_where_nothing_was_stored_or_all_is_gone_nothing_is_found(tmp_path: Path) -> None:
+    files = ImageFiles(tmp_path / "images")
+    assert [*files.walk_images(), *files.walk_start_images()] == []
+
+
+def test_names_of_other_makings_are_passed_over(tmp_path: Path) -> None:
+    for name in ("notes.txt", "job-1.png", "job_1-1-0.png.bak", "x.part", ".part"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(ImageFiles(tmp_path).walk_images()) == []
+
+
+def test_a_file_that_was_touched_since_it_was_found_is_not_removed(tmp_path: Path) -> None:
+    files = ImageFiles(tmp_path)
+    name = files.store(b"png", "job_1", attempt=1, index=0)
+    os.utime(files.path(name), (1000, 1000))
+    [file] = files.walk_images()
+    assert files.touch(name)
+    assert not file.remove()
+    assert files.read(name) == b"png"
+
+
+def test_a_file_is_removed_once(tmp_path: Path) -> None:
+    files = ImageFiles(tmp_path)
+    name = files.store(b"png", "job_1", attempt=1, index=0)
+    [file] = files.walk_images()
+    assert [file.remove(), file.remove()] == [True, False]
+    assert not files.touch(name)
 
 
 @pytest.mark.parametrize("name", ["", "../job.start", "a/job.start", ".start", "job-1-0.png"])
 def test_only_a_start_images_name_is_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"is not of the form job\.start"):
         ImageFiles(tmp_path).read_start(name)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_that_cannot_be_kept_from_ageing_counts_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    files = ImageFiles(tmp_path)
+    name = files.store(b"png", "job_1", attempt=1, index=0)
+
+    def refuse(_path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert not files.touch(name)
+
+
+def test_a_broken_disk_is_no_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        ImageFiles(tmp_path).touch("job_1-1-0.png")

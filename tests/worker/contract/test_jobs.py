@@ -21,7 +21,7 @@ from worker.contract.jobs import (
     StartImage,
     new_job_id,
 )
-from worker.contract.records import AnyJob, AnyResult
+from worker.contract.record import AnyJob, AnyResult
 
 JOBS: list[tuple[AnyJob, str]] = [
     (
@@ -29,7 +29,8 @@ JOBS: list[tuple[AnyJob, str]] = [
             id="job_1", model="m", created_at=1.5, prompt="p", seeds=(1, 2), width=64, height=32,
             num_steps=4, guidance_scale=None, quality="low",
         ),
-        '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
+        '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
+        '"priority":"normal","task":"images",'
         '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null,'
         '"quality":"low","loras":[],"negative":null,"start":null,"preview_steps":[]}',
     ),
@@ -41,7 +42,8 @@ JOBS: list[tuple[AnyJob, str]] = [
             negative=NegativePrompt(prompt="q", true_cfg_scale=2.0),
             start=StartImage(file_name="job_1.start", strength=0.6),
         ),
-        '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"task":"images",'
+        '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
+        '"priority":"normal","task":"images",'
         '"prompt":"p","seeds":[1],"width":64,"height":32,"num_steps":4,"guidance_scale":3.5,'
         '"quality":"low","loras":[{"name":"ink","scale":0.5}],'
         '"negative":{"prompt":"q","true_cfg_scale":2.0},'
@@ -49,14 +51,17 @@ JOBS: list[tuple[AnyJob, str]] = [
     ),
     (
         ClassifyJob(
-            id="job_2", model="m", created_at=1.5, deadline_at=2.0, images=("YQ==",), top_k=5
+            id="job_2", model="m", created_at=1.5, deadline_at=2.0, caller="a1", priority="high",
+            images=("YQ==",), top_k=5,
         ),
-        '{"id":"job_2","model":"m","created_at":1.5,"deadline_at":2.0,"task":"classify",'
+        '{"id":"job_2","model":"m","created_at":1.5,"deadline_at":2.0,"caller":"a1",'
+        '"priority":"high","task":"classify",'
         '"images":["YQ=="],"top_k":5}',
     ),
     (
         EmbeddingsJob(id="job_3", model="m", created_at=1.5, texts=("a",)),
-        '{"id":"job_3","model":"m","created_at":1.5,"deadline_at":null,"task":"embeddings",'
+        '{"id":"job_3","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
+        '"priority":"normal","task":"embeddings",'
         '"texts":["a"]}',
     ),
 ]  # fmt: skip

@@ -6,20 +6,23 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from tests.claims import claim_one
 from tests.worker.conftest import commands_of
 from tests.worker.jobs import classify_job, embeddings_job, image_job
-from worker.contract.jobs import JobState, NegativePrompt, Task
-from worker.contract.record_scripts import RQ_FUNCTION
-from worker.contract.records import AnyJob, Record, Records, queue_key, queue_name, record_key
+from worker.contract.jobs import EmbeddingsJob, JobState, NegativePrompt, Task
+from worker.contract.record import AnyJob, Record, as_text, queue_key, queue_name, record_key
+from worker.contract.records import Records
 from worker.contract.script_prelude import RQ_FAILURE_TTL_S, RQ_RESULT_TTL_S
 from worker.contract.submission import (
+    Answered,
+    Joined,
     Queued,
-    Submission,
     TooDeep,
     enqueue,
     parse_submission,
     submission,
 )
+from worker.contract.waiting_scripts import RQ_FUNCTION
 
 STEERED_JOB = image_job(seeds=(1, 2)).model_copy(
     update={"negative": NegativePrompt(prompt="red", true_cfg_scale=2.0)}
@@ -33,7 +36,8 @@ def queued(redis: Redis, records: Records, job: AnyJob) -> Record:
     return record
 
 
-def send(redis: Redis, call: Submission) -> Queued | TooDeep:
+def send(redis: Redis, job: AnyJob, max_depth: int) -> Queued | Joined | Answered | TooDeep:
+    call = submission(job, max_depth)
     return parse_submission(redis.register_script(call.script)(args=call.args))
 
 
@@ -67,7 +71,7 @@ def test_a_submit_is_one_command(redis: Redis) -> None:
 
 
 def test_a_submit_says_how_many_jobs_stand_before_it(redis: Redis) -> None:
-    replies = [send(redis, submission(embeddings_job("a"), 5)) for _ in range(3)]
+    replies = [send(redis, embeddings_job("a"), 5) for _ in range(3)]
     assert replies == [Queued(0), Queued(1), Queued(2)]
 
 
@@ -76,14 +80,42 @@ def test_a_submit_to_a_full_queue_changes_nothing_and_says_how_old_the_oldest_is
 ) -> None:
     first, second = embeddings_job("a"), embeddings_job("a")
     enqueue(redis, first)
-    assert send(redis, submission(second, 1)) == TooDeep(1, first.created_at)
+    assert send(redis, second, 1) == TooDeep(1, 1, first.created_at)
     assert redis.lrange(queue_key(first.task), 0, -1) == [first.id.encode()]
     assert not redis.exists(record_key(second.id), f"rq:job:{second.id}")
 
 
+def job_of(caller: str) -> EmbeddingsJob:
+    return embeddings_job("a").model_copy(update={"caller": caller})
+
+
+def num_accepted(redis: Redis, caller: str, num_jobs: int, max_depth: int) -> int:
+    answers = [send(redis, job_of(caller), max_depth) for _ in range(num_jobs)]
+    return sum(isinstance(answer, Queued) for answer in answers)
+
+
+def test_a_full_queue_takes_a_caller_that_has_less_than_its_share(redis: Redis) -> None:
+    assert num_accepted(redis, "hog", 12, max_depth=8) == 8
+    assert num_accepted(redis, "guest", 6, max_depth=8) == 4  # half of eight
+    assert num_accepted(redis, "another", 6, max_depth=8) == 3  # a third, and what there is of one
+    assert num_accepted(redis, "hog", 1, max_depth=8) == 0
+
+
+def test_four_times_as_many_wait_at_most_however_many_callers_come(redis: Redis) -> None:
+    assert sum(num_accepted(redis, f"caller {i}", 1, max_depth=2) for i in range(20)) == 8
+
+
+def test_a_caller_whose_jobs_were_taken_may_send_others(redis: Redis, records: Records) -> None:
+    assert num_accepted(redis, "hog", 3, max_depth=2) == 2
+    assert claim_one(records, Task.EMBEDDINGS) is not None
+    assert num_accepted(redis, "hog", 2, max_depth=2) == 1
+    records.cancel(as_text(redis.lrange(queue_key(Task.EMBEDDINGS), 0, 0)[0]))
+    assert num_accepted(redis, "hog", 2, max_depth=2) == 1
+
+
 def test_a_submit_that_is_sent_again_queues_nothing_twice(redis: Redis) -> None:
-    call = submission(embeddings_job("a"), 1)
-    assert [send(redis, call), send(redis, call)] == [Queued(0), Queued(0)]
+    job = embeddings_job("a")
+    assert [send(redis, job, 1), send(redis, job, 1)] == [Queued(0), Queued(0)]
     assert redis.llen(queue_key(Task.EMBEDDINGS)) == 1
 
 

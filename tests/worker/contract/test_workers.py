@@ -2,7 +2,8 @@
 
 from redis import Redis
 
-from worker.contract import workers
+from tests.cards import card_of
+from worker.contract import model_cards, workers
 from worker.contract.jobs import Task
 from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
 
@@ -29,6 +30,17 @@ def test_what_workers_write_is_read_in_the_order_of_names(redis: Redis) -> None:
     workers.write(redis, second)
     workers.write(redis, first)
     assert workers.read_all(redis) == [first, second]
+
+
+def test_a_worker_says_that_it_lives_on_a_server_that_is_full(redis: Redis) -> None:
+    card = card_of("a", Task.IMAGES)
+    redis.config_set("maxmemory", 1)
+    try:
+        workers.write(redis, status("a"), [card])
+        assert workers.read_all(redis) == [status("a")]
+        assert model_cards.read(redis, [card.digest]) == {card.digest: card}
+    finally:
+        redis.config_set("maxmemory", 0)
 
 
 def test_a_worker_that_falls_silent_is_gone_after_the_ttl(redis: Redis) -> None:
