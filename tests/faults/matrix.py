@@ -155,15 +155,14 @@ def _counts(point: KillPoint) -> bool:
 
 
 def scenes_of(how: How) -> list[str]:
-    """All; but where Redis goes away, those of workers in the midst of their work.
+    """All; but where Redis goes away, those of workers that go on then.
 
-    One that starts ends with the reason, for its supervisor to start it again; one that is to end
-    does not wait; and the clients of an API see its errors.
+    One that is to end does not wait, and the clients of an API see its errors.
     """
     if how != "cut":
         return [*SCENES]
     workers = [scene for scene in SCENES.values() if isinstance(scene, WorkerScene)]
-    return [scene.name for scene in workers if scene.meanwhile is None and not scene.is_from_birth]
+    return [scene.name for scene in workers if scene.meanwhile is None]
 
 
 def one_of_each(points: Sequence[KillPoint]) -> list[KillPoint]:
