@@ -3,7 +3,8 @@
 Starts `triptych serve` with a short `result_ttl_s` on a server of its own, and has thousands of
 jobs of each kind done: synchronous, asynchronous, canceled, failed, and images. Says what Redis,
 the data directory and each process hold before, after the first part and after all of them, and
-once the last results have expired; and how much was written to the log for each job.
+once the last results have expired; and how much was written to the log for each job. The cache of
+text features is small here, so that it is full at the second sample and what grows after is a leak.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from worker.contract.workers import read_all
 
 NUM_CLIENTS = 8
 RESULT_TTL_S = 20
+TEXT_CACHE_BYTES = 2**22
 EXPIRY_S = 100.0  # results, row jobs' books of 60 s, and the rounds that remove what is left
 _ASYNC = {"prefer": "respond-async"}
 
@@ -122,6 +124,7 @@ def serving() -> Iterator[Service]:
             TRIPTYCH_REDIS_URL=server.connection_url,
             TRIPTYCH_RESULT_TTL_S=str(RESULT_TTL_S),
             TRIPTYCH_MAX_QUEUE_DEPTH="1000",
+            TRIPTYCH_TEXT_CACHE_BYTES=str(TEXT_CACHE_BYTES),
         ) as service,
     ):
         yield Service(service.url, service.pid, redis, service.data_dir, log)

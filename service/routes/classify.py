@@ -13,7 +13,8 @@ from service.dependencies import CurrentParts, CurrentPreference, Parts
 from service.error_handlers import body_error, json_error, unsupported_media_type
 from service.errors import RequestError
 from service.fingerprints import reuse_of
-from service.responses import NewJob, answers_with, run
+from service.json_response import json_response
+from service.responses import answers_with, run
 from service.schemas.classify import (
     ClassifyFields,
     ClassifyRequest,
@@ -23,8 +24,8 @@ from service.schemas.classify import (
     upload_of,
 )
 from service.schemas.encoded_images import ImageBytes
-from service.schemas.fields import ResponseBody
 from service.settings import ServiceSettings
+from service.submitting import NewJob
 from worker.contract.jobs import ClassifyResult, Priority, Task
 from worker.contract.record import Record
 
@@ -74,9 +75,9 @@ async def create_classification(
     """Name what is in each image: the `top_k` best labels with their probabilities."""
     new = await _read_job(request, parts)
 
-    async def respond(record: Record) -> ResponseBody:
+    async def respond(record: Record) -> Response:
         assert isinstance(record.result, ClassifyResult), "this is a bug: another task's result"
-        return ClassifyResponse.from_result(record, record.result)
+        return json_response(ClassifyResponse.from_result(record, record.result))
 
     return await run(new, parts, preference, request, respond)
 

@@ -4,9 +4,10 @@ from fastapi import APIRouter, Request, Response
 
 from service.dependencies import CurrentParts, CurrentPreference
 from service.fingerprints import reuse_of
-from service.responses import NewJob, answers_with, run
+from service.json_response import json_response
+from service.responses import answers_with, run
 from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
-from service.schemas.fields import ResponseBody
+from service.submitting import NewJob
 from worker.contract.jobs import EmbeddingsResult, Task
 from worker.contract.record import Record
 
@@ -26,10 +27,12 @@ async def create_embeddings(
     settings = parts.settings
     job = body.to_job(card, settings.max_embedding_texts, parts.now(), settings.job_timeout_s)
 
-    async def respond(record: Record) -> ResponseBody:
+    async def respond(record: Record) -> Response:
         result = record.result
         assert isinstance(result, EmbeddingsResult), "this is a bug: another task's result"
-        return EmbeddingsResponse.from_result(record, result, body.encoding_format or "float")
+        return json_response(
+            EmbeddingsResponse.from_result(record, result, body.encoding_format or "float")
+        )
 
     new = NewJob(job, reuse_of(job, card, request, settings))
     return await run(new, parts, preference, request, respond)

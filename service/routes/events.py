@@ -12,7 +12,8 @@ from fastapi.responses import StreamingResponse
 
 from service.dependencies import CurrentParts
 from service.errors import RequestError, shown
-from service.responses import ERRORS, found
+from service.job_objects import found
+from service.json_response import ERRORS
 from service.schemas.events import EVENT_KINDS, from_event
 from worker.contract.events import Event
 

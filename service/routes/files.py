@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 
 from service.dependencies import CurrentParts
 from service.errors import NotFoundError, shown
-from service.responses import ERRORS
+from service.json_response import ERRORS
 
 router = APIRouter(tags=["images"])
 

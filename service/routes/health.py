@@ -8,8 +8,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.dependencies import CurrentParts
 from service.errors import UnavailableError
+from service.json_response import ERRORS, json_response
 from service.redis_health import unavailable
-from service.responses import ERRORS, json_response
 from service.schemas.health import Health, LivingWorker, Readiness
 from worker.contract import workers
 from worker.contract.jobs import Task

@@ -6,9 +6,11 @@ from fastapi import APIRouter, Request, Response
 from service.dependencies import CurrentParts, CurrentPreference, Parts
 from service.errors import QueueFullError, UnavailableError, disk_full
 from service.fingerprints import reuse_of
-from service.responses import NewJob, answers_with, inline_items, run, url_items
-from service.schemas.fields import ResponseBody
+from service.image_items import inline_items, url_items
+from service.json_response import json_response
+from service.responses import answers_with, run
 from service.schemas.images import ImageRequest, ImagesResponse
+from service.submitting import NewJob
 from worker.contract.image_files import is_disk_full
 from worker.contract.jobs import ImageResult, Task
 from worker.contract.record import Record
@@ -37,14 +39,16 @@ async def create_images(
     is_determined = body.seed is not None
     reuse = reuse_of(job, card, request, parts.settings, start) if is_determined else None
 
-    async def respond(record: Record) -> ResponseBody:
+    async def respond(record: Record) -> Response:
         result = record.result
         assert isinstance(result, ImageResult), "this is a bug: another task's result"
         if body.response_format == "url":
             items = url_items(result, parts, request)
         else:
             items = await inline_items(record, result, parts)
-        return ImagesResponse.from_result(record, result, items, body.safety_identifier)
+        return json_response(
+            ImagesResponse.from_result(record, result, items, body.safety_identifier)
+        )
 
     try:
         return await run(NewJob(job, reuse), parts, preference, request, respond)

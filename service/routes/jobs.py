@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from service.dependencies import CurrentParts
-from service.responses import ERRORS, found, job_response
+from service.job_objects import found, job_response
+from service.json_response import ERRORS
 from service.schemas.jobs import JobObject
 
 router = APIRouter(tags=["jobs"])

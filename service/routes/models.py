@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from service.dependencies import CurrentParts
-from service.responses import ERRORS, json_response
+from service.json_response import ERRORS, json_response
 from service.schemas.models import ModelList, ModelObject
 
 router = APIRouter(tags=["models"])
