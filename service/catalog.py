@@ -9,7 +9,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyio import to_thread
 from redis import Redis
@@ -27,6 +27,24 @@ _REFRESH_S = 0.5
 _RESTART_S = 60.0  # how long a model is missed before it is unknown: its worker may come back
 _UNUSABLE_RETRY_S = 30  # a worker's `load_retry_s`
 _LOADING_RETRY_S = 5  # soon enough for a small model; a large one's progress says more
+
+# What clients of OpenAI insist on; here they mean the default model of the task.
+OPENAI_NAMES: Mapping[Task, tuple[str, ...]] = {
+    Task.IMAGES: (
+        "gpt-image-1",
+        "gpt-image-1-mini",
+        "gpt-image-1.5",
+        "gpt-image-2",
+        "chatgpt-image-latest",
+        "dall-e-2",
+        "dall-e-3",
+    ),
+    Task.EMBEDDINGS: (
+        "text-embedding-3-small",
+        "text-embedding-3-large",
+        "text-embedding-ada-002",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +85,18 @@ class Models:
 
 
 class Catalog:
-    def __init__(self, redis: Redis, health: RedisHealth, expected_tasks: Collection[Task]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        health: RedisHealth,
+        expected_tasks: Collection[Task],
+        knows_openai_names: bool,
+    ) -> None:
         """`expected_tasks` are those that will have workers; empty where that is not known."""
         self._redis = redis
         self._health = health
         self._expected_tasks = expected_tasks
+        self._knows_openai_names = knows_openai_names
         self._cards: Mapping[str, ModelCard] = {}  # by digest; a card never changes
         self._last: Models | None = None
         self._seen_at: dict[tuple[Task, str | None], float] = {}  # names and aliases
@@ -131,6 +156,8 @@ class Catalog:
         self._cards = cards  # another thread's read may replace them before this one is over
         tasks = frozenset(status.task for status in statuses)
         models = tuple(_merge(statuses, cards))
+        if self._knows_openai_names:
+            models = tuple(_with_openai_names(models))
         names = ((m.task, name) for m in models for name in (m.name, *m.aliases))
         self._seen_at |= dict.fromkeys(names, read_at)
         return Models(models, tasks, read_at)
@@ -150,6 +177,16 @@ def _merge(statuses: Sequence[WorkerStatus], cards: Mapping[str, ModelCard]) -> 
 
     for key in sorted(offers, key=order):
         yield _best([(status, served) for _, status, served in offers[key]], cards)
+
+
+def _with_openai_names(models: Sequence[Model]) -> Iterator[Model]:
+    """The first model of a task takes OpenAI's names for it, but for those that are served."""
+    served = {name for model in models for name in (model.name, *model.aliases)}
+    defaults = {model.task: model for model in reversed(models)}
+    for model in models:
+        names = OPENAI_NAMES.get(model.task, ()) if model is defaults[model.task] else ()
+        free = [name for name in names if name not in served]
+        yield replace(model, aliases=(*model.aliases, *free))
 
 
 def _best(

@@ -11,18 +11,22 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from redis import Redis
 
 from service.catalog import Catalog
 from service.errors import RequestError, shown
 from service.events import JobEvents
+from service.idempotency import KeyHeader, key_of
 from service.job_changes import JobChanges
 from service.job_client import JobClient
+from service.job_list import JobList
 from service.metrics import Metrics
 from service.redis_health import RedisHealth
 from service.settings import ServiceSettings
+from service.signed_urls import SignedUrls
 from worker.contract.image_files import ImageFiles
+from worker.contract.submission import IdempotencyKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,10 @@ class Parts:
     metrics: Metrics
     image_files: ImageFiles
     jobs: JobClient
+    job_list: JobList
     job_changes: JobChanges
     events: JobEvents
+    signed_urls: SignedUrls
     redis_health: RedisHealth
     blocking_redis: Redis  # for the contract's synchronous readers, in a thread
     started_at: int  # Unix seconds
@@ -45,10 +51,14 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """RFC 7240's `Prefer`, as far as it is understood here."""
+    """How a request's job is to be answered, as its headers say.
+
+    Of RFC 7240's `Prefer` what is understood here, and whether the request may come again.
+    """
 
     is_async: bool  # respond-async: 202 with the job
     wait_s: float | None  # wait=N
+    key: IdempotencyKey | None = None
 
     def applied(self) -> str | None:
         """The value of `Preference-Applied`; None where nothing was asked for."""
@@ -90,8 +100,21 @@ def _network(address: IPv4Address | IPv6Address) -> str:
     return str(IPv6Network((int(address), 64), strict=False))
 
 
-async def get_preference(request: Request) -> Preference:
-    """Unknown preferences are ignored, as the RFC wants; a wait that is no number is a 400."""
+Prefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        description="respond-async: 202 with the job at once; wait=N: after N seconds at the most",
+        openapi_examples={"respond_async": {"value": "respond-async"}},
+    ),
+]
+
+
+async def get_preference(request: Request, _: Prefer = None, __: KeyHeader = None) -> Preference:
+    """Unknown preferences are ignored, as the RFC wants; a wait that is no number is a 400.
+
+    Each header may come in several lines, of which FastAPI's parameter has one.
+    """
     is_async, wait_s = False, None
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
         name, _, value = preference.split(";")[0].partition("=")
@@ -99,7 +122,7 @@ async def get_preference(request: Request) -> Preference:
             is_async = True
         elif name.strip().lower() == "wait":
             wait_s = _seconds(value.strip().strip('"'))
-    return Preference(is_async, wait_s)
+    return Preference(is_async, wait_s, await key_of(request, caller_of(request)))
 
 
 def _seconds(text: str) -> float:

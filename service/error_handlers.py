@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
@@ -30,10 +31,11 @@ from worker.contract.redis_refusals import refusal_of
 _CODES = {
     "extra_forbidden": "unknown_parameter",
     "missing": "missing_required_parameter",
-    "json_invalid": "invalid_json",
     "unsupported_value": "unsupported_value",
     "unsupported_parameter": "unsupported_parameter",
 }
+
+_OBJECTS = ("metadata", "parameters", "stream_options")  # fields whose keys are fields too
 
 _HTTP_CODES = {
     404: "not_found",
@@ -50,9 +52,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, ServiceError), "this is a bug"
         return response_to(error)
 
-    async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    async def on_validation_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError), "this is a bug"
-        return response_to(validation_error(error.errors(), request.headers.get("content-type")))
+        return response_to(validation_error(error.errors()))
 
     async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException), "this is a bug"
@@ -102,51 +104,43 @@ def unsupported_media_type(got: str | None, allowed: str) -> ServiceError:
 
 
 def json_error(error: ValidationError) -> ServiceError:
-    """As `validation_error`, for a body that a route validates by itself."""
-    return validation_error([{**e, "loc": ("body", *e["loc"])} for e in error.errors()], None)
+    """As `validation_error`, of a body, which routes validate by themselves."""
+    return validation_error([{**e, "loc": ("body", *e["loc"])} for e in error.errors()])
 
 
 def body_error(error: Exception) -> ServiceError:
-    """A body that does not parse as JSON, for a route that parses it by itself."""
+    """A body that does not parse as JSON."""
+    message = f"the request body is not JSON: {no_json(error)}"
+    return RequestError(None, message, "invalid_json")
+
+
+def no_json(error: Exception) -> str:
+    """Why text is no JSON, from what its parser raised."""
     if isinstance(error, RecursionError):
-        reason = "nested too deeply"
-    elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        reason = str(error)
-    else:  # Python's words are advice to programmers
-        reason = "a number has too many digits"
-    return RequestError(None, f"the request body is not JSON: {reason}", _CODES["json_invalid"])
+        return "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    if isinstance(error, UnicodeDecodeError):
+        return str(error)
+    return "a number has too many digits"  # Python's words are advice to programmers
 
 
-def validation_error(
-    errors: Sequence[Mapping[str, object]], content_type: str | None
-) -> ServiceError:
+def validation_error(errors: Sequence[Mapping[str, object]]) -> ServiceError:
     """The most precise of pydantic's errors: the field, what was got, what is allowed."""
     first = max(errors, key=lambda error: len(_indices(error)))
     kind, message = str(first["type"]), str(first["msg"])
     param = _param(first)
     code = _CODES.get(kind, "invalid_value")
-    if kind == "json_invalid":
-        return RequestError(None, f"the request body is not JSON: {_reason(first)}", code)
     if param is None:
-        return _whole_body_error(first, content_type)
+        got = shown(first.get("input"))
+        return RequestError(None, f"the request body must be a JSON object in UTF-8; got {got}")
     if kind == "extra_forbidden":
         return RequestError(param, f"{param}: unknown parameter", code)
     if kind == "missing":
         return RequestError(param, f"{param}: missing; it is required", code)
     message = message.removeprefix("Value error, ").replace("Input should", "should")
+    message = message.replace("a valid dictionary", "an object")
     return RequestError(param, f"{param}: {message}; got {shown(first.get('input'))}", code)
-
-
-def _whole_body_error(first: Mapping[str, object], content_type: str | None) -> ServiceError:
-    if first["type"] == "missing":
-        return RequestError(
-            None, "the request body is empty; a JSON object is required", _CODES["missing"]
-        )
-    if isinstance(first.get("input"), bytes):
-        return unsupported_media_type(content_type, "application/json")
-    return RequestError(
-        None, f"the request body must be a JSON object in UTF-8; got {shown(first.get('input'))}"
-    )
 
 
 def _indices(error: Mapping[str, object]) -> list[int]:
@@ -157,7 +151,7 @@ def _indices(error: Mapping[str, object]) -> list[int]:
 def _param(error: Mapping[str, object]) -> str | None:
     """("body", "input", 2) is input[2], ("body", "loras", 0, "name") is loras[0].name.
 
-    A name that follows no number is not a key but one of pydantic's insides.
+    A name that follows neither a number nor an object is one of pydantic's insides.
     """
     loc = error.get("loc")
     if not isinstance(loc, tuple) or len(loc) < 2:
@@ -166,29 +160,34 @@ def _param(error: Mapping[str, object]) -> str | None:
     for before, part in pairwise(loc[1:]):
         if isinstance(part, int):
             param += f"[{part}]"
-        elif isinstance(before, int):
+        elif isinstance(before, int) or before in _OBJECTS:
             param += f".{shown_name(str(part))}"
     return param
 
 
-def _reason(first: Mapping[str, object]) -> str:
-    context = first.get("ctx")
-    reason = context.get("error") if isinstance(context, Mapping) else None
-    loc = first.get("loc")
-    position = loc[-1] if isinstance(loc, tuple) and len(loc) > 1 else 0
-    return f"{reason} at character {position}"
-
-
 def _http_error(request: Request, error: HTTPException) -> ServiceError:
-    if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
-        return body_error(error.__cause__)  # FastAPI could not parse it, and hides why
     path = shown(request.url.path)
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if error.status_code == 404:
         message = f"{request.method} {path} does not exist"
     elif error.status_code == 405:
-        message = f"{request.method} is not allowed on {path}; allowed: {headers.get('allow')}"
+        headers["allow"] = _allowed_methods(request)
+        message = f"{request.method} is not allowed on {path}; allowed: {headers['allow']}"
     else:
         message = str(error.detail)
     code = _HTTP_CODES.get(error.status_code, "invalid_value")
     return ServiceError(error.status_code, "invalid_request_error", code, message, headers=headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Those of all routes of the path; the framework's answer has those of the first alone.
+
+    Of paths that match, the longest counts: `/models/{model}/info` is not `/models/{model}`.
+    """
+    path = request.url.path
+    routes = [r for r in iter_route_contexts(request.app.routes) if r.path_regex.match(path)]
+    longest = max((r.path or "" for r in routes), key=len)
+    methods = {method for r in routes if r.path == longest for method in r.methods or ()}
+    if "GET" in methods:
+        methods.add("HEAD")  # `HeadMiddleware` answers it
+    return ", ".join(sorted(methods))

@@ -4,23 +4,34 @@ ServiceError            an answer that is an error; everything else becomes one 
 ├── RequestError        400: a field of the request is wrong
 ├── ModelNotFoundError  404
 ├── NotFoundError       404: a job or a file
+│   └── JobNotFoundError
+├── SignatureError      403: of an image's URL
+├── FileExpiredError    410: the time of an image's URL is over
+├── RangeError          416: the file has no such bytes
+├── NotAcceptableError  406: `Accept` leaves no answer
+├── NotFinishedError    409: the job is not over
+├── KeyReusedError      422: the idempotency key stands for another request
 ├── QueueFullError      429, with Retry-After
 ├── JobEndedError       the job ended in failed, canceled or expired, or is gone
 ├── SyncWaitError       504: the wait is over, the job goes on
 ├── EndDelayedError     503: the job goes on, and its end cannot be stored for now
+├── StreamStoppedError  503: the service stops within a stream, and the job goes on
 └── UnavailableError    503, with Retry-After: Redis, the workers or the model are not there
 
 `FAILURE_ANSWERS` is complete over `FailureCode`; `worker/failures.py` is the road's other half.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from worker.contract.jobs import Failure, FailureCode, JobState
 
+POLL_AFTER_S = "1"  # what `Retry-After` advises who polls an unfinished job
 _MAX_SHOWN = 80  # characters of a value that a message repeats
 
 
@@ -63,6 +74,14 @@ class ServiceError(Exception):
         if job_id is not None:
             self.headers["location"] = f"/v1/jobs/{job_id}"
 
+    def rename(self, field: str, name: str) -> None:
+        """Say `name` for `field`, as the request did; messages begin with the parameter."""
+        param = self.body.param
+        if param is not None and param.partition("[")[0] == field:
+            renamed = name + param.removeprefix(field)
+            message = re.sub(f"^{re.escape(param)}(?=:)", lambda _: renamed, self.body.message)
+            self.body = self.body.model_copy(update={"param": renamed, "message": message})
+
 
 class RequestError(ServiceError):
     """Raised for a field whose value is not allowed; the message says what is."""
@@ -87,6 +106,78 @@ class NotFoundError(ServiceError):
         super().__init__(404, "invalid_request_error", code, message)
 
 
+class JobNotFoundError(NotFoundError):
+    def __init__(self, job_id: str) -> None:
+        super().__init__("job_not_found", f"job {shown(job_id)} does not exist or has expired")
+
+
+class NotAcceptableError(ServiceError):
+    """Raised where `Accept` allows nothing that the request can be answered with."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(406, "invalid_request_error", "not_acceptable", message, param="Accept")
+
+
+class NotFinishedError(ServiceError):
+    """Raised for what only a job that is over has, or allows; `hint` says what to do."""
+
+    def __init__(self, job_id: str, hint: str) -> None:
+        message = f"job {job_id} is not finished; {hint}"
+        headers = {"retry-after": POLL_AFTER_S, "x-should-retry": "false"}
+        super().__init__(
+            409, "conflict_error", "job_not_finished", message, headers=headers, job_id=job_id
+        )
+
+
+class KeyReusedError(ServiceError):
+    """Raised for an idempotency key that came with another request before."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            422,
+            "invalid_request_error",
+            "idempotency_key_reused",
+            "Idempotency-Key: it came with another request before; "
+            "allowed: a new key, or the same request again",
+            param="Idempotency-Key",
+        )
+
+
+class SignatureError(ServiceError):
+    """Raised for the URL of an image that is not one that the service gave."""
+
+    def __init__(self, file_name: str) -> None:
+        message = (
+            f"the URL of image {shown(file_name)} is not signed, or was changed; "
+            "use it whole, as the answer or the job gave it"
+        )
+        super().__init__(403, "permission_error", "invalid_signature", message)
+
+
+class FileExpiredError(ServiceError):
+    """Raised for the URL of an image whose time is over."""
+
+    def __init__(self, file_name: str) -> None:
+        message = f"the URL of image {shown(file_name)} has expired, and the image with it"
+        super().__init__(410, "invalid_request_error", "file_expired", message)
+
+
+class RangeError(ServiceError):
+    """Raised for a range that begins behind the end of a file."""
+
+    def __init__(self, wanted: str, num_bytes: int) -> None:
+        message = f"Range: got {shown(wanted)}; the file has {num_bytes} bytes"
+        headers = {"content-range": f"bytes */{num_bytes}"}
+        super().__init__(
+            416,
+            "invalid_request_error",
+            "range_not_satisfiable",
+            message,
+            param="Range",
+            headers=headers,
+        )
+
+
 class QueueFullError(ServiceError):
     """Raised when as many jobs wait as may wait, and the caller's share of them."""
 
@@ -105,6 +196,16 @@ class UnavailableError(ServiceError):
     def __init__(self, code: str, message: str, retry_after_s: int = 1) -> None:
         headers = {"retry-after": str(retry_after_s)}
         super().__init__(503, "server_error", code, message, headers=headers)
+
+
+@contextmanager
+def renaming(field: str, name: str) -> Iterator[None]:
+    """Let errors say `name` for `field`, on a route whose body has another word for it."""
+    try:
+        yield
+    except ServiceError as error:
+        error.rename(field, name)
+        raise
 
 
 def disk_full() -> UnavailableError:
@@ -135,6 +236,15 @@ class EndDelayedError(ServiceError):
         )
         headers = {"x-should-retry": "false"}
         super().__init__(503, "server_error", code, message, headers=headers, job_id=job_id)
+
+
+class StreamStoppedError(ServiceError):
+    """Raised within a stream when the service stops; a retry would start the same work again."""
+
+    def __init__(self, job_id: str) -> None:
+        message = f"the service stops; job {job_id} goes on; read it at /v1/jobs/{job_id}"
+        headers = {"x-should-retry": "false"}
+        super().__init__(503, "server_error", "draining", message, headers=headers, job_id=job_id)
 
 
 class JobEndedError(ServiceError):
@@ -242,6 +352,8 @@ def shown(value: object) -> str:
         return f"{_json(value[:_MAX_SHOWN])}… ({len(value)} characters)"
     if isinstance(value, list | tuple):
         return f"an array of {len(value)}"
+    if isinstance(value, bytes):
+        return f"a file of {len(value)} bytes"
     if isinstance(value, Mapping):
         return f"an object of {len(value)} keys"
     written = _json(value)  # a number can have thousands of digits

@@ -7,7 +7,7 @@ which are not over yet. Knows nothing of HTTP.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
 from typing import TypeAlias, cast
 
 from redis.asyncio import Redis
@@ -39,7 +39,7 @@ class JobEvents:
         self._reads: set[asyncio.Future[list[Event]]] = set()
         self._is_stopping = False
 
-    async def follow(self, job_id: str, after: str | None) -> AsyncIterator[Event | None]:
+    async def follow(self, job_id: str, after: str | None) -> AsyncGenerator[Event | None]:
         """Give the events after this one, old and new, until `finished`; None for a silence.
 
         A None comes first, at once: from there on the follower has its place, of which this
@@ -70,6 +70,10 @@ class JobEvents:
         end = _end(record)
         return [end] if _order(last) < _order(end.id) else []
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
     def stop(self) -> None:
         """End every following: clients come back and go on from their last event."""
         self._is_stopping = True
@@ -85,6 +89,7 @@ class JobEvents:
                     "event=follow_disturbed job=%s error=%s", job_id, type(error).__name__
                 )
                 await asyncio.sleep(_RECONNECT_S)
+                yield None
                 continue
             if events is None:
                 return
@@ -101,7 +106,7 @@ class JobEvents:
         events = await self._unless_stopped(self._read(job_id, last))
         if events:
             return events
-        record = await self._jobs.get(job_id)
+        record = await self._jobs.status(job_id)
         if record is None:
             return None
         return await self.past(record, last) or None if record.state.is_final else []

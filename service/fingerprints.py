@@ -16,10 +16,11 @@ from worker.contract.model_cards import ModelCard
 from worker.contract.record import AnyJob
 from worker.contract.submission import Reuse
 
-# Who asks, when, and how urgently says nothing about the answer; and a start image counts by its
-# content.
+# Who asks, when, how urgently and what for says nothing about the answer; and a start image counts
+# by its content.
 _NOT_OF_THE_ANSWER: dict[str, bool | set[str]] = {
-    **dict.fromkeys(("id", "created_at", "deadline_at", "caller", "priority", "images"), True),
+    **dict.fromkeys(("id", "created_at", "deadline_at", "caller", "priority"), True),
+    **dict.fromkeys(("metadata", "images"), True),
     "start": {"file_name"},
 }
 _REFUSES_REUSE = frozenset({"no-cache", "no-store"})  # RFC 9111: an answer of its own, please
@@ -42,8 +43,7 @@ def reuse_of(
     if card.results_digest is None or (isinstance(job, ImageJob) and job.preview_steps):
         return None
     fingerprint = fingerprint_of(job, card.results_digest, start_image)
-    ttl_s = int(settings.result_ttl_s)
-    return Reuse(fingerprint, card.results_digest, reads_cache, joins_runs, ttl_s)
+    return Reuse(fingerprint, card.results_digest, reads_cache, joins_runs)
 
 
 def fingerprint_of(job: AnyJob, results_digest: str, start_image: bytes) -> str:

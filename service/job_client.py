@@ -19,25 +19,36 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.background import repeat
-from service.errors import EndDelayedError, QueueFullError, SyncWaitError, lost_error
+from service.errors import (
+    EndDelayedError,
+    JobNotFoundError,
+    KeyReusedError,
+    NotFinishedError,
+    QueueFullError,
+    SyncWaitError,
+    lost_error,
+)
 from service.job_changes import JobChanges
 from service.redis_health import RedisHealth
+from service.request_bodies import work_through
 from service.round_trips import RoundTrips
-from worker.contract.jobs import JobState
+from worker.contract.jobs import RESULT, ClassifyJob, EmbeddingsJob, ImageJob, JobState
 from worker.contract.record import (
+    FIELDS_BUT_RESULT,
     STATUS_FIELDS,
     AnyJob,
+    AnyResult,
     Record,
     parse_record,
     record_key,
 )
-from worker.contract.record_scripts import CANCEL, POSITION
+from worker.contract.record_scripts import CANCEL, FORGET, POSITION
 from worker.contract.records import FINISHED_CHANNEL
 from worker.contract.submission import (
-    Answered,
-    Joined,
-    Queued,
+    KeyReused,
     Reuse,
+    Submission,
+    Terms,
     TooDeep,
     parse_submission,
     submission,
@@ -66,38 +77,37 @@ class JobClient:
         redis: Redis,
         health: RedisHealth,
         changes: JobChanges,
-        max_queue_depth: int,
         result_ttl_s: float,
     ) -> None:
         self._health = health
         self._changes = changes
         self._redis = redis
         self._round_trips = RoundTrips(redis)
-        self._max_queue_depth = max_queue_depth
         self._ttl_s = int(result_ttl_s)
-        self._ends: dict[str, asyncio.Event] = {}  # by the id of the job that is waited for
+        self._ends: dict[str, set[asyncio.Event]] = {}  # by the id of the job that is waited for
         self._is_stopping = False
 
-    async def submit(
-        self, job: AnyJob, reuse: Reuse | None = None, keep_s: int | None = None
-    ) -> Queued | Joined | Answered:
-        """Queue the job, unless `reuse` finds its answer, or an equal job to share the run of.
+    async def submit(self, job: AnyJob, terms: Terms) -> Submission:
+        """Queue the job on these terms, unless they find it a run or an answer that there is.
 
-        `keep_s` is for how long its record is kept once it is final; None: as others are. Raises
-        QueueFullError when as many wait as may.
+        Raises QueueFullError when as many wait as may, and KeyReusedError.
         """
         self._health.check_answers()
-        call = submission(job, self._max_queue_depth, reuse, keep_s)
+        call = await work_through(_input_bytes(job), lambda: submission(job, terms))
         try:
             reply = await self._round_trips.run_script(call.script, call.args)
         except RedisTimeoutError:
-            self._changes.cancel(job.id)  # queued or not, its client is not told of it
+            # queued, attached to another or neither: its client is not told of it
+            self._changes.leave(job.id, job.id, "" if terms.key is None else terms.key.digest)
             raise
-        answer = parse_submission(cast(Sequence[int | str], reply))
-        if isinstance(answer, TooDeep):
-            retry_after_s = _retry_after_s(answer, self._max_queue_depth)
-            raise QueueFullError(job.task.value, answer.depth, answer.num_of_caller, retry_after_s)
-        return answer
+        match parse_submission(cast(Sequence[int | str], reply)):
+            case TooDeep() as full:
+                retry_after_s = _retry_after_s(full, terms.max_depth or 0)
+                raise QueueFullError(job.task.value, full.depth, full.num_of_caller, retry_after_s)
+            case KeyReused():
+                raise KeyReusedError
+            case submitted:
+                return submitted
 
     async def withdraw_answer(self, job_id: str, reuse: Reuse) -> None:
         """Undo a submit that was answered by a result of no use; nobody else gets that either."""
@@ -105,19 +115,26 @@ class JobClient:
         await self._round_trips.run_script(call.script, call.args)
 
     @contextmanager
-    def listening(self, job_id: str) -> Iterator[Wait]:
-        """Listen for the end of a job that is about to be submitted; the value waits for it.
+    def listening(self, job_id: str, may_be_over: bool = False) -> Iterator[Wait]:
+        """Listen for the end of a job; the value waits for it.
 
+        One that is about to be submitted ends within; one that `may_be_over` is looked at first.
         It takes the seconds to wait, and what ends when the client has left, or None where the
         client may leave; it returns the final record. Raises SyncWaitError when the time is over,
         or the service's, and ClientLeftError. A Redis that restarts meanwhile is waited for: the
         job is in its file. Raises EndDelayedError where that takes long, or Redis takes no writes.
         """
-        ended = self._ends[job_id] = asyncio.Event()
+        ended = asyncio.Event()
+        if may_be_over:
+            ended.set()
+        waiters = self._ends.setdefault(job_id, set())
+        waiters.add(ended)
         try:
             yield lambda timeout_s, leaving: self._wait(job_id, ended, timeout_s, leaving)
         finally:
-            del self._ends[job_id]
+            waiters.remove(ended)
+            if not waiters:
+                del self._ends[job_id]
 
     async def _wait(
         self, job_id: str, ended: asyncio.Event, timeout_s: float, leaving: Leaving | None
@@ -147,9 +164,16 @@ class JobClient:
         self.wake_all()
 
     async def get(self, job_id: str) -> Record | None:
+        return await self._read(job_id, STATUS_FIELDS)
+
+    async def status(self, job_id: str) -> Record | None:
+        """Read a record without its result, which can be megabytes."""
+        return await self._read(job_id, FIELDS_BUT_RESULT)
+
+    async def _read(self, job_id: str, fields: Sequence[str]) -> Record | None:
         self._health.check_answers()
-        reply = await self._round_trips.execute("HMGET", record_key(job_id), *STATUS_FIELDS)
-        values = zip(STATUS_FIELDS, cast(Sequence[str | None], reply), strict=True)
+        reply = await self._round_trips.execute("HMGET", record_key(job_id), *fields)
+        values = zip(fields, cast(Sequence[str | None], reply), strict=True)
         return parse_record({name: value for name, value in values if value is not None})
 
     async def queue_position(self, record: Record) -> int | None:
@@ -159,11 +183,24 @@ class JobClient:
         position = await self._round_trips.run_script(POSITION, [record.id])
         return position if isinstance(position, int) else None
 
-    async def cancel(self, job_id: str) -> Record | None:
+    async def cancel(self, job_id: str) -> None:
         """End a queued job at once, ask a running one to stop; final ones stay as they are."""
         self._health.check_answers()
         await self._round_trips.run_script(CANCEL, [job_id, self._ttl_s])
-        return await self.get(job_id)
+
+    async def forget(self, job_id: str) -> AnyResult | None:
+        """Forget a job that is over; returns its result if no other job can have the same files.
+
+        Raises NotFinishedError, and JobNotFoundError.
+        """
+        self._health.check_answers()
+        reply = await self._round_trips.run_script(FORGET, [job_id])
+        if reply is None:
+            raise JobNotFoundError(job_id)
+        was, *result = cast(Sequence[str], reply)
+        if was == "running":
+            raise NotFinishedError(job_id, "cancel it first")
+        return RESULT.validate_json(result[0]) if result[0] else None
 
     async def listen(self) -> None:
         """Wake waiters until canceled; the one task that reads the subscription."""
@@ -185,14 +222,13 @@ class JobClient:
                     self._wake(message["data"])
 
     def _wake(self, job_id: str) -> None:
-        ended = self._ends.get(job_id)
-        if ended is not None:
+        for ended in self._ends.get(job_id, ()):
             ended.set()
 
     def wake_all(self) -> None:
         """Have every waiter look how its job stands."""
-        for ended in self._ends.values():
-            ended.set()
+        for job_id in self._ends:
+            self._wake(job_id)
 
     async def _final(self, job_id: str) -> Record | None:
         """The record once it is final; raises when there is none any more."""
@@ -227,6 +263,17 @@ async def _until(event: asyncio.Event, timeout_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _input_bytes(job: AnyJob) -> int:
+    """About how long a job's images or texts are."""
+    match job:
+        case ClassifyJob():
+            return sum(map(len, job.images))
+        case EmbeddingsJob():
+            return sum(map(len, job.texts))
+        case ImageJob():
+            return 0
 
 
 def _retry_after_s(full: TooDeep, max_depth: int) -> int:

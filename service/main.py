@@ -4,6 +4,7 @@
 process starts, and answers 503, without Redis: it waits for it as for its workers.
 """
 
+import argparse
 import asyncio
 import logging
 import signal
@@ -11,10 +12,10 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -23,19 +24,36 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from service import error_handlers
+from service import error_handlers, shared_counts
+from service.api_description import DESCRIPTION, SERVERS, TAGS, DescribedApp, operation_id
 from service.catalog import Catalog
 from service.dependencies import Parts
+from service.event_loop import EventLoopMonitor
 from service.events import MAX_FOLLOWERS, SILENCE_S, JobEvents
 from service.file_janitor import FileJanitor
+from service.head_requests import HeadMiddleware
 from service.job_changes import JobChanges
 from service.job_client import JobClient
+from service.job_list import JobList
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.queue_stats import QueueCollector
 from service.redis_health import PROBE_TIMEOUT_S, RedisHealth
-from service.routes import classify, embeddings, events, files, health, images, jobs, models
+from service.routes import (
+    classify,
+    embeddings,
+    events,
+    files,
+    health,
+    hugging_face,
+    images,
+    jobs,
+    models,
+    tei,
+)
+from service.server import Server, prepare
 from service.settings import ServiceSettings
+from service.signed_urls import SignedUrls
 from worker.contract.image_files import ImageFiles
 from worker.contract.records import Records
 
@@ -46,11 +64,7 @@ _ENCODING_ERRORS = "backslashreplace"  # a stranger's bytes are a name nobody kn
 _RETRY = Retry(NoBackoff(), 1, (RedisConnectionError,))
 _ASYNC_RETRY = AsyncRetry(NoBackoff(), 1, (RedisConnectionError,))
 
-# Longer than clients keep an idle connection (httpx and the openai client: 5 s): the client closes
-# it, never the server under a request that is on its way.
-_KEEP_ALIVE_S = 75
-
-_LAST_WORDS_S = 5  # after the grace: to write the answers of those who waited
+_COMM = Path("/proc/self/comm")  # what `ps -e` and `top` show; there is none but on Linux
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -62,17 +76,25 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             app.state.parts = parts
             yield
 
-    app = FastAPI(
+    app = DescribedApp(
         title="Triptych",
         summary="Paints, sees and reads: FLUX images, ViT classification, FNet embeddings.",
+        description=DESCRIPTION,
         version="1",
+        openapi_tags=TAGS,
+        servers=SERVERS,
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
     )
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(HeadMiddleware)
     error_handlers.install(app)
-    for module in (images, files, classify, embeddings, jobs, events, models, health):
+    for module in (
+        *(images, files, classify, embeddings, jobs, events, models),
+        *(hugging_face, tei, health),
+    ):
         app.include_router(module.router)
     return app
 
@@ -127,8 +149,9 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
         janitor = FileJanitor(
             redis.blocking, records, parts.image_files, metrics, settings.result_ttl_s
         )
-        metrics.registry.register(QueueCollector(redis.blocking))
+        metrics.expose(QueueCollector(redis.blocking))
         in_background = [
+            asyncio.create_task(EventLoopMonitor(metrics).run()),
             asyncio.create_task(parts.catalog.keep_fresh()),
             asyncio.create_task(parts.jobs.listen()),
             asyncio.create_task(parts.job_changes.run()),
@@ -147,59 +170,55 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
 def _parts(settings: ServiceSettings, metrics: Metrics, redis: _RedisClients) -> Parts:
     health, ttl_s = RedisHealth(redis.probing), settings.result_ttl_s
     changes = JobChanges(redis.commands, health, ttl_s)
-    job_client = JobClient(redis.commands, health, changes, settings.max_queue_depth, ttl_s)
+    job_client = JobClient(redis.commands, health, changes, ttl_s)
     return Parts(
         settings=settings,
-        catalog=Catalog(redis.blocking, health, settings.tasks),
+        catalog=Catalog(redis.blocking, health, settings.tasks, settings.openai_names),
         metrics=metrics,
         image_files=ImageFiles(settings.data_dir / "images"),
         jobs=job_client,
+        job_list=JobList(redis.commands, health, job_client),
         job_changes=changes,
         events=JobEvents(redis.following, job_client),
+        signed_urls=SignedUrls(redis.commands, settings.url_secret),
         redis_health=health,
         blocking_redis=redis.blocking,
         started_at=int(time.time()),
     )
 
 
-class Server(uvicorn.Server):
-    """On SIGTERM, who waits for a job gets the grace, then a 504; who follows one leaves at once.
+def main(settings: ServiceSettings, accept_from: list[socket.socket] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and exit with 0.
 
-    A follower goes on elsewhere from its last event, and loses nothing.
+    accept_from  sockets that listen already, for other processes too; None: the settings' address
     """
-
-    def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
-        grace_s = settings.drain_grace_s
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                access_log=False,  # RequestMiddleware writes it, with route, time and id
-                server_header=False,
-            )
-        )
-        self._app = app
-        self._grace_s = grace_s
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        parts: Parts = self._app.state.parts
-        loop = asyncio.get_running_loop()
-        parts.events.stop()
-        end = loop.call_later(self._grace_s, parts.jobs.stop_waiting)
-        await super().shutdown(sockets)
-        end.cancel()
-
-
-def main(settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and exit with 0."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # uvicorn raises the signal again once it has drained: an end as asked for is no failure
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    Server(create_app(settings), settings).run()
+    app = create_app(settings)
+    prepare(app)
+    Server(app, settings).run(accept_from)
+
+
+def _main_of_several(index: int, accept_from: list[int]) -> None:
+    """Serve as one of several processes, with these descriptors for sockets."""
+    with suppress(OSError):
+        _COMM.write_text(f"api-{index}", encoding="utf-8")
+    if shared_counts.are_shared():
+        shared_counts.count_as(index)
+    main(ServiceSettings(), [socket.socket(fileno=each) for each in accept_from])
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m service.main", description=__doc__)
+    parser.add_argument("--index", type=int, default=0, help="of this process among the API's")
+    parser.add_argument("--accept-from", type=int, nargs="+", help="descriptors of sockets")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(ServiceSettings())
+    arguments = _parse()
+    if arguments.accept_from is None:
+        main(ServiceSettings())
+    else:
+        _main_of_several(arguments.index, arguments.accept_from)

@@ -4,6 +4,7 @@ The queues' truth is in `queue_stats.py`. Knows nothing about HTTP frameworks or
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,13 +14,18 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
+from service import shared_counts
 from worker.contract.jobs import Task
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_BUCKETS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300),
 )
+_LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_OF_ALL: Final = "livesum"  # a gauge of several processes is the sum of those that live
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,10 @@ class RequestMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_flight = Gauge(
-            "triptych_http_requests_in_flight", "Requests being answered.", registry=registry
+            "triptych_http_requests_in_flight",
+            "Requests being answered.",
+            multiprocess_mode=_OF_ALL,
+            registry=registry,
         )
         self._requests = Counter(
             "triptych_http_requests_total",
@@ -117,11 +126,20 @@ class JobMetrics:
 
 
 class Metrics:
-    """One registry per app, so that two apps in one process stay apart."""
+    """One registry per app, so that two apps in one process stay apart.
+
+    Of the processes that share their counts, each exposes those of all; what a process is itself,
+    its memory and time, it exposes where it is alone.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._exposed = self.registry
+        if shared_counts.are_shared():
+            self._exposed = CollectorRegistry()
+            MultiProcessCollector(self._exposed)  # type: ignore[no-untyped-call]
+        else:
+            ProcessCollector(registry=self.registry)
         self.requests = RequestMetrics(self.registry)
         self.jobs = JobMetrics(self.registry)
         self.results_expired = Counter(
@@ -132,9 +150,26 @@ class Metrics:
         self.result_store_used_bytes = Gauge(
             "triptych_result_store_used_bytes",
             "Images and start images; 0 but in the one process that looks after them.",
+            multiprocess_mode=_OF_ALL,
+            registry=self.registry,
+        )
+        self.event_loop_lag = Histogram(
+            "triptych_event_loop_lag_seconds",
+            "How much later than asked for the event loop wakes: what a request waits for others.",
+            buckets=_LAG_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.event_loop_tasks = Gauge(
+            "triptych_event_loop_tasks",
+            "Tasks of the event loop: some for each request, and those in the background.",
+            multiprocess_mode=_OF_ALL,
             registry=self.registry,
         )
 
+    def expose(self, collector: Collector) -> None:
+        """Expose what is the same whichever process is asked."""
+        self._exposed.register(collector)
+
     def render(self) -> bytes:
         """The exposition text. Reads Redis, so it runs in a thread."""
-        return generate_latest(self.registry)
+        return generate_latest(self._exposed)

@@ -5,7 +5,7 @@ Built once in `main.py` and passed down. A bad value stops the start and says wh
 
 from pathlib import Path
 
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.contract.jobs import Task
@@ -29,9 +29,19 @@ class ServiceSettings(BaseSettings):
         default=None, description="prefix of image URLs; None: the address that the client called"
     )
 
+    url_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="signs image URLs, the same for all API processes; none: one kept in Redis",
+    )
+
     tasks: frozenset[Task] = Field(
         default=frozenset(),
         description='tasks that readiness waits for, ["images", …]; none: those with workers',
+    )
+    openai_names: bool = Field(
+        default=True,
+        description="gpt-image-1, text-embedding-3-small and so on mean the default models",
     )
 
     max_queue_depth: int = Field(

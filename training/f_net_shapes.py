@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.fnet.backbone import FNetBackbone
-from models.fnet.text_embedder import embed, save_to_preset
+from models.fnet.text_embedder import encode, pool, save_to_preset
 from models.fnet.tokenizer import TokenizedText, Tokenizer
 from models.fnet.vocabulary import SentencePieceVocabulary
 from training.captions import as_typed, caption
@@ -238,7 +238,8 @@ def embed_all(backbone: FNetBackbone, texts: list[TokenizedText]) -> Tensor:
     rows: dict[int, list[int]] = {}
     for i, text in enumerate(texts):
         rows.setdefault(len(text.token_ids), []).append(i)
-    embedded = [embed(backbone, [texts[i] for i in members]) for members in rows.values()]
+    batches = [[texts[i] for i in members] for members in rows.values()]
+    embedded = [pool(encode(backbone, batch), batch) for batch in batches]
     order = torch.tensor([i for members in rows.values() for i in members])
     return torch.cat(embedded)[order.argsort()]
 

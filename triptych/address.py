@@ -1,9 +1,13 @@
-"""Addresses to listen on: are they free, and by which URL are they called from this host?"""
+"""Addresses to listen on, and the URLs by which they are called from this host."""
 
 import socket
+from contextlib import ExitStack
 
 from triptych.errors import PortTakenError
 
+_BACKLOG = (
+    2048  # connections that wait for a process to accept them, such as while one starts again
+)
 _LAST_PORT = 65_535  # `getaddrinfo` wraps round behind it
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # every interface: call it by this one
 
@@ -13,12 +17,19 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def require_free(host: str, port: int) -> None:
-    """Raise PortTakenError where a server could not listen there."""
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address of this name; raises PortTakenError where one is not to be had."""
     try:
-        _bind(host, port)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with ExitStack() as opened:
+            listeners = [
+                opened.enter_context(socket.create_server(address, family=family, backlog=_BACKLOG))
+                for family, address in dict.fromkeys((each[0], each[4]) for each in addresses)
+            ]
+            opened.pop_all()
+            return listeners
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python's own addition
         raise PortTakenError(f"cannot listen on {host} port {port}: {reason}") from None
 
 

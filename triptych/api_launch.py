@@ -1,14 +1,28 @@
-"""How the API is started, and whether it serves. Knows nothing of when it is started, and again."""
+"""How the API's processes are started, and whether they serve. Knows nothing of when they start.
+
+They accept from the same sockets, which the supervisor opened: what one of them has not accepted
+yet when it dies, another takes.
+"""
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from socket import socket
 
 import httpx
 
+from service import shared_counts
 from triptych.child import Child, program
+from triptych.errors import DataDirError
 from triptych.settings import ServeSettings
 from worker.contract.jobs import Task
+
+logger = logging.getLogger(__name__)
+
+_COUNTS = "api-counts"  # the directory below that for data
 
 
 def api_environment(
@@ -24,9 +38,40 @@ def api_environment(
     }
 
 
-def api_child(settings: ServeSettings, redis_url: str, tasks: Sequence[Task]) -> Child:
+def api_children(
+    settings: ServeSettings, redis_url: str, tasks: Sequence[Task], listeners: Sequence[socket]
+) -> list[Child]:
+    """Where there are several, any of them tells what all have counted."""
     environment = api_environment(settings, redis_url, tasks)
-    return Child("api", program([sys.executable, "-m", "service.main"], environment))
+    descriptors = [listener.fileno() for listener in listeners]
+    counts = settings.data_dir / _COUNTS if settings.api_processes > 1 else None
+    if counts is not None:
+        environment |= shared_counts.environment(counts)
+        try:
+            shared_counts.prepare(counts, settings.api_processes)
+        except OSError as error:
+            raise DataDirError(f"cannot write in directory {counts}: {error.strerror}") from None
+    return [
+        Child(
+            f"api-{index}",
+            program(_command(index, descriptors), environment, inherited_files=descriptors),
+            on_death=None if counts is None else partial(_forget_gauges, counts, index),
+        )
+        for index in range(settings.api_processes)
+    ]
+
+
+def _command(index: int, descriptors: Sequence[int]) -> list[str]:
+    accept_from = ["--accept-from", *map(str, descriptors)]
+    return [sys.executable, "-m", "service.main", "--index", str(index), *accept_from]
+
+
+def _forget_gauges(counts: Path, index: int) -> None:
+    """Of a process that died; its counters stay."""
+    try:
+        shared_counts.reset_gauges(counts, index)
+    except OSError as error:  # a full disk
+        logger.warning("event=gauges_not_reset child=api-%d error=%s", index, error.strerror)
 
 
 def answers_ready(client: httpx.Client, url: str) -> bool:

@@ -36,6 +36,7 @@ Workers = Annotated[
     str | None,
     typer.Option(help="How many per task, such as images=2,classify=1."),
 ]
+ApiProcesses = Annotated[int | None, typer.Option(help="How many share the port of the API.")]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -78,6 +79,7 @@ def serve(
     redis_url: RedisUrl = None,
     device: Devices = None,
     workers: Workers = None,
+    api_processes: ApiProcesses = None,
     model: Models = None,
     config: Config = None,
 ) -> None:
@@ -92,7 +94,8 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device,
-                   workers=workers, models=model, config=config)  # fmt: skip
+                   workers=workers, api_processes=api_processes, models=model,
+                   config=config)  # fmt: skip
     with _complaints():
         settings = ServeSettings.model_validate(given)
         specs = with_tasks(settings.specs)

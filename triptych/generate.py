@@ -10,7 +10,7 @@ from models.flux.text_to_image import TextToImage
 from models.load import load_pipeline
 from triptych.errors import DeviceError
 from worker.contract.jobs import ImageJob
-from worker.image_finishing import encode_png
+from worker.image_encoding import encode_image
 from worker.image_limits import preset_limits
 
 
@@ -27,7 +27,7 @@ def paint(job: ImageJob, device: str, output: Path) -> None:
     steps = pipeline.denoise(text, job.seeds, *size, job.num_steps, job.guidance_scale)
     for step in tqdm(steps, total=job.num_steps, desc="denoise", unit="step"):
         patches = step.patches
-    output.write_bytes(encode_png(pipeline.decode(patches, *size)[0], job, job.seeds[0]))
+    output.write_bytes(encode_image(pipeline.decode(patches, *size)[0], job, job.seeds[0]))
 
 
 def _require(device: str) -> None:

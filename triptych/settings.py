@@ -70,6 +70,9 @@ class ServeSettings(ModelSettings):
         description="how many per task, such as images=2,classify=1; a task that is not named has "
         "one, images one per GPU",
     )
+    api_processes: int = Field(
+        default=1, ge=1, le=64, description="how many processes of the API share its port"
+    )
     drain_grace_s: int = Field(
         default=30, ge=0, description="how long open requests are waited for at shutdown"
     )

@@ -18,6 +18,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import wait
+from socket import socket
 from types import FrameType
 
 import httpx
@@ -25,8 +26,8 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from triptych.address import require_free, url_of
-from triptych.api_launch import answers_ready, api_child
+from triptych.address import listen, url_of
+from triptych.api_launch import answers_ready, api_children
 from triptych.child import Child
 from triptych.embedded_redis import data_lock, embedded_redis, socket_of_our_own, wait_until_up
 from triptych.ending import end
@@ -50,10 +51,12 @@ from worker.model_specs import ModelSpec
 
 logger = logging.getLogger(__name__)
 
+_LATER_AFTER_S = 30.0  # a model may take long to come
 _WATCH_INTERVAL_S = 0.2  # a worker's death is seen at once, that of others at the next look
 _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
 _LAST_WRITES_S = 5.0  # of workers, after the grace: what they hold goes back
 _REDIS_TIMEOUT_S = 2.0
+_ANSWER_TIMEOUT_S = 0.5  # of the API, which keeps nobody waiting; until it accepts, we wait in vain
 _SAME_SIGNAL_S = 0.2  # `timeout` sends each twice: to its child, and to the group of both
 
 
@@ -84,35 +87,44 @@ class Supervisor:
     def run(self) -> None:
         """Serve until a signal; raises StartError where something needed is not to be had."""
         settings = self._settings
-        require_free(settings.host, settings.port)
-        self._take_signals()
         with ExitStack() as stack:
+            listeners = [stack.enter_context(each) for each in listen(settings.host, settings.port)]
+            self._take_signals()
             servers: list[Child] = []
             if (url := settings.redis_url) is None:
                 lock = stack.enter_context(data_lock(settings.data_dir))
-                socket = stack.enter_context(socket_of_our_own())
-                url = f"unix://{socket}"
-                servers = [embedded_redis(settings.data_dir, socket, lock)]
+                path = stack.enter_context(socket_of_our_own())
+                url = f"unix://{path}"
+                servers = [embedded_redis(settings.data_dir, path, lock)]
             for child in (self._fork_server, *servers):  # its imports take seconds
                 stack.callback(end, [child], _STOP_TIMEOUT_S, self._stop_now)
                 child.start()
             for server in servers:
                 wait_until_up(url, server)
-            self._serve(servers, url)
+            self._serve(servers, url, listeners)
 
-    def _serve(self, servers: Sequence[Child], redis_url: str) -> None:
+    def _serve(self, servers: Sequence[Child], redis_url: str, listeners: Sequence[socket]) -> None:
         settings = self._settings
         log_plan(self._slots)
-        api = api_child(settings, redis_url, served_tasks(self._specs))
+        first_api, *other_apis = api_children(
+            settings, redis_url, served_tasks(self._specs), listeners
+        )
         ports = free_worker_ports(settings, self._slots)
         write_targets(settings.data_dir, settings.host, ports)
         with self._lost_workers(redis_url) as lost, launch_thread() as launches:
             workers = self._worker_children(redis_url, ports, lost, launches)
             try:
-                self._watch([*servers, self._fork_server, api, *workers])
+                self._watch([*servers, self._fork_server, first_api, *workers], other_apis)
             finally:
                 logger.info("event=draining")
-                end([api], settings.drain_grace_s + _STOP_TIMEOUT_S, self._stop_now, workers)
+                for listener in listeners:
+                    listener.close()  # the last API process to close its own refuses who comes
+                end(
+                    [first_api, *other_apis],
+                    settings.drain_grace_s + _STOP_TIMEOUT_S,
+                    self._stop_now,
+                    workers,
+                )
                 end(workers, settings.drain_grace_s + _LAST_WRITES_S, self._stop_now)
 
     @contextmanager
@@ -148,12 +160,17 @@ class Supervisor:
             for each in launchers
         ]
 
-    def _watch(self, children: Sequence[Child]) -> None:
-        """Start the children that do not run, now and whenever one dies, until a signal."""
-        is_ready = False
+    def _watch(self, first: Sequence[Child], later: Sequence[Child]) -> None:
+        """Start the children that do not run, now and whenever one dies, until a signal.
+
+        The later ones wait until the first serve, whom they would take the cores from, or a while.
+        """
+        is_ready, later_at = False, time.monotonic() + _LATER_AFTER_S
         url = url_of(self._settings.host, self._settings.port)
-        with httpx.Client(timeout=1.0, trust_env=False) as client:  # no proxy to ourselves
+        with httpx.Client(timeout=_ANSWER_TIMEOUT_S, trust_env=False) as client:  # no proxy to us
             while not self._stop.is_set():
+                is_time = is_ready or time.monotonic() > later_at
+                children = [*first, *later] if is_time else first
                 for child in children:
                     child.note_death()  # before all starts: what a worker held runs again now
                 for child in children:

@@ -1,6 +1,7 @@
-"""Classify jobs: images in, the best labels with their probabilities out."""
+"""Classify jobs: images in, the best labels with their scores out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -8,12 +9,19 @@ from PIL import Image
 from torch import Tensor
 
 from worker.batch import BatchKey, Row
-from worker.contract.jobs import ClassifyJob, ClassifyResult, Prediction
+from worker.contract.jobs import ClassifyJob, ClassifyResult, Prediction, ScoreFunction
 from worker.contract.record import AnyJob
 from worker.failures import BadInputError
 from worker.image_decoding import decode_image, from_base64
 from worker.metrics import WorkerMetrics
 from worker.residency import Residency
+
+# Logits [B, K] to scores [B, K].
+_SCORES: Mapping[ScoreFunction, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(dim=-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda logits: logits,
+}
 
 
 class Classifier(Protocol):
@@ -29,51 +37,83 @@ class Classifier(Protocol):
         """[B, H, W, 3] to [B, K]."""
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    pixels: Tensor
+    function: ScoreFunction
+
+
 class ClassifyTask:
     def __init__(self, residency: Residency[Classifier], metrics: WorkerMetrics) -> None:
         self._residency = residency
         self._metrics = metrics
 
-    def prepare(self, job: AnyJob) -> list[Row[Tensor]]:
+    def prepare(self, job: AnyJob) -> list[Row[PreparedImage]]:
+        job = _classify_job(job)
         classifier = self._residency.get(job.model)
         return [
-            self._row(job, index, encoded, classifier)
-            for index, encoded in enumerate(_classify_job(job).images)
+            self._row(job, index, encoded, classifier) for index, encoded in enumerate(job.images)
         ]
 
-    def forward(self, model: str, prepared: Sequence[Tensor]) -> list[Tensor]:
-        """One row of probabilities [K] for each image, on the CPU."""
+    def forward(self, model: str, prepared: Sequence[PreparedImage]) -> list[Tensor]:
+        """One row of scores [K] for each image, by its own function, on the CPU."""
         with self._metrics.stage_duration.labels(model, "forward").time():
-            logits = self._residency.get(model).logits(torch.stack(list(prepared)))
-            probabilities = logits.float().softmax(dim=-1).cpu()
+            pixels = torch.stack([image.pixels for image in prepared])
+            logits = self._residency.get(model).logits(pixels).float()
+            scores = {
+                function: _SCORES[function](logits).cpu().unbind()
+                for function in {image.function for image in prepared}
+            }
         self._metrics.classified_images.labels(model).inc(len(prepared))
-        return list(probabilities)
+        return [scores[image.function][row] for row, image in enumerate(prepared)]
 
     def result(self, job: AnyJob, rows: Sequence[Tensor]) -> ClassifyResult:
+        job = _classify_job(job)
         labels = self._residency.get(job.model).labels
-        top_k = _classify_job(job).top_k
-        return ClassifyResult(predictions=tuple(best(row, labels, top_k) for row in rows))
+        class_ids = None if job.labels is None else _ids_of(set(job.labels), labels)
+        return ClassifyResult(
+            predictions=tuple(best(row, labels, job.top_k, class_ids) for row in rows),
+            scores=tuple(tuple(row.tolist()) for row in rows) if job.includes_scores else None,
+        )
 
     def warm_up(self, model: str) -> None:
         classifier = self._residency.get(model)
         classifier.logits(classifier.preprocess(Image.new("RGB", (32, 32)))[None])
 
-    def _row(self, job: AnyJob, index: int, encoded: str, classifier: Classifier) -> Row[Tensor]:
+    def _row(
+        self, job: ClassifyJob, index: int, encoded: str, classifier: Classifier
+    ) -> Row[PreparedImage]:
         try:
             with self._metrics.stage_duration.labels(job.model, "preprocess").time():
                 pixels = classifier.preprocess(decode_image(from_base64(encoded)))
         except Exception as error:
             raise BadInputError(f"input[{index}]") from error
-        return Row(BatchKey(job.model, tuple(pixels.shape)), pixels)
+        key = BatchKey(job.model, tuple(pixels.shape))
+        return Row(key, PreparedImage(pixels, job.function))
 
 
-def best(probabilities: Tensor, labels: Sequence[str], top_k: int) -> tuple[Prediction, ...]:
-    """The `top_k` most probable labels of [K], ties by class id."""
-    scores, class_ids = probabilities.sort(descending=True, stable=True)
+def best(
+    scores: Tensor, labels: Sequence[str], top_k: int, among: Sequence[int] | None = None
+) -> tuple[Prediction, ...]:
+    """The `top_k` labels with the highest scores of [K], ties by class id.
+
+    `among` are the class ids that count, in order; None: all.
+    """
+    if among is not None:
+        scores = scores[list(among)]
+    highest, order = scores.sort(descending=True, stable=True)
+    class_ids = order[:top_k].tolist()
+    if among is not None:
+        class_ids = [among[index] for index in class_ids]
     return tuple(
         Prediction(label=labels[class_id], class_id=class_id, score=score)
-        for class_id, score in zip(class_ids[:top_k].tolist(), scores[:top_k].tolist(), strict=True)
+        for class_id, score in zip(class_ids, highest[:top_k].tolist(), strict=True)
     )
+
+
+def _ids_of(wanted: Set[str], labels: Sequence[str]) -> list[int]:
+    """Several classes may have one label: ImageNet's cranes are a bird and a machine."""
+    return [class_id for class_id, label in enumerate(labels) if label in wanted]
 
 
 def _classify_job(job: AnyJob) -> ClassifyJob:

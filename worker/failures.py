@@ -76,7 +76,9 @@ _SAYS_ALL = (FailureCode.INVALID_IMAGE, FailureCode.INPUT_TOO_LONG, FailureCode.
 def failure_of(error: Exception) -> Failure:
     """Say in the contract's words why a job failed; what is not in the table is internal."""
     if isinstance(error, BadInputError) and isinstance(error.__cause__, Exception):
-        return failure_of(error.__cause__).model_copy(update={"param": error.param})
+        failure = failure_of(error.__cause__)
+        message = f"{error.param}: {failure.message}"
+        return failure.model_copy(update={"param": error.param, "message": message})
     if is_out_of_memory(error):
         message = "the device has too little memory for this job"
         return Failure(code=FailureCode.GPU_OOM, message=message)

@@ -25,26 +25,25 @@ class ImageCosts:
         return self._by_model[model]
 
     def places_that_pay(self, group: Group) -> int:
-        return self._by_model[group.model].places_that_pay(group.num_patches)
+        return self._by_model[group.model].places_that_pay(group.row_tokens)
 
     def step_s(self, group: Group, num_places: int, loras: frozenset[str]) -> float:
-        return self._by_model[group.model].step_s(group.num_patches, num_places, loras)
+        return self._by_model[group.model].step_s(group.row_tokens, num_places, loras)
 
     def expect(self, model: str, limits: ImageLimits) -> None:
         """Have costs of a model that was not warmed up as well: one row at a time pays."""
         if model not in self._by_model:
-            costs = StepCosts(limits.max_sequence_length, limits.max_tokens_at_once)
-            self._by_model[model] = costs
+            self._by_model[model] = StepCosts(limits.max_tokens_at_once)
 
     def take(self, model: str, costs: StepCosts) -> None:
         """Go by what was measured."""
         self._by_model[model] = costs
-        for num_patches, seconds in costs.table.items():
+        for row_tokens, seconds in costs.table.items():
             logger.info(
-                "event=step_costs model=%s patches=%d places_that_pay=%d step_ms=%s",
+                "event=step_costs model=%s row_tokens=%d places_that_pay=%d step_ms=%s",
                 model,
-                num_patches,
-                costs.places_that_pay(num_patches),
+                row_tokens,
+                costs.places_that_pay(row_tokens),
                 ",".join(f"{places}:{1000 * each:.1f}" for places, each in seconds.items()),
             )
 
@@ -53,7 +52,7 @@ class ImageCosts:
         group = rows[0].group
         loras = frozenset[str]().union(*(row.loras for row in rows))
         num_places = sum(row.num_places for row in rows)
-        self._by_model[group.model].note(group.num_patches, num_places, loras, seconds)
+        self._by_model[group.model].note(group.row_tokens, num_places, loras, seconds)
         self._metrics.denoise_step_duration.labels(group.model).observe(seconds)
         self._metrics.denoise_steps.labels(group.model).inc(len(rows))
         self._metrics.batch_size.labels(Task.IMAGES, group.model).observe(len(rows))
@@ -62,4 +61,4 @@ class ImageCosts:
         """Learn that the memory does not hold a step of these; the next ones have fewer rows."""
         group, num_places = rows[0].group, sum(row.num_places for row in rows)
         logger.warning("event=fewer_places group=%s places=%d", group.name, num_places)
-        self._by_model[group.model].halve(group.num_patches, num_places)
+        self._by_model[group.model].halve(group.row_tokens, num_places)

@@ -4,7 +4,6 @@
 about the denoise loop.
 """
 
-import json
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from worker import png
 from worker.contract.image_files import ImageFiles, is_disk_full
-from worker.contract.jobs import Image, ImageJob, ImageResult
+from worker.contract.jobs import Image, ImageResult
 from worker.device_sharing import DeviceSharing
 from worker.failures import DiskFullError, StorageError, is_device_lost
+from worker.image_encoding import encode_image
 from worker.image_run import ImageRun, Painted
 from worker.metrics import WorkerMetrics
 from worker.row_scheduler import smoothed
@@ -58,7 +57,7 @@ class ImageFinishing:
         ]
 
     def store(self, decoded: Decoded) -> None:
-        """Store an image as a PNG file, and settle its job if it is the last one of that."""
+        """Store an image in its format, and settle its job if it is the last one of that."""
         run = decoded.run
         if run.is_over:
             return
@@ -99,11 +98,13 @@ class ImageFinishing:
 
     def _store(self, decoded: Decoded) -> Image:
         run, index = decoded.run, decoded.index
-        with self._stage(run, "png_encode"):
-            file = encode_png(decoded.pixels, run.job, run.job.seeds[index])
+        with self._stage(run, "image_encode"):
+            file = encode_image(decoded.pixels, run.job, run.job.seeds[index])
         with self._stage(run, "store"):
             try:
-                name = self._files.store(file, run.job.id, run.record.attempt, index)
+                name = self._files.store(
+                    file, run.job.id, run.record.attempt, index, run.job.output_format
+                )
             except OSError as error:
                 kind = DiskFullError if is_disk_full(error) else StorageError
                 raise kind(f"image {index} of {run.job.id}") from error
@@ -139,28 +140,6 @@ class ImageFinishing:
 
     def _stage(self, run: ImageRun, stage: str) -> AbstractContextManager[object]:
         return self._metrics.stage_duration.labels(run.job.model, stage).time()
-
-
-def encode_png(pixels: np.ndarray, job: ImageJob, seed: int) -> bytes:
-    """Encode [H, W, 3] uint8 with what made it in the text chunk `parameters`."""
-    parameters: dict[str, object] = {
-        "model": job.model,
-        "prompt": job.prompt,
-        "seed": seed,
-        "width": job.width,
-        "height": job.height,
-        "num_inference_steps": job.num_steps,
-        "guidance_scale": job.guidance_scale,
-        "job": job.id,
-    }
-    if job.loras:
-        parameters["loras"] = [lora.model_dump() for lora in job.loras]
-    if job.negative is not None:
-        parameters["negative_prompt"] = job.negative.prompt
-        parameters["true_cfg_scale"] = job.negative.true_cfg_scale
-    if job.start is not None:
-        parameters["strength"] = job.start.strength
-    return png.encode(pixels, {"parameters": json.dumps(parameters)})
 
 
 def _in_parts(painted: Sequence[Painted]) -> Iterator[Sequence[Painted]]:

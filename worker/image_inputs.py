@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from models.errors import ImageDecodeError
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import ImageJob, StartImage
-from worker.contract.model_cards import ModelCard
+from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.device_sharing import DeviceSharing
 from worker.failures import BadInputError, NotServedError, StorageError
 from worker.image_decoding import decode_image
@@ -69,6 +69,12 @@ def lora_scales(job: ImageJob, card: ModelCard) -> dict[str, float]:
     return scales
 
 
+def text_length_of(job: ImageJob, limits: ImageLimits) -> int:
+    """To how many T5 tokens a job's texts are padded or cut."""
+    asked = job.max_sequence_length
+    return limits.max_sequence_length if asked is None else asked
+
+
 def encode_texts(
     jobs: Sequence[ImageJob],
     pipeline: Encoder,
@@ -76,13 +82,16 @@ def encode_texts(
     cache: TextCache,
     sharing: DeviceSharing,
 ) -> list[Texts]:
-    """Encode the prompts of jobs with the same LoRAs, which are for CLIP as well: each text once.
+    """Encode the prompts of jobs with the same LoRAs and text length: each text once.
 
-    Raises NotServedError for a LoRA that this worker has not.
+    LoRAs are for CLIP as well. Raises NotServedError for one that this worker has not, and for more
+    tokens than its model reads.
     """
     limits, scales = card.image_limits, lora_scales(jobs[0], card)
     assert limits is not None, f"this is a bug: {card.name} has no limits"
-    length = limits.max_sequence_length
+    length = text_length_of(jobs[0], limits)
+    if length > limits.max_sequence_length:  # the API read the card of another worker
+        raise NotServedError(f"{card.name} reads {limits.max_sequence_length} tokens, not {length}")
     known = {prompt: (card.digest, jobs[0].loras, prompt, length) for prompt in _prompts(jobs)}
     features = {prompt: cache.find(key, card.name) for prompt, key in known.items()}
     missing = [prompt for prompt, found in features.items() if found is None]

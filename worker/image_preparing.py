@@ -35,14 +35,15 @@ class ImagePreparing:
         self._text_cache = TextCache(text_cache_bytes, metrics)
 
     def prepare(self, runs: Sequence[ImageRun]) -> None:
-        """Give each its rows, and those that the same encoders read their texts together.
+        """Give each its rows, and those whose texts are encoded alike together.
 
         A run that fails is over, and has no rows.
         """
         by_encoders: dict[Hashable, list[ImageRun]] = {}
         for run in runs:
             if not run.is_over:
-                by_encoders.setdefault((run.card.digest, run.job.loras), []).append(run)
+                key = run.card.digest, run.job.loras, run.group.num_text_tokens
+                by_encoders.setdefault(key, []).append(run)
         for together in by_encoders.values():
             self._prepare_together(together)
 
@@ -89,6 +90,7 @@ class ImagePreparing:
                 job.guidance_scale if pipeline.has_guidance else None,
                 negative=texts.negative,
                 start=start,
+                flow_shift=job.flow_shift,
                 loras=scales,
             )
         )

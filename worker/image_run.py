@@ -16,7 +16,7 @@ from worker.contract.jobs import Image, ImageJob
 from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.contract.record import Outcome, Record
 from worker.failures import explain, is_device_lost
-from worker.image_inputs import Encoder
+from worker.image_inputs import Encoder, text_length_of
 from worker.row_scheduler import Group
 from worker.work import Settle
 
@@ -44,6 +44,7 @@ class ImagePipeline(Encoder, Protocol):
         *,
         negative: Negative | None = None,
         start: Start | None = None,
+        flow_shift: float | None = None,
         loras: Mapping[str, float] | None = None,
     ) -> list[PaintRow]: ...
 
@@ -138,7 +139,8 @@ class ImageRun:
         self._ending = threading.Lock()
         side = self.limits.side_multiple
         num_patches = self.job.width * self.job.height // side**2
-        self.group = Group(record.group, self.job.model, num_patches)
+        text_length = text_length_of(self.job, self.limits)
+        self.group = Group(record.group, self.job.model, num_patches, text_length)
 
     @property
     def name(self) -> str:

@@ -37,13 +37,14 @@ def warm_up(pipeline: ImagePipeline, card: ModelCard) -> StepCosts:
     text = pipeline.encode(["warm up"], limits.max_sequence_length, loras={})
     trial = _Trial(pipeline, limits, card.device, text)
     trial.paint()
-    costs = StepCosts(limits.max_sequence_length, limits.max_tokens_at_once)
+    costs = StepCosts(limits.max_tokens_at_once)
     give_up_at = time.perf_counter() + _MEASURING_S
     for size in _sizes(limits):
         if time.perf_counter() > give_up_at:
             break
         num_patches = size[0] * size[1] // limits.side_multiple**2
-        costs.learn(num_patches, partial(trial.step_s, size, give_up_at))
+        row_tokens = limits.max_sequence_length + num_patches
+        costs.learn(row_tokens, partial(trial.step_s, size, give_up_at))
     return costs
 
 

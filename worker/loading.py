@@ -227,6 +227,8 @@ def describe(spec: ModelSpec, files: _Files, pipeline: _Pipeline) -> ModelCard:
         labels=getattr(pipeline, "labels", None),
         embedding_width=getattr(pipeline, "embedding_width", None),
         max_tokens=getattr(pipeline, "max_tokens", None),
+        num_special_tokens=getattr(pipeline, "num_special_tokens", None),
+        vocabulary_size=getattr(pipeline, "vocabulary_size", None),
     )
 
 

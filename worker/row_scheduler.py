@@ -1,7 +1,7 @@
 """Which rows make the next forward: decisions without tensors, Redis or a clock of its own.
 
-A row is one image on its way. Rows of one group (a model and a number of patches) can share a
-forward, each at its own noise level:
+A row is one image on its way. Rows of one group (a model, a number of patches and one of text
+tokens) can share a forward, each at its own noise level:
 
 - They join between two steps, first come, first served, as many as pay, and leave when done. None
   that runs gives way to a later one of its group.
@@ -32,6 +32,12 @@ class Group:
     name: str
     model: str
     num_patches: int
+    num_text_tokens: int
+
+    @property
+    def row_tokens(self) -> int:
+        """Of one row: what the transformer attends to."""
+        return self.num_text_tokens + self.num_patches
 
 
 class Row(Protocol):

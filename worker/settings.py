@@ -32,7 +32,7 @@ from worker.model_specs import (
 
 _PREFIX = "TRIPTYCH_"
 TEXT_CACHE_BYTES = 2**28  # 60 prompts of FLUX.1 [dev], at 4.2 MB
-SERVE_ALONE = ("host", "port", "workers")  # of the settings of `triptych serve`
+SERVE_ALONE = ("host", "port", "workers", "api_processes")  # of the settings of `triptych serve`
 
 
 class ModelSettings(BaseSettings):

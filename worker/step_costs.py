@@ -36,22 +36,23 @@ class _Curve:
 
 
 class StepCosts:
-    """The costs of one model; `max_tokens_at_once` is its card's."""
+    """The costs of one model, by the tokens of one row: of its texts and of its image.
 
-    def __init__(self, num_text_tokens: int, max_tokens_at_once: int | None) -> None:
-        self._num_text_tokens = num_text_tokens
+    `max_tokens_at_once` is the card's.
+    """
+
+    def __init__(self, max_tokens_at_once: int | None) -> None:
         self._max_tokens = max_tokens_at_once
-        self._curves: dict[int, _Curve] = {}  # by the tokens of one row
+        self._curves: dict[int, _Curve] = {}  # by `row_tokens`
         self._paying_tokens: dict[int, int] = {}  # at once; likewise
         self._most_places: dict[int, int] = {}  # what the memory turned out to hold; likewise
         self._lora_s: dict[str, float] = {}  # of its low-rank products, for a token
 
-    def learn(self, num_patches: int, time_step: Callable[[int], float]) -> None:
+    def learn(self, row_tokens: int, time_step: Callable[[int], float]) -> None:
         """Measure steps of one size by places.
 
         `time_step` gives inf for more than fit, or than there is time to measure.
         """
-        row_tokens = self._row_tokens(num_patches)
         most = min(_MOST_PLACES, self._places_that_fit(row_tokens))
         seconds = {1: time_step(1)}
         places, paying = 1, 1
@@ -65,54 +66,46 @@ class StepCosts:
         self._curves[row_tokens] = _Curve(points)
         self._paying_tokens[row_tokens] = paying * row_tokens
 
-    def places_that_pay(self, num_patches: int) -> int:
+    def places_that_pay(self, row_tokens: int) -> int:
         """As measured; of another size, as many as have the tokens that pay at the nearest one."""
-        row_tokens = self._row_tokens(num_patches)
         if not self._paying_tokens:
             return 1
         paying = self._paying_tokens[_nearest(self._paying_tokens, row_tokens)] // row_tokens
         return max(1, min(paying, self._places_that_fit(row_tokens), _MOST_PLACES))
 
-    def step_s(self, num_patches: int, num_places: int, loras: frozenset[str]) -> float:
+    def step_s(self, row_tokens: int, num_places: int, loras: frozenset[str]) -> float:
         """Seconds of a step; 0 before anything was measured, and for the products of new LoRAs."""
         if not self._curves:
             return 0.0
-        row_tokens = self._row_tokens(num_patches)
         num_tokens = num_places * row_tokens
         base_s = self._curves[_nearest(self._curves, row_tokens)].at(num_tokens)
         return base_s + num_tokens * sum(self._lora_s.get(name, 0.0) for name in loras)
 
-    def note(
-        self, num_patches: int, num_places: int, loras: frozenset[str], seconds: float
-    ) -> None:
+    def note(self, row_tokens: int, num_places: int, loras: frozenset[str], seconds: float) -> None:
         """Refine what is known by a step that ran."""
-        row_tokens = self._row_tokens(num_patches)
         num_tokens = num_places * row_tokens
         if not loras:
             points = self._curves.setdefault(row_tokens, _Curve()).points
             points[num_tokens] = smoothed(points.get(num_tokens), seconds)
             return
-        beyond_s = max(0.0, seconds - self.step_s(num_patches, num_places, frozenset()))
+        beyond_s = max(0.0, seconds - self.step_s(row_tokens, num_places, frozenset()))
         for name in loras:  # one step does not say which of them took how much
             rate = beyond_s / num_tokens / len(loras)
             self._lora_s[name] = smoothed(self._lora_s.get(name), rate)
 
-    def halve(self, num_patches: int, num_places: int) -> None:
+    def halve(self, row_tokens: int, num_places: int) -> None:
         """Take from now on half of the places that did not fit into the memory."""
-        self._most_places[self._row_tokens(num_patches)] = max(1, num_places // 2)
+        self._most_places[row_tokens] = max(1, num_places // 2)
 
     @property
     def table(self) -> Mapping[int, Mapping[int, float]]:
-        """Seconds by places by patches of an image, as measured."""
+        """Seconds by places by the tokens of a row, as measured."""
         return {
-            row_tokens - self._num_text_tokens: {
+            row_tokens: {
                 tokens // row_tokens: seconds for tokens, seconds in sorted(curve.points.items())
             }
             for row_tokens, curve in sorted(self._curves.items())
         }
-
-    def _row_tokens(self, num_patches: int) -> int:
-        return self._num_text_tokens + num_patches
 
     def _places_that_fit(self, row_tokens: int) -> int:
         most = self._most_places.get(row_tokens, _MOST_PLACES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from models.flux.latents import PIXELS_PER_PATCH
+from models.flux.sampling import checked_shift
 
 DEFAULT_STRENGTH = 0.6  # diffusers' FluxImg2ImgPipeline's
 MAX_SEED = 2**63 - 1
@@ -26,6 +27,8 @@ class PaintOptions:
     true_cfg_scale       above 1: away from the negative prompts, by a second forward per step
     strength             in (0, 1], of image-to-image: how much of the schedule is run; None: 0.6
     max_sequence_length  T5 tokens per prompt; None: as the original, 256 for schnell, else 512
+    flow_shift           above 0: how far noise levels lie towards 1 (`Schedule.sigmas`); None: as
+                         the preset says, 1 for schnell, with the image's size for dev
 
     Raises ValueError for a value outside its range.
     """
@@ -37,6 +40,7 @@ class PaintOptions:
     true_cfg_scale: float = 1.0
     strength: float | None = None
     max_sequence_length: int | None = None
+    flow_shift: float | None = None
 
     def __post_init__(self) -> None:
         check_size(self.width, self.height)
@@ -46,6 +50,8 @@ class PaintOptions:
             raise ValueError(f"true_cfg_scale {self.true_cfg_scale} is less than 1, which is off")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ValueError(f"strength {self.strength} is not in (0, 1]")
+        if self.flow_shift is not None:
+            checked_shift(self.flow_shift)
 
     @property
     def start_strength(self) -> float:

@@ -22,25 +22,43 @@ class Schedule:
     base_image_seq_len: int = 256
     max_image_seq_len: int = 4096
 
-    def sigmas(self, num_steps: int, num_patches: int, strength: float = 1.0) -> Tensor:
+    def sigmas(
+        self,
+        num_steps: int,
+        num_patches: int,
+        strength: float = 1.0,
+        flow_shift: float | None = None,
+    ) -> Tensor:
         """Noise levels [num_steps + 1] float32 on the CPU, falling from 1 to 0.
 
-        The dynamic shift grows with the image: `mu` is linear in the number of patches. A
-        `strength` below 1 leaves out the first levels: about `strength * num_steps` steps remain.
+        Even levels are shifted towards 1: `s` becomes `f * s / (1 + (f - 1) * s)`. The factor `f`
+        is `flow_shift`; None: the model's, which is `exp(mu)` where the shift is dynamic, with `mu`
+        linear in the number of patches, and `shift` elsewhere. A `strength` below 1 leaves out the
+        first levels: about `strength * num_steps` steps remain.
 
-        Raises ValueError for fewer than one step and for a strength outside (0, 1].
+        Raises ValueError for fewer than one step, for a strength outside (0, 1], and for a
+        `flow_shift` that is not a finite number above 0.
         """
         skipped = _num_skipped(num_steps, strength)
         even = torch.linspace(1.0, 1.0 / num_steps, num_steps, dtype=torch.float64)
-        factor = math.exp(self._mu(num_patches)) if self.use_dynamic_shifting else self.shift
+        factor = self._factor(num_patches) if flow_shift is None else checked_shift(flow_shift)
         shifted = factor * even / (1 + (factor - 1) * even)
         return torch.cat((shifted, torch.zeros(1, dtype=torch.float64))).float()[skipped:]
+
+    def _factor(self, num_patches: int) -> float:
+        return math.exp(self._mu(num_patches)) if self.use_dynamic_shifting else self.shift
 
     def _mu(self, num_patches: int) -> float:
         slope = (self.max_shift - self.base_shift) / (
             self.max_image_seq_len - self.base_image_seq_len
         )
         return self.base_shift + slope * (num_patches - self.base_image_seq_len)
+
+
+def checked_shift(flow_shift: float) -> float:
+    if not 0 < flow_shift < math.inf:
+        raise ValueError(f"flow_shift {flow_shift} is not a finite number above 0")
+    return flow_shift
 
 
 def _num_skipped(num_steps: int, strength: float) -> int:

@@ -153,6 +153,7 @@ class TextToImage:
             options.guidance_scale,
             negative=self._negative(negatives, options) if negatives else None,
             start=Start(starts, options.start_strength) if starts else None,
+            flow_shift=options.flow_shift,
         )
         last = deque(steps, maxlen=1).pop()
         images = self.decode(last.patches, options.width, options.height)
@@ -218,6 +219,7 @@ class TextToImage:
         *,
         negative: Negative | None = None,
         start: Start | None = None,
+        flow_shift: float | None = None,
         loras: Mapping[str, float] | None = None,
     ) -> list[PaintRow]:
         """Make one row per seed, for `step` to paint; what is the same for all rows, they share.
@@ -236,7 +238,7 @@ class TextToImage:
         rotations = self._rotations(width, height, text.text.shape[1])
         strength = 1.0 if start is None else start.strength
         num_patches = latents.num_patches(width, height)
-        sigmas = self.schedule.sigmas(num_steps, num_patches, strength).tolist()
+        sigmas = self.schedule.sigmas(num_steps, num_patches, strength, flow_shift).tolist()
         first = self._first_latents(seeds, width, height, start, sigma=sigmas[0])
         patches = latents.patchify(first).to(rotations.device)
         return [
@@ -289,18 +291,29 @@ class TextToImage:
         *,
         negative: Negative | None = None,
         start: Start | None = None,
+        flow_shift: float | None = None,
     ) -> Iterator[DenoiseStep]:
         """Paint one image per seed, yielding after every step.
 
         The rows of `text`, of the negative text and the start images are one for all seeds, one
-        per seed, or each for as many neighbouring seeds. Width and height in pixels.
+        per seed, or each for as many neighbouring seeds. Width and height in pixels. `flow_shift`
+        is that of `Schedule.sigmas`.
 
         Raises ValueError for a size that is not a multiple of 16, for rows that do not match, for
-        fewer than one step, for a strength outside (0, 1], and for a guidance scale that is missing
-        where the backbone embeds one or given where it does not.
+        fewer than one step, for a strength outside (0, 1], for a flow shift that is not above 0,
+        and for a guidance scale that is missing where the backbone embeds one or given where it
+        does not.
         """
         begun = self.begin(
-            text, seeds, width, height, num_steps, guidance_scale, negative=negative, start=start
+            text,
+            seeds,
+            width,
+            height,
+            num_steps,
+            guidance_scale,
+            negative=negative,
+            start=start,
+            flow_shift=flow_shift,
         )
         first = begun[0]
         while not first.is_done:

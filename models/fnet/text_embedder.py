@@ -1,7 +1,8 @@
-"""Text in, one vector of unit length out: tokenizer and backbone of a preset, and pooling.
+"""Text in, one vector out: tokenizer and backbone of a preset, and pooling.
 
 The embedding is the mean of `sequence_output` over the real tokens, [CLS] and [SEP] included and
-padding not, divided by its length. FNet itself has no padding mask: the same text gives the same
+padding not, or the first token, [CLS]: the `mean` and `cls` of sentence-transformers. It is divided
+by its length unless that is refused. FNet itself has no padding mask: the same text gives the same
 vector only at the same padded length, which `Tokenizer` fixes by the text alone: the smallest of
 32, 64, 128, 256 and 512. The published FNets were trained on 512 tokens throughout; for a short
 text this takes a sixteenth of the work and gives another vector than padding to 512 would.
@@ -10,7 +11,7 @@ text this takes a sixteenth of the work and gives another vector than padding to
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,11 @@ from models.backbone import WeightsFormat
 from models.checkpoints import preset_files
 from models.checkpoints.preset_files import KerasObject
 from models.fnet.backbone import FNetBackbone
-from models.fnet.tokenizer import TokenizedText, Tokenizer
+from models.fnet.tokenizer import TokenizedText, Tokenizer, TruncationSide
 from models.layers.dtypes import dtype_policy
 from models.presets.handles import Part, fetch
+
+Pooling = Literal["mean", "cls"]
 
 
 class TextEmbedder:
@@ -69,40 +72,87 @@ class TextEmbedder:
         return self.tokenizer.max_tokens
 
     @property
+    def num_special_tokens(self) -> int:
+        """Count the tokens that each text is given besides its own."""
+        return self.tokenizer.num_special_tokens
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.tokenizer.vocabulary_size
+
+    @property
     def features_per_row(self) -> int:
         """Count the features of the longest text between two layers: its tokens times the width."""
         return self.max_tokens * self.embedding_width
 
-    def tokenize(self, text: str) -> TokenizedText:
-        """Tokenize one text and pad it.
+    def tokenize(
+        self, text: str | Sequence[int], truncation: TruncationSide | None = None
+    ) -> TokenizedText:
+        """Tokenize one text, or take its token ids without [CLS] and [SEP], and pad it.
 
-        Raises TextTooLongError for more tokens than the preset takes, InputError for an unpaired
-        surrogate.
+        Raises TextTooLongError for more tokens than the preset takes unless `truncation` says
+        where to cut, InputError for an unpaired surrogate and for an id outside the vocabulary.
         """
-        return self.tokenizer(text)
+        return self.tokenizer(text, truncation)
+
+    def embed(
+        self, batch: Sequence[TokenizedText], pooling: Pooling = "mean", normalizes: bool = True
+    ) -> Tensor:
+        """Embed texts of one padded length, [B, D] float32, each of unit length if `normalizes`.
+
+        Raises ValueError for texts of several padded lengths.
+        """
+        return self.pool(self.encode(batch), batch, pooling, normalizes)
 
     @torch.inference_mode()
-    def embed(self, batch: Sequence[TokenizedText]) -> Tensor:
-        """Embed texts of one padded length, [B, D] float32, each of unit length.
+    def encode(self, batch: Sequence[TokenizedText]) -> Tensor:
+        """Run texts of one padded length through the backbone, [B, L, D]: what `pool` takes.
 
         Raises ValueError for texts of several padded lengths.
         """
         lengths = {len(text.token_ids) for text in batch}
         if len(lengths) != 1:
             raise ValueError(f"texts are padded to {sorted(lengths)}; one length is allowed")
-        return embed(self.backbone, batch)
+        return encode(self.backbone, batch)
+
+    @torch.inference_mode()
+    def pool(
+        self,
+        sequence_output: Tensor,
+        batch: Sequence[TokenizedText],
+        pooling: Pooling = "mean",
+        normalizes: bool = True,
+    ) -> Tensor:
+        """Make one vector of each text's tokens: [B, L, D] to [B, D] float32."""
+        return pool(sequence_output, batch, pooling, normalizes)
 
 
-def embed(backbone: FNetBackbone, batch: Sequence[TokenizedText]) -> Tensor:
-    """Embed as `TextEmbedder` does, with gradients."""
+def encode(backbone: FNetBackbone, batch: Sequence[TokenizedText]) -> Tensor:
+    """Encode as `TextEmbedder` does, with gradients: texts to [B, L, D]."""
     device = backbone.pooled_dense.weight.device
     token_ids = torch.tensor([text.token_ids for text in batch], device=device)
-    num_tokens = torch.tensor([text.num_tokens for text in batch], device=device)
     outputs = backbone(token_ids=token_ids, segment_ids=torch.zeros_like(token_ids))
-    positions = torch.arange(token_ids.shape[1], device=device)
-    is_real = (positions < num_tokens[:, None]).float()  # [B, L]
-    total = torch.einsum("BLD,BL->BD", outputs["sequence_output"].float(), is_real)
-    return F.normalize(total / num_tokens[:, None], dim=-1)
+    sequence_output: Tensor = outputs["sequence_output"]
+    return sequence_output
+
+
+def pool(
+    sequence_output: Tensor,
+    batch: Sequence[TokenizedText],
+    pooling: Pooling = "mean",
+    normalizes: bool = True,
+) -> Tensor:
+    """Pool as `TextEmbedder` does, with gradients: [B, L, D] to [B, D] float32."""
+    if pooling == "cls":
+        pooled = sequence_output[:, 0].float()
+    else:
+        device = sequence_output.device
+        num_tokens = torch.tensor([text.num_tokens for text in batch], device=device)
+        positions = torch.arange(sequence_output.shape[1], device=device)
+        is_real = (positions < num_tokens[:, None]).float()  # [B, L]
+        total = torch.einsum("BLD,BL->BD", sequence_output.float(), is_real)
+        pooled = total / num_tokens[:, None]
+    return F.normalize(pooled, dim=-1) if normalizes else pooled
 
 
 def save_to_preset(

@@ -6,11 +6,11 @@ short enough, of transformers' `FNetTokenizer`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from models.errors import PresetFileError, TextTooLongError
+from models.errors import InputError, PresetFileError, TextTooLongError
 from models.fnet import packing
 from models.fnet.formats import transformers_vocabulary
 from models.fnet.packing import PackedText, SpecialIds, Truncation
@@ -19,6 +19,8 @@ from models.presets.format_detection import Format, detect
 
 PADDED_LENGTHS = (32, 64, 128, 256, 512)  # few, so that texts of like length share a batch
 
+TruncationSide = Literal["left", "right"]  # where the tokens that are too many are cut off
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
@@ -26,10 +28,13 @@ class TokenizedText:
 
     token_ids: tuple[int, ...]
     num_tokens: int  # without the padding, with [CLS] and [SEP]
+    is_truncated: bool = False
 
 
 class Tokenizer:
     """Knows the vocabulary and which lengths texts are padded to."""
+
+    num_special_tokens = 2  # of each text: [CLS] and [SEP]
 
     def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
         """Raise PresetFileError for a vocabulary without FNet's special pieces."""
@@ -68,12 +73,22 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         return self.vocabulary.size
 
-    def __call__(self, text: str) -> TokenizedText:
+    def __call__(
+        self, text: str | Sequence[int], truncation: TruncationSide | None = None
+    ) -> TokenizedText:
         """Tokenize and pad to the smallest of the padded lengths that holds the text.
 
-        Raises TextTooLongError for more than `max_tokens`, InputError for an unpaired surrogate.
+        A text may come as its token ids, without [CLS] and [SEP]. `truncation` None cuts nothing.
+
+        Raises TextTooLongError for more than `max_tokens`, InputError for an unpaired surrogate
+        and for an id outside the vocabulary.
         """
-        return self._pad(self.vocabulary.encode(text))
+        ids = self.vocabulary.encode(text) if isinstance(text, str) else self._checked(text)
+        excess = len(ids) + self.num_special_tokens - self.max_tokens
+        if truncation is None or excess <= 0:
+            return self._pad(ids)
+        cut = ids[:-excess] if truncation == "right" else ids[excess:]
+        return replace(self._pad(cut), is_truncated=True)
 
     def masked(self, text: str) -> TokenizedText:
         """Tokenize and pad a text in which each "[MASK]" is the mask.
@@ -92,8 +107,15 @@ class Tokenizer:
         ids = [self.vocabulary.encode(segment) for segment in segments]
         return packing.pack(ids, self._special, length, truncation)
 
+    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
+        """Refuse what a device would look up outside of the embedding, and fail on for good."""
+        wrong = next((each for each in ids if not 0 <= each < self.vocabulary_size), None)
+        if wrong is None:
+            return ids
+        raise InputError(f"token id {wrong}; 0 to {self.vocabulary_size - 1} are allowed")
+
     def _pad(self, ids: Sequence[int]) -> TokenizedText:
-        num_tokens = len(ids) + 2  # [CLS] and [SEP]
+        num_tokens = len(ids) + self.num_special_tokens
         if num_tokens > self.max_tokens:
             raise TextTooLongError(
                 f"the text has {num_tokens} tokens; at most {self.max_tokens} are allowed"

@@ -1,152 +1,155 @@
-"""`POST /v1/classify`: images as JSON or as uploaded files; both kinds of body, one answer."""
+"""`POST /v1/classify`: images in JSON, as uploaded files, or as the body itself; one answer."""
 
-import json
-from collections.abc import Callable, Mapping
-from typing import TypeVar, get_args
+from collections.abc import Mapping
+from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
 
+from service.api_description import component
 from service.dependencies import CurrentParts, CurrentPreference, Parts
-from service.error_handlers import body_error, json_error, unsupported_media_type
-from service.errors import RequestError
-from service.fingerprints import reuse_of
-from service.json_response import json_response
+from service.error_handlers import unsupported_media_type
+from service.errors import RequestError, shown_name
+from service.forms import FORM, read_form
+from service.json_response import json_in_rows
+from service.request_bodies import JSON, media_type_of, parsed, validated, work_through
 from service.responses import answers_with, run
+from service.route_errors import BODY, IMAGE
+from service.row_jobs import classify_job, upload_of
+from service.row_responses import answer_bytes
 from service.schemas.classify import (
-    ClassifyFields,
+    ClassifyOptions,
     ClassifyRequest,
     ClassifyResponse,
+    HuggingFaceRequest,
     Upload,
     check_count,
-    upload_of,
+    image_param,
 )
-from service.schemas.encoded_images import ImageBytes
-from service.settings import ServiceSettings
-from service.submitting import NewJob
-from worker.contract.jobs import ClassifyResult, Priority, Task
+from service.schemas.encoded_images import IMAGE_TYPES, ImageBytes
+from worker.contract.jobs import ClassifyResult
 from worker.contract.record import Record
 
 router = APIRouter(tags=["classify"])
 
-_JSON, _FORM = "application/json", "multipart/form-data"
 _FILE_FIELDS = ("file", "image")
-_QUICK_BYTES = 256 * 1024  # a millisecond's work, of which a hop to a thread would add a tenth
-_MAX_FIELD_BYTES = 1024  # of a text field of a form: a model's name or a number
 
-T = TypeVar("T")
 
+def _text_options() -> Mapping[str, dict[str, Any]]:
+    """The options as forms and queries have them, which have no null."""
+    properties = ClassifyOptions.model_json_schema()["properties"]
+    return {
+        name: {
+            "description": schema["description"],
+            **kind.get("oneOf", [kind])[-1],
+        }
+        for name, schema in properties.items()
+        for kind in schema["anyOf"][:1]
+    }
+
+
+_IMAGE_SCHEMA = {"type": "string", "format": "binary"}
+_FILES_SCHEMA = {
+    "type": "array",
+    "items": _IMAGE_SCHEMA,
+    "minItems": 1,
+    "description": "image files, repeatable; `image` is another name for `file`",
+}
 _FORM_SCHEMA: dict[str, object] = {
     "type": "object",
-    "required": ["file"],
     "properties": {
-        "file": {
-            "type": "array",
-            "items": {"type": "string", "format": "binary"},
-            "description": "image files, repeatable; `image` is an alias",
-        },
-        "model": {"type": "string"},
-        "top_k": {"type": "integer", "minimum": 1},
-        "priority": {"type": "string", "enum": list(get_args(Priority))},
-        "user": {"type": "string", "description": "accepted and ignored"},
+        **dict.fromkeys(_FILE_FIELDS, _FILES_SCHEMA),
+        **_text_options(),
     },
+    "additionalProperties": False,
 }
+_QUERY = [
+    {
+        "name": name,
+        "in": "query",
+        "description": f"where the body is an image: {schema['description']}",
+        "schema": {key: value for key, value in schema.items() if key != "description"},
+    }
+    for name, schema in _text_options().items()
+]
 
 
 @router.post(
     "/v1/classify",
     response_model=None,
-    responses=answers_with(ClassifyResponse),
+    responses=answers_with(ClassifyResponse, BODY, IMAGE),
     openapi_extra={
+        "parameters": _QUERY,
         "requestBody": {
             "required": True,
             "content": {
-                _JSON: {"schema": ClassifyRequest.model_json_schema()},
-                _FORM: {"schema": _FORM_SCHEMA},
+                JSON: {
+                    "schema": {"oneOf": [component(ClassifyRequest), component(HuggingFaceRequest)]}
+                },
+                FORM: {"schema": _FORM_SCHEMA},
+                **{media_type: {"schema": _IMAGE_SCHEMA} for media_type in IMAGE_TYPES},
             },
-        }
+        },
     },
 )
 async def create_classification(
     request: Request, parts: CurrentParts, preference: CurrentPreference
 ) -> Response:
-    """Name what is in each image: the `top_k` best labels with their probabilities."""
-    new = await _read_job(request, parts)
+    """Name what is in each image: the `top_k` best labels with their scores.
+
+    The body is JSON, a form with files, or one image, whose options are in the query:
+
+        curl :8000/v1/classify -F file=@one.png -F file=@other.jpg -F top_k=3
+        curl ":8000/v1/classify?top_k=3" -H "content-type: image/png" --data-binary @one.png
+
+    All images are classified or none: one that cannot be is an error that names it, `input[2]`.
+    They are turned upright as their EXIF says, put on white, and resized and normalized as the
+    model's own preprocessing does.
+    """
+    new = await classify_job(await _read_upload(request, parts), request, parts)
 
     async def respond(record: Record) -> Response:
-        assert isinstance(record.result, ClassifyResult), "this is a bug: another task's result"
-        return json_response(ClassifyResponse.from_result(record, record.result))
+        result = record.result
+        assert isinstance(result, ClassifyResult), "this is a bug: another task's result"
+        return await work_through(
+            answer_bytes(result),
+            lambda: json_in_rows(ClassifyResponse.from_result(record, result)),
+        )
 
     return await run(new, parts, preference, request, respond)
 
 
-async def _read_job(request: Request, parts: Parts) -> NewJob:
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == _FORM:
-        upload = await _from_form(request, parts.settings)
-    elif content_type == _JSON:
+async def _read_upload(request: Request, parts: Parts) -> Upload:
+    media_type = media_type_of(request)
+    if media_type in IMAGE_TYPES:
+        return await _from_bytes(request)
+    for name in request.query_params:
+        message = f"{shown_name(name)}: got it in the query; allowed there: only beside an image"
+        raise RequestError(shown_name(name), f"{message} that is the whole body")
+    max_images = parts.settings.max_classify_images
+    if media_type == FORM:
+        return await _from_form(request, max_images)
+    if media_type == JSON:
         body = await request.body()
-        upload = await _run(len(body), lambda: _from_json(body, parts.settings))
-    else:
-        got = request.headers.get("content-type")
-        raise unsupported_media_type(got, f"{_JSON}, {_FORM}")
-    card = await parts.catalog.card(upload.model, Task.CLASSIFY)
-    settings = parts.settings
-
-    def new_job() -> NewJob:
-        job = upload.to_job(card, settings.max_image_bytes, parts.now(), settings.job_timeout_s)
-        return NewJob(job, reuse_of(job, card, request, settings))
-
-    return await _run(upload.num_bytes, new_job)
+        return await work_through(len(body), lambda: upload_of(parsed(body), max_images))
+    got = request.headers.get("content-type")
+    raise unsupported_media_type(got, ", ".join((JSON, FORM, *IMAGE_TYPES)))
 
 
-async def _run(num_bytes: int, work: Callable[[], T]) -> T:
-    """Work through so many bytes of images, in a thread where other requests would notice."""
-    return work() if num_bytes <= _QUICK_BYTES else await to_thread.run_sync(work)
+async def _from_bytes(request: Request) -> Upload:
+    query = {name: request.query_params.getlist(name) for name in request.query_params}
+    fields = {name: values if len(values) > 1 else values[0] for name, values in query.items()}
+    options = validated(fields, ClassifyOptions, strict=False)
+    return Upload((ImageBytes(image_param(0), await request.body()),), options)
 
 
-def _from_json(body: bytes, settings: ServiceSettings) -> Upload:
-    try:
-        content = json.loads(body)
-        request = ClassifyRequest.model_validate(content)
-    except ValidationError as error:
-        raise json_error(error) from error
-    except (ValueError, RecursionError) as error:
-        raise body_error(error) from error
-    if not isinstance(request.input, str):
-        check_count("input", request.input, settings.max_classify_images)
-    return upload_of(request)
-
-
-async def _from_form(request: Request, settings: ServiceSettings) -> Upload:
-    max_images = settings.max_classify_images
-    async with request.form(max_part_size=_MAX_FIELD_BYTES) as form:
-        images = await _files(form, max_images)
-        try:
-            fields = ClassifyFields.model_validate(_text_fields(form))
-        except ValidationError as error:
-            raise json_error(error) from error
-    return Upload(tuple(images), fields.model, fields.top_k, fields.priority)
-
-
-async def _files(form: FormData, max_images: int) -> list[ImageBytes]:
-    files = [item for name, item in form.multi_items() if name in _FILE_FIELDS]
+async def _from_form(request: Request, max_images: int) -> Upload:
+    form = await read_form(request, _FILE_FIELDS)
+    for name in _FILE_FIELDS:
+        if name in form.fields:
+            raise RequestError(name, f"{name}: got text; allowed: a file")
+    if len(form.files) > 1:  # a form's order is lost, and with it which is which
+        raise RequestError("image", "image: given beside file; allowed: files of one name")
+    files = next(iter(form.files.values()), ())
     check_count("file", files, max_images)
-    images = []
-    for index, item in enumerate(files):
-        if not isinstance(item, UploadFile):
-            raise RequestError(f"file[{index}]", f"file[{index}]: got text; allowed: a file")
-        images.append(ImageBytes(f"file[{index}]", await item.read()))
-    return images
-
-
-def _text_fields(form: FormData) -> Mapping[str, object]:
-    fields: dict[str, object] = {}
-    for name, item in form.multi_items():
-        if isinstance(item, UploadFile) and name in ClassifyFields.model_fields:
-            raise RequestError(name, f"{name}: got a file; allowed: text")
-        if name not in _FILE_FIELDS:
-            fields[name] = item
-    return fields
+    images = tuple(ImageBytes(image_param(i), content) for i, content in enumerate(files))
+    return Upload(images, validated(form.fields, ClassifyOptions, strict=False))

@@ -2,13 +2,16 @@
 
 from fastapi import APIRouter, Request, Response
 
+from service.api_description import component
 from service.dependencies import CurrentParts, CurrentPreference
-from service.fingerprints import reuse_of
-from service.json_response import json_response
+from service.json_response import json_in_rows
+from service.request_bodies import JSON, read_json, work_through
 from service.responses import answers_with, run
+from service.route_errors import BODY
+from service.row_jobs import embeddings_job
+from service.row_responses import answer_bytes
 from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
-from service.submitting import NewJob
-from worker.contract.jobs import EmbeddingsResult, Task
+from worker.contract.jobs import EmbeddingsResult
 from worker.contract.record import Record
 
 router = APIRouter(tags=["embeddings"])
@@ -17,22 +20,28 @@ router = APIRouter(tags=["embeddings"])
 @router.post(
     "/v1/embeddings",
     response_model=None,
-    responses=answers_with(EmbeddingsResponse),
+    responses=answers_with(EmbeddingsResponse, BODY),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": component(EmbeddingsRequest)}},
+        }
+    },
 )
 async def create_embeddings(
-    body: EmbeddingsRequest, request: Request, parts: CurrentParts, preference: CurrentPreference
+    request: Request, parts: CurrentParts, preference: CurrentPreference
 ) -> Response:
-    """Embed one text or many; embeddings have unit length and keep the order of the input."""
-    card = await parts.catalog.card(body.model, Task.EMBEDDINGS)
-    settings = parts.settings
-    job = body.to_job(card, settings.max_embedding_texts, parts.now(), settings.job_timeout_s)
+    """Embed one text or many, in the order of the input."""
+    body = await read_json(request, EmbeddingsRequest)
+    encoding_format = body.encoding_format or "float"
 
     async def respond(record: Record) -> Response:
         result = record.result
         assert isinstance(result, EmbeddingsResult), "this is a bug: another task's result"
-        return json_response(
-            EmbeddingsResponse.from_result(record, result, body.encoding_format or "float")
+        return await work_through(
+            answer_bytes(result),
+            lambda: json_in_rows(EmbeddingsResponse.from_result(record, result, encoding_format)),
         )
 
-    new = NewJob(job, reuse_of(job, card, request, settings))
+    new = await embeddings_job(body, request, parts)
     return await run(new, parts, preference, request, respond)

@@ -1,31 +1,32 @@
-"""`GET /v1/jobs/{id}/events`: what happens to a job, as server-sent events.
-
-https://html.spec.whatwg.org/multipage/server-sent-events.html
-"""
+"""`GET /v1/jobs/{id}/events`: what happens to a job, as server-sent events."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
+from pydantic import WithJsonSchema
 
+from service import sse
+from service.api_description import event_stream
 from service.dependencies import CurrentParts
 from service.errors import RequestError, shown
 from service.job_objects import found
-from service.json_response import ERRORS
+from service.route_errors import EVENT_ID, FOLLOWERS, JOB, STORE, errors
 from service.schemas.events import EVENT_KINDS, from_event
 from worker.contract.events import Event
 
 router = APIRouter(tags=["jobs"])
 
-_MEDIA_TYPE = "text/event-stream"
-_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx would hold events back
-_KEEP_ALIVE = ": keep-alive\n\n"  # a comment: proxies close connections that are silent
 _EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+# empty is none, as an EventSource has it before its first event
+_DESCRIBED = WithJsonSchema({"type": "string", "pattern": f"^({_EVENT_ID.pattern})?$"})
 
 LastEventId = Annotated[
-    str | None, Header(alias="Last-Event-ID", description="the last event that came: go on from it")
+    Annotated[str, _DESCRIBED] | None,
+    Header(alias="Last-Event-ID", description="the last event that came: go on from it"),
 ]
 
 
@@ -34,13 +35,11 @@ LastEventId = Annotated[
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {
-                _MEDIA_TYPE: {"schema": {"oneOf": [k.model_json_schema() for k in EVENT_KINDS]}}
-            },
-            "description": "one of these per event, as its `data`; its `event` is their `type`",
+            "content": event_stream(EVENT_KINDS),
+            "description": "what has happened, and what happens until the job is over",
         },
         204: {"description": "the job is over, and `Last-Event-ID` was its last event"},
-        **ERRORS,
+        **errors(EVENT_ID, JOB, FOLLOWERS, STORE),
     },
 )
 async def get_job_events(
@@ -51,15 +50,15 @@ async def get_job_events(
     A browser's EventSource goes on by itself, at any process of the service.
     """
     after = _checked(last_event_id) if last_event_id else None
-    record = found(job_id, await parts.jobs.get(job_id))
+    record = found(job_id, await parts.jobs.status(job_id))
     if not record.state.is_final:
-        events = parts.events.follow(job_id, after)
-        await anext(events)  # takes its place, or raises before the answer has begun
-        return StreamingResponse(_frames(events), media_type=_MEDIA_TYPE, headers=_HEADERS)
+        frames = _frames(parts.events.follow(job_id, after))
+        await anext(frames)  # takes its place, or raises before the answer has begun
+        return sse.EventStream(frames)
     past = await parts.events.past(record, after)
     if not past:
         return Response(status_code=204)  # an EventSource comes back after anything else
-    return Response("".join(map(_frame, past)), media_type=_MEDIA_TYPE, headers=_HEADERS)
+    return Response(b"".join(map(_frame, past)), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
 
 
 def _checked(event_id: str) -> str:
@@ -69,11 +68,12 @@ def _checked(event_id: str) -> str:
     return event_id
 
 
-async def _frames(events: AsyncIterator[Event | None]) -> AsyncIterator[str]:
-    async for event in events:
-        yield _KEEP_ALIVE if event is None else _frame(event)
+async def _frames(events: AsyncGenerator[Event | None]) -> AsyncGenerator[bytes]:
+    async with aclosing(events):
+        async for event in events:
+            yield sse.KEEP_ALIVE if event is None else _frame(event)
 
 
-def _frame(event: Event) -> str:
+def _frame(event: Event) -> bytes:
     body = from_event(event)
-    return f"id: {event.id}\nevent: {body.type}\ndata: {body.model_dump_json()}\n\n"
+    return sse.frame(body.type, body, event.id)

@@ -8,8 +8,9 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.dependencies import CurrentParts
 from service.errors import UnavailableError
-from service.json_response import ERRORS, json_response
+from service.json_response import json_response
 from service.redis_health import unavailable
+from service.route_errors import NOT_READY, STORE, errors
 from service.schemas.health import Health, LivingWorker, Readiness
 from worker.contract import workers
 from worker.contract.jobs import Task
@@ -18,13 +19,17 @@ from worker.contract.workers import ModelState, WorkerState, WorkerStatus
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", response_model=None, responses={200: {"model": Health}})
+@router.get("/healthz", response_model=None, responses={200: {"model": Health}, **errors()})
 async def get_health() -> Response:
     """Say that the process lives, whatever the rest does."""
     return json_response(Health())
 
 
-@router.get("/readyz", response_model=None, responses={200: {"model": Readiness}, **ERRORS})
+@router.get(
+    "/readyz",
+    response_model=None,
+    responses={200: {"model": Readiness}, **errors(NOT_READY, STORE)},
+)
 async def get_readiness(parts: CurrentParts) -> Response:
     """Say which workers there are: 200 where every served task has a warm one, else 503.
 
@@ -45,7 +50,17 @@ async def get_readiness(parts: CurrentParts) -> Response:
     return json_response(Readiness(tasks=list(of_task), workers=list(map(_describe, statuses))))
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "Prometheus' text format",
+        },
+        **errors(),
+    },
+)
 async def get_metrics(parts: CurrentParts) -> Response:
     """Expose the API's metrics and the state of queues and workers to Prometheus."""
     text = await to_thread.run_sync(parts.metrics.render)

@@ -5,52 +5,84 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.errors import RequestError, shown
 from service.schemas.encoded_images import ImageBytes, checked, from_text
 from service.schemas.fields import (
+    Absent,
+    Name,
     OneOrMany,
     PriorityField,
     RequestBody,
     ResponseBody,
-    Text,
     Timings,
 )
-from worker.contract.jobs import ClassifyJob, ClassifyResult, Priority, new_job_id
+from worker.contract.jobs import ClassifyJob, ClassifyResult, ScoreFunction, new_job_id
 from worker.contract.model_cards import ModelCard
 from worker.contract.record import Record
 
 _DEFAULT_TOP_K = 5
+_IMAGES = (
+    "an image or a list of images, each a data URI or base64 of PNG, JPEG or WebP; of an animation "
+    "the first frame counts"
+)
 
 
-class ClassifyRequest(RequestBody):
-    """What to look at."""
+class ClassifyOptions(RequestBody):
+    """What may be asked of each image."""
 
-    input: OneOrMany = Field(
-        description="an image or a list of images, each a data URI or base64 of PNG, JPEG or WebP"
+    model: Name | None = Field(
+        default=None, description="a classification model; null: the default one"
     )
-    model: Text | None = Field(None, description="a classification model; null: the default one")
-    top_k: int | None = Field(None, ge=1, description="labels per image; null: 5")
+    top_k: int | None = Field(default=None, ge=1, description="labels per image; null: 5")
+    function_to_apply: ScoreFunction | None = Field(
+        default=None,
+        description="what a score is. softmax (also null): a probability, where all labels of the "
+        "model exclude each other; sigmoid: a probability of the label by itself; none: the logit",
+    )
+    labels: OneOrMany | None = Field(
+        default=None,
+        description="only these labels of the model are answered, and `top_k` counts among them; "
+        "scores stay as they are without it; null: all",
+    )
+    include_probs: bool | None = Field(
+        default=None, description="true: the scores of all labels as well, as `probs`"
+    )
     priority: PriorityField = None
-    user: Text | None = Field(None, description="accepted and ignored")
+    user: Name | None = Field(default=None, description="accepted and ignored")
 
 
-class ClassifyFields(BaseModel):
-    """The text fields of multipart/form-data, where every number is text."""
+class ClassifyRequest(ClassifyOptions):
+    """What to look at, and what to say of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    input: OneOrMany = Field(description=_IMAGES)
 
-    model: Text | None = None
-    top_k: int | None = Field(None, ge=1)
-    priority: PriorityField = None
-    user: Text | None = None
+
+class HuggingFaceParameters(RequestBody):
+    top_k: int | None = Field(default=None, ge=1)
+    function_to_apply: ScoreFunction | None = None
+
+
+class HuggingFaceRequest(RequestBody):
+    """The same in the words of Hugging Face's inference clients."""
+
+    inputs: OneOrMany = Field(description=_IMAGES)
+    parameters: HuggingFaceParameters | None = None
+    model: Name | None = Field(
+        default=None, description="a classification model; null: the default one"
+    )
+
+    @property
+    def options(self) -> ClassifyOptions:
+        parameters = self.parameters or HuggingFaceParameters()
+        return ClassifyOptions(model=self.model, **parameters.model_dump())
 
 
 class Prediction(ResponseBody):
     label: str
     class_id: int
-    score: float = Field(description="probability")
+    score: float = Field(description="by `function_to_apply`")
 
 
 class Classification(ResponseBody):
@@ -58,13 +90,21 @@ class Classification(ResponseBody):
     index: int
     label: str = Field(description="of the best prediction")
     score: float
-    predictions: list[Prediction]
+    predictions: list[Prediction] = Field(
+        description="the `top_k` best, equal scores by `class_id`"
+    )
+    probs: Absent[list[float]] = Field(
+        default=None, description="with `include_probs`: the scores of all labels, by class id"
+    )
+    num_classes: Absent[int] = Field(
+        default=None, description="with `include_probs`: how many these are"
+    )
 
 
 class ClassifyUsage(ResponseBody):
     images: int
-    prompt_tokens: Literal[0] = 0
-    total_tokens: Literal[0] = 0
+    prompt_tokens: int = Field(default=0, description="always 0: images have none")
+    total_tokens: int = Field(default=0, description="always 0")
 
 
 class ClassifyResponse(ResponseBody):
@@ -90,6 +130,8 @@ class ClassifyResponse(ResponseBody):
                     predictions=[
                         Prediction(label=p.label, class_id=p.class_id, score=p.score) for p in best
                     ],
+                    probs=None if result.scores is None else list(result.scores[index]),
+                    num_classes=None if result.scores is None else len(result.scores[index]),
                 )
                 for index, best in enumerate(result.predictions)
             ],
@@ -100,12 +142,10 @@ class ClassifyResponse(ResponseBody):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What both kinds of bodies come to."""
+    """What all kinds of bodies come to. An image at fault is `input[i]`, as the workers say."""
 
     images: tuple[ImageBytes, ...]
-    model: str | None
-    top_k: int | None
-    priority: Priority | None
+    options: ClassifyOptions
 
     @property
     def num_bytes(self) -> int:
@@ -113,8 +153,10 @@ class Upload:
 
     def to_job(self, card: ModelCard, max_bytes: int, now: float, timeout_s: float) -> ClassifyJob:
         """Raises RequestError for what the model does not take."""
-        num_labels = len(card.labels or ())
-        top_k = min(_DEFAULT_TOP_K, num_labels) if self.top_k is None else self.top_k
+        options = self.options
+        labels = None if options.labels is None else _wanted(options.labels, card)
+        num_labels = _num_answered(labels, card)
+        top_k = min(_DEFAULT_TOP_K, num_labels) if options.top_k is None else options.top_k
         if top_k > num_labels:
             raise RequestError("top_k", f"top_k: got {shown(top_k)}; allowed: 1 to {num_labels}")
         return ClassifyJob(
@@ -122,24 +164,52 @@ class Upload:
             model=card.name,
             created_at=now,
             deadline_at=now + timeout_s,
-            priority=self.priority or "normal",
+            priority=options.priority or "normal",
             images=tuple(_encoded(image, max_bytes) for image in self.images),
             top_k=top_k,
+            function=options.function_to_apply or "softmax",
+            labels=labels,
+            includes_scores=options.include_probs or False,
         )
 
 
-def upload_of(request: ClassifyRequest) -> Upload:
+def images_of(param: str, texts: str | list[str], max_images: int) -> tuple[ImageBytes, ...]:
     """From text to bytes; raises RequestError naming the first image that is not base64."""
-    if isinstance(request.input, str):
-        images = [from_text("input", request.input)]
-    else:
-        images = [from_text(f"input[{i}]", text) for i, text in enumerate(request.input)]
-    return Upload(tuple(images), request.model, request.top_k, request.priority)
+    texts = [texts] if isinstance(texts, str) else texts
+    check_count(param, texts, max_images)
+    return tuple(from_text(image_param(index), text) for index, text in enumerate(texts))
+
+
+def image_param(index: int) -> str:
+    return f"input[{index}]"
 
 
 def check_count(param: str, images: Sequence[object], max_images: int) -> None:
     if not 1 <= len(images) <= max_images:
         raise RequestError(param, f"{param}: got {len(images)} images; allowed: 1 to {max_images}")
+
+
+def _wanted(labels: str | list[str], card: ModelCard) -> tuple[str, ...]:
+    """In one order whatever the request's, so that equal jobs are equal."""
+    wanted = [labels] if isinstance(labels, str) else labels
+    if not wanted:
+        raise RequestError("labels", "labels: got none; allowed: one or more of the model's")
+    known = set(card.labels or ())
+    for index, label in enumerate(wanted):
+        if label not in known:
+            param = "labels" if isinstance(labels, str) else f"labels[{index}]"
+            allowed = f"one of the {len(known)} labels that GET /v1/models/{card.name} lists"
+            raise RequestError(param, f"{param}: got {shown(label)}; allowed: {allowed}")
+    return tuple(sorted(set(wanted)))
+
+
+def _num_answered(wanted: tuple[str, ...] | None, card: ModelCard) -> int:
+    """Several of a model's labels may be the same word."""
+    labels = card.labels or ()
+    if wanted is None:
+        return len(labels)
+    answered = frozenset(wanted)
+    return sum(label in answered for label in labels)
 
 
 def _encoded(image: ImageBytes, max_bytes: int) -> str:

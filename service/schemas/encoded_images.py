@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from service.errors import RequestError, shown
 
+# What an image is its first bytes say, whichever of these its body is called.
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
+
 _DATA_URI = re.compile(r"data:[^,]{0,100},", re.IGNORECASE)
 _FORMATS = "PNG, JPEG or WebP"
 
@@ -24,7 +27,7 @@ class ImageBytes:
 
 def from_text(param: str, text: str) -> ImageBytes:
     """From a data URI or base64; raises RequestError for anything else."""
-    if text.startswith(("http://", "https://")):
+    if text[:8].lower().startswith(("http://", "https://")):
         message = f"{param}: got {shown(text)}; URLs are not fetched; allowed: data URI or base64"
         raise RequestError(param, message, "unsupported_value")
     uri = _DATA_URI.match(text)

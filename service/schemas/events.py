@@ -1,5 +1,6 @@
 """The events of `GET /v1/jobs/{id}/events`: fields named as in the job object."""
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, assert_never
 
 from pydantic import Field
@@ -53,7 +54,13 @@ class Finished(ResponseBody):
 
 
 JobEvent: TypeAlias = Queued | Started | Step | Preview | Finished
-EVENT_KINDS = (Queued, Started, Step, Preview, Finished)
+EVENT_KINDS: Mapping[str, type[JobEvent]] = {
+    "queued": Queued,
+    "started": Started,
+    "step": Step,
+    "preview": Preview,
+    "finished": Finished,
+}
 
 
 def from_event(event: Event) -> JobEvent:

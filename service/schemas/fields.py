@@ -2,7 +2,15 @@
 
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from worker.contract.jobs import Priority
@@ -18,24 +26,28 @@ def _well_formed(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_well_formed)]  # a string that UTF-8 can carry
+WellFormed = AfterValidator(_well_formed)
+Text = Annotated[str, WellFormed]  # a string that UTF-8 can carry
+Name = Annotated[str, Field(max_length=512), WellFormed]  # to be looked up or repeated
+
+_Item = TypeVar("_Item")
+Many = Annotated[list[_Item], Field(fail_fast=True)]  # one error will do, of a million items
 
 
-def _strings(value: object) -> object:
+def _kind(value: object) -> str | None:
     if isinstance(value, str):
-        return value
-    allowed = "allowed: a string or an array of strings"
-    if not isinstance(value, list):
-        raise PydanticCustomError("strings", allowed)
-    for index, item in enumerate(value):
-        if not isinstance(item, str):
-            raise PydanticCustomError(
-                "strings", "item {index} is no string; " + allowed, {"index": index}
-            )
-    return value
+        return "one"
+    return "many" if isinstance(value, list) else None
 
 
-OneOrMany = Annotated[Text | list[Text], BeforeValidator(_strings)]
+OneOrMany = Annotated[
+    Annotated[Text, Tag("one")] | Annotated[Many[Text], Tag("many")],
+    Discriminator(
+        _kind,
+        custom_error_type="strings",
+        custom_error_message="allowed: a string or an array of strings",
+    ),
+]
 
 
 # A field of all requests.
@@ -56,10 +68,33 @@ _Value = TypeVar("_Value")
 Absent = Annotated[_Value | None, Field(exclude_if=_is_none)]  # left out where it is None
 
 
+def _only_null(value: object) -> None:
+    if value is not None:
+        raise PydanticCustomError("unsupported_parameter", "not supported here; allowed: null")
+
+
+# A field of other services that has no meaning here.
+Unsupported = Annotated[
+    object, AfterValidator(_only_null), Field(json_schema_extra={"type": "null"})
+]
+
+
 class RequestBody(BaseModel):
     """Strict: no "5" for 5; an unknown key is an error, for a misspelt one costs device time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_key(cls, body: object) -> object:
+        """Show pydantic one of them: it makes an error of each, of 490,000 for seconds."""
+        if not isinstance(body, dict):
+            return body
+        unknown = next((key for key in body if key not in cls.model_fields), None)
+        if unknown is None:
+            return body
+        known = {key: body[key] for key in cls.model_fields if key in body}
+        return {**known, unknown: body[unknown]}
 
 
 class ResponseBody(BaseModel):

@@ -6,15 +6,19 @@ Nothing is rounded or cut to fit: what a model does not take is refused, with wh
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from service.errors import RequestError, shown
-from worker.contract.jobs import LoraScale, NegativePrompt, Quality
+from worker.contract.jobs import LoraScale, NegativePrompt, OutputFormat, Quality
 from worker.contract.model_cards import MAX_ASPECT, ImageLimits
 
 MAX_SEED = 2**63 - 1
 MAX_PREVIEWS = 3  # of an image, as OpenAI's partial images
 _RANDOM_SEEDS = 2**32  # small enough for the numbers of every JSON reader
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+
+_Number = TypeVar("_Number", int, float)
 
 # The number of steps of a tier, as a multiple of the model's default.
 _STEPS_FACTORS: dict[Quality, float] = {"low": 0.5, "medium": 1, "high": 2, "xhigh": 3, "max": 4}
@@ -41,11 +45,23 @@ def seeds_of(seed: int | None, num_images: int) -> tuple[int, ...]:
     return tuple((first + i) & MAX_SEED for i in range(num_images))
 
 
-def num_steps_of(num_steps: int | None, quality: str | None, limits: ImageLimits) -> int:
-    """Explicit steps win over the tier."""
-    if num_steps is None:
+def num_steps_of(
+    num_inference_steps: int | None, steps: int | None, quality: str | None, limits: ImageLimits
+) -> int:
+    """Explicit steps, by either name, win over the tier."""
+    param, value = _by_either("num_inference_steps", num_inference_steps, "steps", steps)
+    if value is None:
         return _tier_steps(limits)[_QUALITIES[quality or "auto"]]
-    return _at_most("num_inference_steps", num_steps, limits.max_num_steps)
+    return _at_most(param, value, limits.max_num_steps)
+
+
+def _by_either(
+    name: str, value: _Number | None, alias: str, other: _Number | None
+) -> tuple[str, _Number | None]:
+    """A field that has two names: the one that was given, and its value."""
+    if value is not None and other is not None:
+        raise RequestError(alias, f"{alias}: the same as {name}, which is given too")
+    return (name, value) if other is None else (alias, other)
 
 
 def preview_steps_of(steps: Sequence[int] | None, num_steps: int) -> tuple[int, ...]:
@@ -64,47 +80,100 @@ def preview_steps_of(steps: Sequence[int] | None, num_steps: int) -> tuple[int, 
     return tuple(sorted(steps))
 
 
-def size_of(size: str | None, limits: ImageLimits) -> tuple[int, int]:
-    """Width and height. Nothing is rounded: a size that does not fit is refused."""
+def partial_steps_of(num_previews: int, num_steps: int) -> tuple[int, ...]:
+    """Evenly spaced, each once and none of them the last: that is the image itself."""
+    spaced = {num_steps * (i + 1) // (num_previews + 1) for i in range(num_previews)}
+    return tuple(sorted(spaced - {0}))
+
+
+def num_run_steps(num_steps: int, strength: float) -> int:
+    """How many steps image-to-image runs, rounded as `models/flux/sampling` rounds."""
+    return num_steps - min(int(num_steps - num_steps * strength), num_steps - 1)
+
+
+def size_of(
+    size: str | None, width: int | None, height: int | None, limits: ImageLimits
+) -> tuple[int, int]:
+    """Width and height, said by `size` or by the two. Nothing is rounded to fit."""
+    if width is None and height is None:
+        return _size_of_text(size, limits)
+    given, other = ("width", "height") if width is not None else ("height", "width")
+    if size is not None:
+        raise RequestError(given, f"{given}: the same as size, which is given too")
+    if width is None or height is None:
+        raise RequestError(
+            other, f"{other}: missing; {given} needs it", "missing_required_parameter"
+        )
+    if (fault := _size_fault(width, height, limits)) is not None:
+        raise RequestError(fault.side, f"{fault.side}: {fault.reason}")
+    return width, height
+
+
+def _size_of_text(size: str | None, limits: ImageLimits) -> tuple[int, int]:
     if size is None or size == "auto":
         return limits.default_width, limits.default_height
     match = _SIZE.fullmatch(size)
     if match is None:
         raise RequestError("size", f"size: got {shown(size)}; allowed: auto or WIDTHxHEIGHT")
     width, height = int(match[1]), int(match[2])
-    reason = _size_fault(width, height, limits)
-    if reason is not None:
-        raise RequestError("size", f"size: got {shown(size)}: {reason}")
+    if (fault := _size_fault(width, height, limits)) is not None:
+        raise RequestError("size", f"size: got {shown(size)}: {fault.reason}")
     return width, height
 
 
-def _size_fault(width: int, height: int, limits: ImageLimits) -> str | None:
-    for name, side in (("width", width), ("height", height)):
+@dataclass(frozen=True, slots=True)
+class _SizeFault:
+    side: Literal["width", "height"]  # the one at fault; of a fault of both, the first
+    reason: str
+
+
+def _size_fault(width: int, height: int, limits: ImageLimits) -> _SizeFault | None:
+    sides: dict[Literal["width", "height"], int] = {"width": width, "height": height}
+    for name, side in sides.items():
         if side % limits.side_multiple:
-            return f"{name} {side} is not a multiple of {limits.side_multiple}"
+            multiple = limits.side_multiple
+            return _SizeFault(name, f"{name} {shown(side)} is not a multiple of {multiple}")
         if not limits.min_side <= side <= limits.max_side:
-            return f"{name} {side} is not in {limits.min_side} to {limits.max_side}"
+            allowed = f"{limits.min_side} to {limits.max_side}"
+            return _SizeFault(name, f"{name} {shown(side)} is not in {allowed}")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        return f"longer than 1:{MAX_ASPECT}; allowed: 1:{MAX_ASPECT} to {MAX_ASPECT}:1"
+        return _SizeFault(
+            "width", f"longer than 1:{MAX_ASPECT}; allowed: 1:{MAX_ASPECT} to {MAX_ASPECT}:1"
+        )
     if width * height > limits.max_pixels:
-        return f"{width * height} pixels; allowed: at most {limits.max_pixels}"
+        reason = f"{width * height} pixels; allowed: at most {limits.max_pixels}"
+        return _SizeFault("width", reason)
     return None
 
 
-def guidance_of(value: float | None, model: str, limits: ImageLimits) -> float | None:
+def sequence_length_of(length: int | None, limits: ImageLimits) -> int | None:
+    """None for the model's most: who names it shares forwards with who does not."""
+    if length is None or length == limits.max_sequence_length:
+        return None
+    return _at_most("max_sequence_length", length, limits.max_sequence_length)
+
+
+def compression_of(quality: int | None, output_format: OutputFormat) -> int:
+    if quality is None:
+        return 100
+    if output_format == "png":
+        message = f"output_compression: got {quality}; allowed: null, for a PNG loses nothing"
+        raise RequestError("output_compression", message)
+    return quality
+
+
+def guidance_of(
+    guidance_scale: float | None, guidance: float | None, model: str, limits: ImageLimits
+) -> float | None:
+    param, value = _by_either("guidance_scale", guidance_scale, "guidance", guidance)
     if value is None:
         return limits.default_guidance_scale
     if limits.max_guidance_scale is None:
-        raise RequestError(
-            "guidance_scale",
-            f"guidance_scale: got {value:g}; allowed: null, for {model} has no guidance",
-            "unsupported_parameter",
-        )
+        message = f"{param}: got {value:g}; allowed: null, for {model} has no guidance"
+        raise RequestError(param, message, "unsupported_parameter")
     if value > limits.max_guidance_scale:
-        raise RequestError(
-            "guidance_scale",
-            f"guidance_scale: got {value:g}; allowed: 0 to {limits.max_guidance_scale:g}",
-        )
+        allowed = f"0 to {limits.max_guidance_scale:g}"
+        raise RequestError(param, f"{param}: got {value:g}; allowed: {allowed}")
     return value
 
 

@@ -1,14 +1,21 @@
 """The job object of `GET /v1/jobs/{id}` and of every 202."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
+from pydantic_core import PydanticCustomError
 
 from service.errors import ErrorBody, ended_error, failure_body
-from service.schemas.classify import ClassifyResponse
-from service.schemas.embeddings import EmbeddingsResponse
-from service.schemas.fields import ResponseBody
-from service.schemas.images import ImagesResponse
+from service.schemas.classify import ClassifyRequest, ClassifyResponse
+from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
+from service.schemas.fields import Name, PriorityField, RequestBody, ResponseBody, Text
+from service.schemas.images import ImageRequest, ImagesResponse
 from worker.contract.jobs import JobState, Priority, Task
 from worker.contract.record import Record
 
@@ -22,6 +29,7 @@ JOB_TYPES: dict[Task, JobType] = {
     Task.CLASSIFY: "image.classification",
     Task.EMBEDDINGS: "text.embedding",
 }
+TASKS: dict[JobType, Task] = {job_type: task for task, job_type in JOB_TYPES.items()}
 
 
 _ENDS: dict[JobState, AttemptEnd] = {
@@ -30,6 +38,33 @@ _ENDS: dict[JobState, AttemptEnd] = {
     JobState.CANCELED: "canceled",
     JobState.EXPIRED: "expired",
 }
+
+
+_MAX_METADATA = 16  # OpenAI's limits
+_MAX_KEY, _MAX_VALUE = 64, 512  # characters
+
+
+def _are_few(metadata: object) -> object:
+    if isinstance(metadata, dict) and len(metadata) > _MAX_METADATA:
+        message = f"allowed: at most {_MAX_METADATA} pairs"
+        raise PydanticCustomError("metadata", message)
+    return metadata
+
+
+def _are_short(metadata: dict[str, str]) -> dict[str, str]:
+    for key, value in metadata.items():
+        if not 1 <= len(key) <= _MAX_KEY or len(value) > _MAX_VALUE:
+            got = f"a pair of {len(key)} and {len(value)} characters"
+            allowed = f"allowed: keys of 1 to {_MAX_KEY}, values of at most {_MAX_VALUE}"
+            raise PydanticCustomError("metadata", f"{got}; {allowed}")
+    return metadata
+
+
+def _separate(statuses: object) -> object:
+    """queued,running is queued and running."""
+    if not isinstance(statuses, list):
+        return statuses
+    return [status for text in statuses for status in str(text).split(",")]
 
 
 class Progress(ResponseBody):
@@ -54,6 +89,7 @@ class JobUrls(ResponseBody):
     self: str
     cancel: str
     events: str
+    result: str
 
 
 class JobObject(ResponseBody):
@@ -64,6 +100,7 @@ class JobObject(ResponseBody):
     type: JobType
     status: JobStatus
     priority: Priority
+    metadata: dict[str, str]
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -75,7 +112,8 @@ class JobObject(ResponseBody):
     attempts: list[Attempt] = Field(description="these runs, in order")
     model: str
     result: JobResult | None = Field(
-        description="as the synchronous answer, images by URL and embeddings as floats"
+        description="as the synchronous answer, images by URL and embeddings as floats; null in a "
+        "list"
     )
     error: ErrorBody | None
     urls: JobUrls
@@ -85,34 +123,114 @@ class JobObject(ResponseBody):
         cls,
         record: Record,
         queue_position: int | None,
-        result: JobResult | None,
         result_ttl_s: float,
     ) -> "JobObject":
-        finished_at = record.finished_at
-        kept_s = result_ttl_s if record.keep_s is None else record.keep_s
+        """Without the result."""
         return cls(
             id=record.id,
             type=JOB_TYPES[record.task],
             status=_status(record),
             priority=record.job.priority,
+            metadata=record.job.metadata,
             created_at=record.job.created_at,
             started_at=record.started_at,
-            finished_at=finished_at,
+            finished_at=record.finished_at,
             deadline_at=record.job.deadline_at,
-            expires_at=None if finished_at is None else finished_at + kept_s,
+            expires_at=record.expires_at(result_ttl_s),
             queue_position=queue_position,
             progress=_progress(record),
             attempt=record.attempt,
             attempts=_attempts(record),
             model=record.job.model,
-            result=result,
+            result=None,
             error=_error(record),
             urls=_urls(f"/v1/jobs/{record.id}"),
         )
 
 
+class JobListObject(ResponseBody):
+    """A page of the caller's jobs, newest first, without their results."""
+
+    object: Literal["list"] = "list"
+    data: list[JobObject]
+    first_id: str | None
+    last_id: str | None = Field(description="the next page is `after` this")
+    has_more: bool
+
+
+_INPUT = (
+    "the JSON body of the task's own route; how an answer would look, such as `response_format`, "
+    "means nothing here"
+)
+
+
+class _JobRequest(RequestBody):
+    """What to do, as the body of the task's own route says it, and how."""
+
+    priority: PriorityField = None
+    expires_in: int | None = Field(
+        None, ge=1, description="seconds to the deadline; null: as many as the service allows"
+    )
+    # counted before: pydantic makes an error of each pair
+    metadata: (
+        Annotated[dict[Text, Text], BeforeValidator(_are_few), AfterValidator(_are_short)] | None
+    ) = Field(
+        None,
+        description=f"the client's own words, which the job object repeats: at most "
+        f"{_MAX_METADATA} pairs, keys of 1 to {_MAX_KEY} characters, values of at most "
+        f"{_MAX_VALUE}",
+        examples=[{"order": "1234"}],
+    )
+
+
+class JobRequest(_JobRequest):
+    """Its input is read as its task's own route reads a body."""
+
+    type: JobType
+    input: dict[str, object]
+
+
+class ImageJobRequest(_JobRequest):
+    type: Literal["image.generation"]
+    input: ImageRequest = Field(description=_INPUT)
+
+
+class ClassifyJobRequest(_JobRequest):
+    type: Literal["image.classification"]
+    input: ClassifyRequest = Field(description=_INPUT)
+
+
+class EmbeddingsJobRequest(_JobRequest):
+    type: Literal["text.embedding"]
+    input: EmbeddingsRequest = Field(description=_INPUT)
+
+
+JOB_REQUESTS = (ImageJobRequest, ClassifyJobRequest, EmbeddingsJobRequest)  # for the description
+
+
+class JobListQuery(BaseModel):
+    """Which jobs to list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Annotated[list[JobStatus], BeforeValidator(_separate)] = Field(
+        default_factory=list,
+        description="one or more, with commas between them or repeated; none: of any",
+        examples=[["queued", "running"]],
+    )
+    type: JobType | None = Field(None, description="none: of any")
+    model: Name | None = Field(None, description="the name of its card; none: of any")
+    limit: int = Field(20, ge=1, le=100)
+    after: Annotated[str, Field(pattern="^job_[0-9a-f]{32}$")] | None = Field(
+        None,
+        description="the `last_id` of the page before; nothing comes after one that is not listed",
+    )
+
+
 def _urls(path: str) -> JobUrls:
-    return JobUrls(self=path, cancel=f"{path}/cancel", events=f"{path}/events")
+    return JobUrls(
+        self=path, cancel=f"{path}/cancel", events=f"{path}/events", result=f"{path}/result"
+    )
 
 
 def _status(record: Record) -> JobStatus:

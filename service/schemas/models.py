@@ -33,6 +33,7 @@ class ModelLimits(ResponseBody):
     num_labels: Absent[int] = None
     dimensions: Absent[int] = None
     max_tokens: Absent[int] = None
+    vocabulary_size: Absent[int] = None
 
 
 class ModelDefaults(ResponseBody):
@@ -110,6 +111,7 @@ def _limits(card: ModelCard) -> ModelLimits:
             num_labels=None if card.labels is None else len(card.labels),
             dimensions=card.embedding_width,
             max_tokens=card.max_tokens,
+            vocabulary_size=card.vocabulary_size,
         )
     return ModelLimits(
         min_side=images.min_side,

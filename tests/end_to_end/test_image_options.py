@@ -19,14 +19,20 @@ from diffusers import FluxPipeline
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 
-from tests.end_to_end.conftest import Service, hub_settings, poll_until, start_service, stop_service
 from tests.models.flux.conftest import tiny_pipeline
-from tests.models.flux.loops import PROMPT, UNWANTED, image_to_image_oracle, start_image
+from tests.models.flux.loops import (
+    PROMPT,
+    UNWANTED,
+    image_to_image_oracle,
+    shifted_oracle,
+    start_image,
+)
 from tests.models.flux.lora_oracle import write
 from tests.models.flux.lora_styles import PEFT, Sizes, random_adapters
 from tests.models.flux.test_painting_with_lora import load, write_lora
 from tests.models.presets.hubs import protocols
 from tests.models.presets.hubs.loopback import Loopback, Repository
+from tests.running_service import Service, hub_settings, poll_until, start_service, stop_service
 from tests.worker.test_image_decoding import png_of_declared_size
 
 # PEFT's remark on a second adapter, which is meant
@@ -143,9 +149,8 @@ def painted_by_diffusers(oracle: FluxPipeline, **arguments: object) -> np.ndarra
         height=HEIGHT,
         num_inference_steps=NUM_STEPS,
         guidance_scale=3.5,
-        max_sequence_length=32,
         generator=torch.Generator().manual_seed(SEED),
-        **arguments,
+        **{"max_sequence_length": 32} | arguments,
     ).images[0]
     return np.asarray(image, dtype=int)
 
@@ -170,6 +175,14 @@ def test_without_a_lora_it_paints_as_the_checkpoint_does(
     client: httpx.Client, without: np.ndarray
 ) -> None:
     assert np.abs(paint(client) - without).max() <= 1
+
+
+def test_text_length_and_flow_shift_paint_as_in_diffusers(
+    client: httpx.Client, written: Written, without: np.ndarray
+) -> None:
+    oracle = shifted_oracle(load(written.oil), 4.0)
+    got = paint(client, max_sequence_length=8, flow_shift=4.0)
+    assert_same(got, painted_by_diffusers(oracle, max_sequence_length=8), unlike=without)
 
 
 @pytest.mark.parametrize(

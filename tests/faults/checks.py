@@ -37,6 +37,7 @@ _LASTING_KEYS = frozenset(
     {
         "rq:queues",
         "rq:workers",
+        "triptych:url_secret",
         "triptych:workers",
         *(f"rq:workers:triptych-{task}" for task in Task),
         *(f"rq:{kind}:triptych-{task}" for kind in ("finished", "failed") for task in Task),
@@ -133,8 +134,8 @@ def _result_faults(record: Record, images: Path) -> Iterator[str]:
         if not result.predictions:
             yield f"{job.id}: no predictions"
     elif isinstance(job, EmbeddingsJob) and isinstance(result, EmbeddingsResult):
-        if len(result.embeddings) != len(job.texts):
-            yield f"{job.id}: {len(result.embeddings)} embeddings for {len(job.texts)} texts"
+        if len(result.embeddings) != record.num_rows:
+            yield f"{job.id}: {len(result.embeddings)} embeddings for {record.num_rows} texts"
     else:
         yield f"{job.id}: succeeded with {result!r}"
 

@@ -163,7 +163,7 @@ class Host:
 
     def redis_url(self) -> str:
         """Of its embedded server, as its API was told."""
-        told = Path(f"/proc/{self.processes()['api']}/environ").read_text().split("\0")
+        told = Path(f"/proc/{self.processes()['api-0']}/environ").read_text().split("\0")
         return dict(each.split("=", 1) for each in told if each)["TRIPTYCH_REDIS_URL"]
 
 

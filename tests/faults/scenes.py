@@ -108,7 +108,7 @@ def _images_too_late_for_the_first(_files: ImageFiles, release: Path) -> list[Pl
 
 
 def _sharing(jobs: Sequence[ImageJob], first: JobState = JobState.SUCCEEDED) -> list[Planned]:
-    reuse = Reuse("equal", "a card", reads_cache=False, joins_runs=True, ttl_s=600)
+    reuse = Reuse("equal", "a card", reads_cache=False, joins_runs=True)
     states = [first, *(JobState.SUCCEEDED for _ in jobs[1:])]
     return [Planned(job, state, reuse) for job, state in zip(jobs, states, strict=True)]
 

@@ -11,7 +11,7 @@ from tests.faults.scenes import Meanwhile, Planned, WorkerScene
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import JobState
 from worker.contract.record import Record
-from worker.contract.submission import submission
+from worker.contract.submission import Terms, submission
 
 
 class WorkerRun(Run):
@@ -69,7 +69,7 @@ class WorkerRun(Run):
     def _submit(self) -> None:
         self._planned.extend(self._scene.plan(ImageFiles(self._images), self._release))
         for planned in self._planned:
-            call = submission(planned.job, reuse=planned.reuse)
+            call = submission(planned.job, Terms(reuse=planned.reuse))
             self._redis.register_script(call.script)(args=call.args)
 
     def _act_meanwhile(self, meanwhile: Meanwhile) -> None:

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from redis import Redis
 
+from service.http_protocol import HttpProtocol
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
@@ -37,11 +38,12 @@ from worker.contract.jobs import (
     Task,
 )
 from worker.contract.record import AnyJob, Outcome, Record
-from worker.contract.records import Finished, Records
+from worker.contract.records import Finished, Preview, Records, StepReport
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+PREVIEW = PNG[:16] + struct.pack(">2I", 16, 8) + PNG[24:]  # it says that it is 16x8
 PNG_BASE64 = base64.b64encode(PNG).decode("ascii")
 EMBEDDING = (1.0, *(0.0,) * 127)
 
@@ -65,13 +67,15 @@ class TestWorker:
     def _serve(self, task: Task) -> None:
         records = Records(self.redis)
         while not self._stop.is_set():
-            waits = records.await_jobs(task, 0.1)
+            waits = records.await_jobs(task, 0.01)
             record = claim_one(records, task, worker=f"{task}-0") if waits else None
             if record is not None:
                 self._run_one(records, record)
 
     def _run_one(self, records: Records, record: Record) -> None:
         self.jobs.append(record.job)
+        if isinstance(record.job, ImageJob):
+            records.report(list(_previews(record.job, record.attempt)))
         answer = self.answer or self.default_answer
         outcome = answer(record.job, record.attempt)
         if outcome is not None:
@@ -95,7 +99,7 @@ class TestWorker:
     def _images(self, job: ImageJob, attempt: int) -> ImageResult:
         images = tuple(
             Image(
-                file_name=self.image_files.store(PNG, job.id, attempt, index),
+                file_name=self.image_files.store(PNG, job.id, attempt, index, job.output_format),
                 seed=seed,
                 width=job.width,
                 height=job.height,
@@ -115,10 +119,17 @@ class TestWorker:
         self._stop.set()
 
 
+def _previews(job: ImageJob, attempt: int) -> Iterator[StepReport]:
+    for step in job.preview_steps:
+        previews = tuple(Preview(index, step, PREVIEW) for index in range(len(job.seeds)))
+        yield StepReport(job.id, attempt, step, job.num_steps, 1.5, previews)
+
+
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
     """Run the app in a real server on a free port; the value is its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    config = uvicorn.Config(app, port=0, http=HttpProtocol, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -12,7 +12,8 @@ from redis import Redis
 
 from service import job_changes, job_client
 from service.job_client import JobClient
-from service.main import Server, create_app
+from service.main import create_app
+from service.server import Server
 from service.settings import ServiceSettings
 from tests.service.conftest import TestWorker, wait_for
 from tests.service.test_sharing import Gate, is_reused, num_sharers

@@ -15,6 +15,8 @@ from worker.contract.jobs import Failure, FailureCode
 
 EMBEDDINGS = "/v1/embeddings"
 JSON = {"content-type": "application/json"}
+JSON_ROUTES = [f"/v1/images/{name}" for name in ("generations", "edits", "variations")]
+JSON_ROUTES += [EMBEDDINGS, "/v1/classify", "/v1/jobs", "/embed", "/", "/models/vit_shapes"]
 
 
 def test_every_failure_code_has_an_answer() -> None:
@@ -56,7 +58,10 @@ def test_an_unknown_path_is_a_404(http: httpx.Client) -> None:
     [
         ("GET", "/v1/images/generations", "POST"),
         ("GET", EMBEDDINGS, "POST"),
-        ("DELETE", "/v1/models", "GET"),
+        ("DELETE", "/v1/models", "GET, HEAD"),
+        ("PUT", "/v1/jobs", "GET, HEAD, POST"),
+        ("PATCH", "/v1/jobs/x", "DELETE, GET, HEAD"),
+        ("PUT", "/models/vit_shapes/info", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_a_405_that_names_the_right(
@@ -113,6 +118,45 @@ def test_a_body_of_another_type_is_a_415(http: httpx.Client, headers: dict[str, 
 def test_an_unknown_key_with_half_a_character_is_refused(http: httpx.Client) -> None:
     content = b'{"input": "x", "\\ud800": 1}'
     error_of(http.post(EMBEDDINGS, content=content, headers=JSON), 400)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (b"1," * 600_000, "500000 of the characters , [ {"),
+        (b"[" * 600_000, "500000 of the characters , [ {"),
+        (b"{}," * 300_000, "500000 of the characters , [ {"),
+        (b'"":1,' * 110_000, "100000 of the characters :"),
+    ],
+)
+@pytest.mark.parametrize("route", JSON_ROUTES)
+def test_a_body_of_very_many_values_is_refused_unparsed(
+    http: httpx.Client, route: str, values: bytes, says: str
+) -> None:
+    body = b'{"input": [' + values
+    error = error_of(http.post(route, content=body, headers=JSON), 413)
+    assert error["code"] == "payload_too_large"
+    assert error["message"] == f"the request body has more than {says}"
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    ("content_type", "start", "end"),
+    [
+        ("application/octet-stream", b"", b""),
+        (
+            "Multipart/Form-Data; boundary=b",
+            b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n',
+            b"\r\n--b--",
+        ),
+    ],
+)
+def test_a_file_may_have_any_bytes(
+    http: httpx.Client, content_type: str, start: bytes, end: bytes
+) -> None:
+    content = start + b"[" * 600_000 + end
+    response = http.post("/v1/classify", content=content, headers={"content-type": content_type})
+    assert error_of(response, 400)["code"] == "invalid_image"
 
 
 @pytest.mark.parametrize("route", [EMBEDDINGS, "/v1/classify"])

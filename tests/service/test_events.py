@@ -1,7 +1,8 @@
 """Following a job over server-sent events: live, from any event on, and after its end."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ from redis import Redis
 
 from service import events
 from service.main import create_app
+from service.routes.events import _frames
 from service.settings import ServiceSettings
 from tests.claims import claim_one
 from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve, wait_for
-from worker.contract.events import events_key
+from worker.contract.events import Event, events_key
 from worker.contract.jobs import Failure, FailureCode, JobState, Task
 from worker.contract.record import EndedEarly, Outcome, record_key
 from worker.contract.records import Finished, Preview, Records, StepReport
@@ -263,3 +265,22 @@ def test_the_last_event_says_how_the_job_ended(
     worker.answer = lambda _job, _attempt: state
     with following(http, submit(http)) as frames:
         assert list(frames)[-1].data == {"type": "finished", "status": state.value}
+
+
+def test_closed_frames_give_their_place_up_at_once() -> None:
+    closed = []
+
+    async def happening() -> AsyncGenerator[Event | None]:
+        try:
+            yield None
+        finally:
+            closed.append(True)
+
+    async def close() -> list[bool]:
+        following = happening()
+        frames = _frames(following)
+        await anext(frames)
+        await frames.aclose()
+        return list(closed)  # before the garbage collector has its turn
+
+    assert asyncio.run(close()) == [True]

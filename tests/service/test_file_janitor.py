@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from tests.claims import claim_one
 from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve, wait_for
 from tests.worker.jobs import image_job
 from worker.contract.image_files import ImageFiles
-from worker.contract.jobs import Image, ImageJob, ImageResult, JobState, Task
+from worker.contract.jobs import Image, ImageJob, ImageResult, JobState, OutputFormat, Task
 from worker.contract.record import record_key
 from worker.contract.records import Finished, Records
 from worker.contract.submission import enqueue
@@ -77,7 +78,7 @@ def painted(records: Records, files: ImageFiles, job: ImageJob) -> str:
 
 
 def finished_with_an_image(records: Records, files: ImageFiles, job_id: str) -> str:
-    name = files.store(PNG, job_id, attempt=1, index=0)
+    name = files.store(PNG, job_id, attempt=1, index=0, output_format="png")
     image = Image(file_name=name, seed=7, width=64, height=96, num_bytes=len(PNG))
     result = ImageResult(
         images=(image,), num_text_tokens=9, is_prompt_truncated=False, num_patches=24
@@ -187,10 +188,19 @@ def test_an_image_goes_when_its_record_is_gone(
     assert metrics.registry.get_sample_value("triptych_results_expired_total") == 1
 
 
+def test_images_of_all_formats_go_alike(files: ImageFiles, janitor: FileJanitor) -> None:
+    for index, output_format in enumerate(get_args(OutputFormat)):
+        files.store(PNG, "job_1", 1, index, output_format)
+    sweep(janitor, in_s=TTL_S - 10)
+    assert names(files) == ["job_1-1-0.png", "job_1-1-1.jpg", "job_1-1-2.webp"]
+    sweep(janitor, in_s=TTL_S + 90)
+    assert names(files) == []
+
+
 def test_an_image_that_another_answer_has_named_since_stays(
     files: ImageFiles, janitor: FileJanitor
 ) -> None:
-    name = files.store(PNG, "job_1", attempt=1, index=0)
+    name = files.store(PNG, "job_1", attempt=1, index=0, output_format="png")
     os.utime(files.path(name), (0, 0))
     files.touch(name)
     sweep(janitor, in_s=TTL_S - 10)
@@ -201,10 +211,10 @@ def test_an_attempt_that_does_not_count_leaves_no_image(
     redis: Redis, records: Records, files: ImageFiles, janitor: FileJanitor
 ) -> None:
     job = submitted(redis)
-    files.store(PNG, job.id, attempt=1, index=0)
+    files.store(PNG, job.id, attempt=1, index=0, output_format="png")
     lost_and_put_back(records, job)
     claim_one(records, Task.IMAGES)
-    second = files.store(PNG, job.id, attempt=2, index=0)
+    second = files.store(PNG, job.id, attempt=2, index=0, output_format="png")
     sweep(janitor)
     assert names(files) == [second]
 
@@ -214,7 +224,7 @@ def test_a_job_that_has_no_result_leaves_no_image(
 ) -> None:
     job = submitted(redis)
     claim_one(records, Task.IMAGES)
-    files.store(PNG, job.id, attempt=1, index=0)
+    files.store(PNG, job.id, attempt=1, index=0, output_format="png")
     sweep(janitor)
     assert len(names(files)) == 1
     records.finish([Finished(job.id, 1, JobState.CANCELED)])
@@ -229,13 +239,13 @@ def test_a_run_that_its_first_client_left_to_another_keeps_its_images(
     first, second = (http.post(ROUTE, json=body, headers=headers).json()["id"] for _ in range(2))
     claim_one(records, Task.IMAGES)
     records.cancel(first)
-    name = files.store(PNG, first, attempt=1, index=0)
+    name = files.store(PNG, first, attempt=1, index=0, output_format="png")
     sweep(janitor)
     assert names(files) == [name], "it is being painted"
     finished_with_an_image(records, files, first)
     sweep(janitor, in_s=10 * TTL_S)
     [item] = http.get(f"/v1/jobs/{second}").json()["result"]["data"]
-    assert item["url"].endswith(name)
+    assert f"/{name}?" in item["url"]
     assert names(files) == [name]
 
 
@@ -244,7 +254,7 @@ def test_an_attempt_that_redis_has_lost_keeps_its_image(
 ) -> None:
     """Its job runs again under the same number, and may have stored it again already."""
     job = submitted(redis)
-    name = files.store(PNG, job.id, attempt=1, index=0)
+    name = files.store(PNG, job.id, attempt=1, index=0, output_format="png")
     sweep(janitor, in_s=10 * TTL_S)
     assert names(files) == [name]
 
@@ -287,7 +297,7 @@ def test_a_round_looks_at_so_many_files_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr(file_janitor, "_FILES_A_ROUND", 2)
     for index in range(5):
-        files.store(PNG, "job_1", attempt=1, index=index)
+        files.store(PNG, "job_1", attempt=1, index=index, output_format="png")
     left = []
     for _ in range(3):
         sweep(janitor, in_s=TTL_S + 90)
@@ -308,11 +318,11 @@ def test_what_the_files_take_is_measured(
 def test_a_vanished_directory_is_an_empty_one(
     files: ImageFiles, janitor: FileJanitor, tmp_path: Path
 ) -> None:
-    files.store(PNG, "job_1", attempt=1, index=0)
+    files.store(PNG, "job_1", attempt=1, index=0, output_format="png")
     sweep(janitor)
     shutil.rmtree(tmp_path / "images")
     sweep(janitor)
-    files.store(PNG, "job_2", attempt=1, index=0)
+    files.store(PNG, "job_2", attempt=1, index=0, output_format="png")
     sweep(janitor)
     sweep(janitor, in_s=TTL_S + 90)
     assert names(files) == []

@@ -15,6 +15,10 @@ def fingerprint(job: AnyJob, digest: str = DIGEST, start_image: bytes = b"") -> 
     return fingerprint_of(job, digest, start_image)
 
 
+def varied(job: AnyJob, *changes: dict[str, object]) -> list[AnyJob]:
+    return [job.model_copy(update=each) for each in changes]
+
+
 def painted(**fields: object) -> ImageJob:
     return image_job().model_copy(update=fields)
 
@@ -69,10 +73,29 @@ def test_whatever_rows_follow_from_makes_a_difference() -> None:
         classify_job("YQ==", "Yg=="),
         classify_job("YQ==Yg=="),
         classify_job("YQ==", top_k=1),
+        *varied(
+            classify_job("YQ=="),
+            {"function": "sigmoid"},
+            {"labels": ("red",)},
+            {"includes_scores": True},
+        ),
     ]
-    embedded = [embeddings_job("a"), embeddings_job("a", "b"), embeddings_job("b", "a")]
+    embedded = [
+        embeddings_job("a"),
+        embeddings_job("a", "b"),
+        embeddings_job("b", "a"),
+        *varied(
+            embeddings_job("a"),
+            {"texts": ((1,),)},
+            {"texts": ("1",)},
+            {"pooling": "cls"},
+            {"normalizes": False},
+            {"truncates": True},
+            {"truncates": True, "truncation_side": "left"},
+        ),
+    ]
     jobs: list[AnyJob] = [*classified, *embedded]
-    assert len({fingerprint(job) for job in jobs}) == 8
+    assert len({fingerprint(job) for job in jobs}) == len(jobs) == 17
 
 
 def test_another_model_of_the_same_name_makes_a_difference() -> None:

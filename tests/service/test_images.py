@@ -10,8 +10,10 @@ import httpx
 import pytest
 from redis import Redis
 
+from models.flux.sampling import Schedule
 from service.errors import RequestError
 from service.main import create_app
+from service.schemas.image_limits import num_run_steps
 from service.schemas.images import ImageRequest
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, SHAPES_LIMITS, card_of, publish
@@ -55,24 +57,6 @@ def test_a_prompt_becomes_a_image_in_base64(http: httpx.Client) -> None:
     assert body["output_format"] == "png"
     assert body["usage"]["output_tokens"] == 64
     assert body["id"] == response.headers["x-job-id"]
-
-
-@pytest.mark.usefixtures("worker")
-def test_a_url_leads_to_the_image(http: httpx.Client) -> None:
-    body = http.post(ROUTE, json={"prompt": "x", "response_format": "url"}).json()
-    file = http.get(body["data"][0]["url"])
-    assert file.status_code == 200
-    assert file.content == PNG
-    assert file.headers["content-type"] == "image/png"
-    assert "b64_json" not in body["data"][0]
-
-
-@pytest.mark.usefixtures("worker")
-def test_urls_start_with_the_configured_base(settings: ServiceSettings) -> None:
-    app = create_app(settings.model_copy(update={"public_base_url": "https://shapes.example/t/"}))
-    with serve(app) as url:
-        body = httpx.post(f"{url}{ROUTE}", json={"prompt": "x", "response_format": "url"}).json()
-    assert body["data"][0]["url"].startswith("https://shapes.example/t/v1/images/job_")
 
 
 def test_defaults_come_from_the_card(http: httpx.Client, worker: TestWorker) -> None:
@@ -138,6 +122,115 @@ def test_explicit_steps_win_over_quality(http: httpx.Client, worker: TestWorker)
     assert body["quality"] == "low"
 
 
+def test_width_and_height_are_an_alias_of_size(http: httpx.Client, worker: TestWorker) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", "width": 64, "height": 96}).json()
+    assert (only_job(worker).width, only_job(worker).height) == (64, 96)
+    assert body["size"] == "64x96"
+    assert (body["data"][0]["width"], body["data"][0]["height"]) == (64, 96)
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"width": 64}, "height", "height: missing; width needs it"),
+        ({"height": 64}, "width", "width: missing; height needs it"),
+        ({"width": 64, "height": 64, "size": "64x64"}, "width", "the same as size"),
+        ({"width": 64, "height": 100}, "height", "height 100 is not a multiple of 16"),
+        ({"width": 272, "height": 64}, "width", "width 272 is not in 64 to 256"),
+        ({"width": 256, "height": 64}, "width", "allowed: 1:3 to 3:1"),
+    ],
+)
+def test_a_width_or_height_that_makes_no_size_is_named(
+    http: httpx.Client, fields: dict[str, object], param: str, says: str
+) -> None:
+    error = error_of(http.post(ROUTE, json={"prompt": "x"} | fields), 400)
+    assert error["param"] == param
+    assert says in str(error["message"])
+
+
+def test_the_advanced_fields_reach_the_job(http: httpx.Client, worker: TestWorker) -> None:
+    fields = {"max_sequence_length": 16, "flow_shift": 3, "acceleration": "none"}
+    assert http.post(ROUTE, json={"prompt": "x"} | fields).status_code == 200
+    assert only_job(worker).max_sequence_length == 16
+    assert only_job(worker).flow_shift == 3.0
+
+
+def test_who_names_the_models_most_tokens_shares_forwards_with_who_names_none(
+    http: httpx.Client, worker: TestWorker
+) -> None:
+    most = SHAPES_LIMITS.max_sequence_length
+    assert http.post(ROUTE, json={"prompt": "x", "max_sequence_length": most}).status_code == 200
+    assert only_job(worker).max_sequence_length is None
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_prompt_is_read_no_further_than_the_model_reads(http: httpx.Client) -> None:
+    limit = SHAPES_LIMITS.max_sequence_length
+    body = {"prompt": "x", "max_sequence_length": limit + 1}
+    error = error_of(http.post(ROUTE, json=body), 400)
+    assert error["message"] == f"max_sequence_length: got {limit + 1}; allowed: 1 to {limit}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "output_format", "quality"),
+    [
+        ({}, "png", 100),
+        ({"output_format": "jpeg", "output_compression": 60}, "jpeg", 60),
+        ({"output_format": "webp"}, "webp", 100),
+        ({"output_format": "webp", "output_compression": 0}, "webp", 0),
+    ],
+)
+def test_the_output_format_reaches_the_job_and_the_answer(
+    http: httpx.Client,
+    worker: TestWorker,
+    fields: dict[str, object],
+    output_format: str,
+    quality: int,
+) -> None:
+    body = http.post(ROUTE, json={"prompt": "x"} | fields).json()
+    assert (only_job(worker).output_format, only_job(worker).output_compression) == (
+        output_format,
+        quality,
+    )
+    assert body["output_format"] == output_format
+
+
+@pytest.mark.usefixtures("worker")
+def test_base64_is_an_alias_of_b64_json(http: httpx.Client) -> None:
+    body = http.post(ROUTE, json={"prompt": "x", "response_format": "base64"}).json()
+    assert base64.b64decode(body["data"][0]["b64_json"]) == PNG
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("fields", "echoed"),
+    [
+        ({"user": "u"}, "u"),
+        ({"user": "u", "safety_identifier": ""}, "u"),
+        ({"user": "u", "safety_identifier": "s"}, "s"),
+        ({"user": ""}, None),
+    ],
+)
+def test_the_end_user_is_echoed_as_openai_does(
+    http: httpx.Client, fields: dict[str, object], echoed: str | None
+) -> None:
+    assert http.post(ROUTE, json={"prompt": "x"} | fields).json().get("safety_identifier") == echoed
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.3, 0.5, 0.6, 0.99, 1.0])
+def test_the_steps_that_are_run_are_counted_as_the_model_counts_them(strength: float) -> None:
+    for num_steps in (1, 2, 5, 20, 28):
+        sigmas = Schedule(use_dynamic_shifting=False).sigmas(num_steps, 64, strength)
+        assert num_run_steps(num_steps, strength) == len(sigmas) - 1
+
+
+def test_a_preview_of_a_step_that_is_not_run_is_refused(http: httpx.Client) -> None:
+    body = {"prompt": "x", "steps": 10, "image": PNG_BASE64, "strength": 0.3, "preview_steps": [4]}
+    error = error_of(http.post(ROUTE, json=body), 400)
+    assert error["message"] == "preview_steps[0]: got 4; allowed: 1 to 3"
+
+
 def test_preview_steps_reach_the_job_in_order(http: httpx.Client, worker: TestWorker) -> None:
     body = {"prompt": "x", "steps": 5, "preview_steps": [5, 1]}
     assert http.post(ROUTE, json=body).status_code == 200
@@ -194,17 +287,32 @@ def test_openais_other_fields_are_accepted(http: httpx.Client) -> None:
         ("seed", 2**63, "invalid_value", "less than or equal to 9223372036854775807"),
         ("num_inference_steps", 81, "invalid_value", "got 81; allowed: 1 to 80"),
         ("steps", 0, "invalid_value", "greater than or equal to 1"),
+        ("steps", 81, "invalid_value", "got 81; allowed: 1 to 80"),
+        ("guidance", 10.5, "invalid_value", "got 10.5; allowed: 0 to 10"),
+        ("guidance", -1, "invalid_value", "greater than or equal to 0"),
+        ("user", "u" * 513, "invalid_value", "at most 512 characters"),
+        ("negative_prompt", "x" * 32_001, "invalid_value", "at most 32000 characters"),
+        ("safety_identifier", "u" * 513, "invalid_value", "at most 512 characters"),
+        ("model", "m" * 513, "invalid_value", "at most 512 characters"),
         ("guidance_scale", 10.5, "invalid_value", "got 10.5; allowed: 0 to 10"),
         ("guidance_scale", -1, "invalid_value", "greater than or equal to 0"),
         ("quality", "best", "invalid_value", "'auto', 'low'"),
-        ("response_format", "file", "invalid_value", "'b64_json' or 'url'"),
-        ("output_format", "webp", "unsupported_value", "allowed: 'png'"),
-        ("output_format", "bmp", "invalid_value", "should be 'png'"),
+        ("max_sequence_length", 0, "invalid_value", "greater than or equal to 1"),
+        ("flow_shift", 0, "invalid_value", "greater than 0"),
+        ("flow_shift", 101, "invalid_value", "less than or equal to 100"),
+        ("acceleration", "high", "unsupported_value", "allowed: 'none'"),
+        ("acceleration", "fast", "invalid_value", "should be 'none'"),
+        ("response_format", "file", "invalid_value", "'b64_json', 'base64' or 'url'"),
+        ("output_format", "gif", "unsupported_value", "allowed: 'png', 'jpeg' or 'webp'"),
+        ("output_format", "svg", "unsupported_value", "allowed: 'png', 'jpeg' or 'webp'"),
+        ("output_format", "bmp", "invalid_value", "'png', 'jpeg' or 'webp'"),
         ("background", "transparent", "unsupported_value", "allowed: 'auto', 'opaque'"),
-        ("stream", True, "unsupported_value", "allowed: false"),
-        ("partial_images", 2, "unsupported_value", "needs stream"),
+        ("stream", "true", "invalid_value", 'valid boolean; got "true"'),
+        ("partial_images", 2, "invalid_value", "got 2; needs stream"),
         ("partial_images", 4, "invalid_value", "less than or equal to 3"),
-        ("output_compression", 90, "unsupported_parameter", "allowed: null"),
+        ("stream_options", {}, "invalid_value", "needs stream"),
+        ("output_compression", 90, "invalid_value", "got 90; allowed: null, for a PNG"),
+        ("output_compression", 101, "invalid_value", "less than or equal to 100"),
         ("frame_count", 4, "unsupported_parameter", "allowed: null"),
         ("num_inferece_steps", 4, "unknown_parameter", "unknown parameter"),
         ("style", "loud", "invalid_value", "'vivid' or 'natural'"),
@@ -418,7 +526,8 @@ def test_a_full_disk_takes_no_start_image_and_says_so(
 def test_an_unknown_model_is_a_404_that_names_the_known(http: httpx.Client) -> None:
     error = error_of(http.post(ROUTE, json={"prompt": "x", "model": "dall-e-9"}), 404)
     assert (error["param"], error["code"]) == ("model", "model_not_found")
-    assert error["message"] == 'model: "dall-e-9" does not exist here; allowed: flux_shapes'
+    says = 'model: "dall-e-9" does not exist here; allowed: flux_shapes, gpt-image-1'
+    assert str(error["message"]).startswith(says)
 
 
 def test_a_model_of_another_task_is_a_404(http: httpx.Client) -> None:
@@ -430,11 +539,6 @@ def test_an_alias_names_a_model(http: httpx.Client, redis: Redis) -> None:
     publish(redis, SHAPES[0], aliases=("gpt-image-1",))
     response = http.post(ROUTE, json={"prompt": "x", "model": "gpt-image-1"})
     assert response.json()["model"] == "flux_shapes"
-
-
-@pytest.mark.parametrize("name", ["nothing", "job_0-1-0", "..%2f..%2fetc%2fpasswd", "a b"])
-def test_an_unknown_image_is_a_404(http: httpx.Client, name: str) -> None:
-    error_of(http.get(f"/v1/images/{name}.png"), 404)
 
 
 def test_a_image_that_is_gone_fails_the_call(http: httpx.Client, worker: TestWorker) -> None:

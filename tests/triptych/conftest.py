@@ -95,7 +95,7 @@ class Serve:
         return self.process.wait(DEADLINE_S)
 
 
-def start(data_dir: Path, workers: str = "") -> Serve:
+def start(data_dir: Path, workers: str = "", api_processes: int = 1) -> Serve:
     """Start a supervisor on a free port; `workers` as `--workers` takes it."""
     port = free_port()
     environment = os.environ | {
@@ -103,6 +103,7 @@ def start(data_dir: Path, workers: str = "") -> Serve:
         "TRIPTYCH_DATA_DIR": str(data_dir),
         "TRIPTYCH_DEVICE": "cpu",
         "TRIPTYCH_WORKERS": workers,
+        "TRIPTYCH_API_PROCESSES": str(api_processes),
         "TRIPTYCH_LEASE_S": "1.5",
         "TRIPTYCH_HEARTBEAT_S": "0.2",
         "OMP_NUM_THREADS": "1",
@@ -140,8 +141,11 @@ def start_serve(tmp_path: Path) -> Iterator[Callable[[], Serve]]:
 
 @pytest.fixture(scope="package")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """One supervisor, with two images workers, for the tests that leave it as they found it."""
-    running = start(tmp_path_factory.mktemp("data"), workers="images=2")
+    """One supervisor, with two images workers and two API processes.
+
+    For the tests that leave it as they found it.
+    """
+    running = start(tmp_path_factory.mktemp("data"), workers="images=2", api_processes=2)
     try:
         running.wait_until_ready()
         yield running

@@ -167,12 +167,10 @@ def test_generate_refuses_a_size_before_it_loads_anything() -> None:
     assert 'size: got "100x128": width 100 is not a multiple of 16' in done.stderr
 
 
-@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
-def test_generate_refuses_a_device_that_is_not_there_in_one_line(device: str) -> None:
-    done = triptych("generate", "a red circle", "--device", device)
+def test_generate_refuses_a_device_that_is_not_there_in_one_line() -> None:
+    done = triptych("generate", "a red circle", "--device", "cuda:99")
     assert done.returncode == 1
-    assert done.stderr.startswith("triptych: device: ")
-    assert repr(device) in done.stderr
+    assert done.stderr.startswith("triptych: device: 'cuda:99'")
     assert "Traceback" not in done.stderr
 
 

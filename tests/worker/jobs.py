@@ -30,6 +30,10 @@ def image_job(
     )
 
 
+def with_fields(job: ImageJob, **fields: object) -> ImageJob:
+    return job.model_copy(update=fields)
+
+
 def classify_job(*images: str, top_k: int = 3) -> ClassifyJob:
     return ClassifyJob(
         id=new_job_id(), model="vit_shapes", created_at=time.time(), images=images, top_k=top_k

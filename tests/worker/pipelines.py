@@ -23,7 +23,8 @@ from torch import Tensor
 
 from models.errors import PresetFileError, TextTooLongError
 from models.flux.text_encoders import TextFeatures
-from models.fnet.tokenizer import TokenizedText
+from models.fnet.text_embedder import Pooling
+from models.fnet.tokenizer import TokenizedText, TruncationSide
 from tests.cards import card_of
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ImageLimits, ModelCard
@@ -79,6 +80,7 @@ class TinyRow:
     num_steps: int
     patches: Tensor
     num_places: int
+    num_text_tokens: int
     step: int = 0
 
 
@@ -103,7 +105,6 @@ class TinyImagePipeline:
         max_sequence_length: int,
         loras: Mapping[str, float] | None = None,
     ) -> TextFeatures:
-        assert max_sequence_length == 32
         self.encoded.append((tuple(prompts), dict(loras or {})))
         if "unreadable" in prompts:
             raise RuntimeError("the encoder broke")
@@ -112,7 +113,10 @@ class TinyImagePipeline:
         numbers = torch.arange(first, len(self._prompts)).float()[:, None]
         truncated = tuple(len(prompt) > 99 for prompt in prompts)
         return TextFeatures(
-            torch.zeros(len(prompts), 4, 8), numbers, (4,) * len(prompts), truncated
+            torch.zeros(len(prompts), max_sequence_length, 8),
+            numbers,
+            (4,) * len(prompts),
+            truncated,
         )
 
     def begin(
@@ -126,10 +130,13 @@ class TinyImagePipeline:
         *,
         negative: "Negative | None" = None,
         start: "Start | None" = None,
+        flow_shift: float | None = None,
         loras: Mapping[str, float] | None = None,
     ) -> list[TinyRow]:
         assert guidance_scale is None
-        self.begun.append({"negative": negative, "start": start, "loras": loras})
+        self.begun.append(
+            {"negative": negative, "start": start, "flow_shift": flow_shift, "loras": loras}
+        )
         num_patches = (width // 16) * (height // 16)
         return [
             TinyRow(
@@ -137,6 +144,7 @@ class TinyImagePipeline:
                 num_steps=num_steps,
                 patches=torch.full((num_patches, 64), float(seed)),
                 num_places=1 if negative is None else 2,
+                num_text_tokens=text.text.shape[1],
             )
             for seed in seeds
         ]
@@ -145,6 +153,7 @@ class TinyImagePipeline:
         self.batch_sizes.append(len(rows))
         if self.most_rows is not None and len(rows) > self.most_rows:
             raise torch.OutOfMemoryError(f"{len(rows)} rows")
+        assert len({row.num_text_tokens for row in rows}) == 1, "texts of several lengths"
         if any(row.prompt.startswith("slow ") for row in rows):
             time.sleep(SLOW_STEP_S)
         for row in rows:
@@ -186,30 +195,47 @@ class TinyClassifier:
 
 
 class TinyEmbedder:
-    """The embedding is the direction of (number of words, number of letters)."""
+    """A token is a word's length; the embedding is the direction of (tokens, their sum).
+
+    Of "cls" the second is the first token.
+    """
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
         self._texts: dict[tuple[int, ...], str] = {}
 
-    def tokenize(self, text: str) -> TokenizedText:
-        words = text.split()
-        if len(words) > MAX_WORDS:
-            raise TextTooLongError(f"{len(words)} tokens; at most {MAX_WORDS} are allowed")
-        lengths = [len(word) for word in words]
-        padding = [0] * (-len(words) % 4)  # to a multiple of 4
-        token_ids = (*lengths, *padding)
-        self._texts[token_ids] = text
-        return TokenizedText(token_ids, len(words))
+    def tokenize(
+        self, text: str | Sequence[int], truncation: TruncationSide | None = None
+    ) -> TokenizedText:
+        lengths = [len(word) for word in text.split()] if isinstance(text, str) else list(text)
+        is_long = len(lengths) > MAX_WORDS
+        if is_long and truncation is None:
+            raise TextTooLongError(f"{len(lengths)} tokens; at most {MAX_WORDS} are allowed")
+        kept = lengths[-MAX_WORDS:] if truncation == "left" else lengths[:MAX_WORDS]
+        padding = [0] * (-len(kept) % 4)  # to a multiple of 4
+        token_ids = (*kept, *padding)
+        self._texts[token_ids] = text if isinstance(text, str) else ""
+        return TokenizedText(token_ids, len(kept), is_long)
 
-    def embed(self, batch: Sequence[TokenizedText]) -> Tensor:
+    def encode(self, batch: Sequence[TokenizedText]) -> Tensor:
         self.batch_sizes.append(len(batch))
         for text in batch:
             wait_for_file(self._texts[text.token_ids])
-        vectors = torch.tensor(
-            [[text.num_tokens, sum(text.token_ids)] for text in batch], dtype=torch.float32
-        )
-        return torch.nn.functional.normalize(vectors, dim=-1)
+        return torch.tensor([text.token_ids for text in batch], dtype=torch.float32)[..., None]
+
+    def pool(
+        self,
+        sequence_output: Tensor,
+        batch: Sequence[TokenizedText],
+        pooling: Pooling,
+        normalizes: bool,
+    ) -> Tensor:
+        letters = sequence_output[:, :, 0].sum(dim=1)
+        if pooling == "cls":
+            letters = sequence_output[:, 0, 0]
+        words = torch.tensor([text.num_tokens for text in batch], dtype=torch.float32)
+        vectors = torch.stack([words, letters], dim=1)
+        return torch.nn.functional.normalize(vectors, dim=-1) if normalizes else vectors
 
 
 Tiny: TypeAlias = TinyImagePipeline | TinyClassifier | TinyEmbedder

@@ -49,9 +49,10 @@ class Studio:
 
     def let_pay(self, places: int) -> None:
         """Have it know that up to so many rows pay, a power of two."""
-        costs = StepCosts(self._limits.max_sequence_length, None)
+        costs = StepCosts(None)
         for num_patches in (24, 64):  # of 64x96 and 128x128
-            costs.learn(num_patches, lambda asked: 1.0 if asked <= places else 1000.0)
+            row_tokens = self._limits.max_sequence_length + num_patches
+            costs.learn(row_tokens, lambda asked: 1.0 if asked <= places else 1000.0)
         self.work._costs.take(MODEL, costs)
 
     def claim(self, *jobs: ImageJob) -> list[Record]:

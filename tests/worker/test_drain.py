@@ -83,13 +83,13 @@ def test_texts_whose_forward_is_still_to_come_are_given_back(
         enqueue(redis, job)
     local = local_worker(Task.EMBEDDINGS, drain_grace_s=0.0)
     assert isinstance(local.pipeline, TinyEmbedder)
-    embed = local.pipeline.embed
+    encode = local.pipeline.encode
 
-    def embed_and_end(batch: Sequence[object]) -> object:
+    def encode_and_end(batch: Sequence[object]) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
-        return embed(batch)  # type: ignore[arg-type]
+        return encode(batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(local.pipeline, "embed", embed_and_end)
+    monkeypatch.setattr(local.pipeline, "encode", encode_and_end)
     local.worker.serve()
     ended = {record_of(redis, job.id).state for job in (short, long)}
     assert ended == {JobState.SUCCEEDED, JobState.QUEUED}

@@ -67,7 +67,11 @@ def test_a_bad_input_is_named() -> None:
     error = BadInputError("input[2]")
     error.__cause__ = ImageDecodeError("bad")
     failure = failure_of(error)
-    assert (failure.code, failure.message, failure.param) == ("invalid_image", "bad", "input[2]")
+    assert (failure.code, failure.message, failure.param) == (
+        "invalid_image",
+        "input[2]: bad",
+        "input[2]",
+    )
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,14 @@ def test_a_image_stands_upright_as_its_exif_says() -> None:
     assert decode(encoded(Image.new("RGB", (4, 2)), "JPEG", exif)).size == (2, 4)
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, file_format, save_all=True, append_images=frames[1:], lossless=True)
+    assert decode_image(buffer.getvalue()).convert("RGB").getpixel((3, 3)) == (250, 0, 0)
+
+
 @pytest.mark.parametrize(("width", "height"), [(40_001, 1_000), (20_000, 20_000), (2**30, 2**30)])
 def test_a_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None:
     with pytest.raises(ImageDecodeError, match=r"pixels|cannot be decoded"):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import cast
 from weakref import WeakSet
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +25,7 @@ from models.flux.text_encoders import TextFeatures
 from tests.cards import SHAPES_LIMITS
 from tests.worker.conftest import wait_until, wait_until_final
 from tests.worker.jobs import image as encoded_image
-from tests.worker.jobs import image_job
+from tests.worker.jobs import image_job, with_fields
 from tests.worker.pipelines import (
     MEGABYTE,
     WAIT_LIMIT_S,
@@ -47,6 +46,7 @@ from worker.contract.jobs import (
     JobState,
     LoraScale,
     NegativePrompt,
+    OutputFormat,
     StartImage,
     Task,
 )
@@ -56,7 +56,6 @@ from worker.contract.submission import enqueue, group_of
 from worker.device_memory import Memory
 from worker.failures import DeviceLostError
 from worker.image_engine import ImageWork
-from worker.image_finishing import encode_png
 from worker.image_run import ImagePipeline
 from worker.jobs_in_hand import JobsInHand
 from worker.loading import Loaded, Report
@@ -84,10 +83,6 @@ def studio(
     made = Studio(redis, tmp_path, cast(ImagePipeline, pipeline), limits)
     made.let_pay(4)
     return made
-
-
-def with_fields(job: ImageJob, **fields: object) -> ImageJob:
-    return job.model_copy(update=fields)
 
 
 def events_of(redis_url: str, job: ImageJob) -> list[Event]:
@@ -162,14 +157,14 @@ def test_a_result_says_what_it_measured(studio: Studio) -> None:
     assert (result.num_text_tokens, result.num_patches) == (4, 2 * 4 * 6)
     first = result.images[0]
     assert (first.width, first.height) == (64, 96)
-    assert first.num_bytes == len(studio.files.read(first.file_name))
+    assert first.num_bytes == len(studio.files.read(first.file_name).content)
 
 
 def test_an_image_carries_what_made_it(studio: Studio) -> None:
     job = image_job(prompt="a caf\N{LATIN SMALL LETTER E WITH ACUTE}", seeds=(7,))
     [result] = studio.paint(job)
     assert isinstance(result, ImageResult)
-    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name).content))
     assert json.loads(image.info["parameters"]) == {
         "model": "flux_shapes",
         "prompt": job.prompt,
@@ -196,17 +191,39 @@ def test_an_image_carries_all_that_made_it(studio: Studio, pipeline: TinyImagePi
     assert begun["negative"] is not None
     assert begun["start"] is not None
     assert begun["loras"] == {"ink": 0.5}
-    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name)))
+    image = Image.open(io.BytesIO(studio.files.read(result.images[0].file_name).content))
     parameters = json.loads(image.info["parameters"])
     assert parameters["negative_prompt"] == "a blue one"
     assert (parameters["true_cfg_scale"], parameters["strength"]) == (2.0, 0.4)
 
 
-def test_a_png_names_its_loras() -> None:
-    job = with_fields(image_job(), loras=(LoraScale(name="ink", scale=0.5),))
-    png = encode_png(np.zeros((8, 8, 3), np.uint8), job, seed=1)
-    parameters = json.loads(Image.open(io.BytesIO(png)).info["parameters"])
-    assert parameters["loras"] == [{"name": "ink", "scale": 0.5}]
+def test_jobs_with_texts_of_another_length_have_forwards_of_their_own(
+    studio: Studio, pipeline: TinyImagePipeline
+) -> None:
+    studio.let_pay(8)
+    jobs = [
+        with_fields(image_job(num_steps=2, seeds=(seed,)), max_sequence_length=length)
+        for seed, length in enumerate((None, 16, None, 16), start=1)
+    ]
+    outcomes = studio.paint(*jobs)
+    assert all(isinstance(outcome, ImageResult) for outcome in outcomes)
+    assert pipeline.batch_sizes == [2] * 4
+    assert [studio.pixels(job)[0, 0, 0] for job in jobs] == [1, 2, 3, 4]
+
+
+def test_a_flow_shift_reaches_the_pipeline(studio: Studio, pipeline: TinyImagePipeline) -> None:
+    studio.paint(with_fields(image_job(), flow_shift=3.0))
+    assert [begun["flow_shift"] for begun in pipeline.begun] == [3.0]
+
+
+def test_an_image_is_stored_in_the_format_of_its_job(studio: Studio) -> None:
+    job = with_fields(image_job(num_steps=1), output_format="webp")
+    [result] = studio.paint(job)
+    assert isinstance(result, ImageResult)
+    [image] = result.images
+    assert image.file_name == f"{job.id}-1-0.webp"
+    opened = Image.open(io.BytesIO(studio.files.read(image.file_name).content))
+    assert (opened.format, opened.size) == ("WEBP", (job.width, job.height))
 
 
 def test_each_step_is_an_event_with_the_time_that_remains(redis_url: str, studio: Studio) -> None:
@@ -654,9 +671,11 @@ def test_each_image_that_is_stored_is_a_piece_of_its_own_for_the_watchdog(
 ) -> None:
     began_at, store = set[float](), studio.files.store
 
-    def note(file: bytes, job_id: str, attempt: int, index: int) -> str:
+    def note(
+        file: bytes, job_id: str, attempt: int, index: int, output_format: OutputFormat
+    ) -> str:
         began_at.add(studio.work.pieces._began_at[threading.get_ident()])
-        return store(file, job_id, attempt, index)
+        return store(file, job_id, attempt, index, output_format)
 
     monkeypatch.setattr(studio.files, "store", note)
     studio.paint(image_job(seeds=(1, 2, 3), num_steps=1))
@@ -679,5 +698,5 @@ def test_warming_up_measures_what_a_step_costs(studio: Studio, pipeline: TinyIma
     studio.work.warm_up(MODEL)
     assert pipeline.batch_sizes[:2] == [1, 1]
     table = studio.work._costs.of(MODEL).table
-    assert 64 in table
+    assert 96 in table  # of 32 text tokens and 64 patches
     assert all(seconds > 0 for costs in table.values() for seconds in costs.values())

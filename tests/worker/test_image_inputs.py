@@ -88,6 +88,22 @@ def test_a_repeated_prompt_is_encoded_once_for_each_set_of_loras() -> None:
     assert pipeline.encoded == [(("a star",), {}), (("a star",), {"oil": 0.8})]
 
 
+def test_a_text_has_the_tokens_that_its_job_asks_for() -> None:
+    pipeline, cache = TinyImagePipeline(), text_cache()
+    of_model, [shorter], [again] = (
+        encode(job_with(max_sequence_length=length), pipeline=pipeline, cache=cache)
+        for length in (None, 16, 16)
+    )
+    assert of_model[0].prompt.text.shape[1] == LIMITS.max_sequence_length
+    assert shorter.prompt.text.shape[1] == again.prompt.text.shape[1] == 16
+    assert len(pipeline.encoded) == 2
+
+
+def test_more_tokens_than_the_model_of_this_worker_reads_are_not_cut() -> None:
+    with pytest.raises(NotServedError, match="flux_shapes reads 32 tokens, not 33"):
+        encode(job_with(max_sequence_length=33), pipeline=TinyImagePipeline(), cache=text_cache())
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
 def test_a_start_image_is_read_and_decoded(tmp_path: Path, file_format: str) -> None:
     files = ImageFiles(tmp_path)

@@ -36,5 +36,5 @@ def test_a_slow_device_measures_no_more_rows_once_the_time_is_over(
     card = card_of("flux_shapes", Task.IMAGES)
     costs = image_warm_up.warm_up(cast(ImagePipeline, pipeline), card)
     assert pipeline.batch_sizes == batch_sizes  # the first is the image that nobody sees
-    assert costs.places_that_pay(64) == 1
-    assert costs.step_s(64, 1, frozenset()) == row_s
+    assert costs.places_that_pay(96) == 1
+    assert costs.step_s(96, 1, frozenset()) == row_s

@@ -52,6 +52,7 @@ def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
 def test_each_task_has_its_own_fields() -> None:
     f_net = load(spec_of("f_net_shapes"), "cpu", print).card
     assert (f_net.embedding_width, f_net.max_tokens) == (128, 512)
+    assert (f_net.vocabulary_size, f_net.num_special_tokens) == (1200, 2)
     assert (f_net.labels, f_net.image_limits) == (None, None)
     flux = load(spec_of("flux_shapes"), "cpu", print).card
     assert flux.image_limits is not None

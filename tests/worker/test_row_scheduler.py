@@ -8,7 +8,7 @@ import pytest
 
 from worker.row_scheduler import MAX_GROUPS, Group, RowScheduler
 
-SMALL, LARGE = Group("m/1024", "m", 64), Group("m/65536", "m", 4096)
+SMALL, LARGE = Group("m/1024", "m", 64, 32), Group("m/65536", "m", 4096, 32)
 NO_LORAS: frozenset[str] = frozenset()
 STEP_S = {SMALL: 1.0, LARGE: 10.0}
 
@@ -173,7 +173,7 @@ def test_a_group_that_leaves_and_comes_back_at_once_gains_nothing() -> None:
 
 def test_nothing_starves_among_many_groups() -> None:
     simulation = Simulation(Device())
-    groups = [Group(f"m/{n}", "m", n) for n in range(1, 7)]
+    groups = [Group(f"m/{n}", "m", n, 32) for n in range(1, 7)]
     for group in groups:
         simulation.arrive(*[Row(f"{group.name} {i}", group, 5) for i in range(4)])
     simulation.run()
@@ -252,7 +252,7 @@ def test_rows_of_a_job_that_wait_for_places_leave_no_room_ahead() -> None:
 
 def test_groups_in_hand_are_bounded_and_the_oldest_ends_for_another() -> None:
     simulation = Simulation(Device())
-    groups = [Group(f"m/{n}", "m", n) for n in range(1, MAX_GROUPS + 1)]
+    groups = [Group(f"m/{n}", "m", n, 32) for n in range(1, MAX_GROUPS + 1)]
     for group in groups[:-1]:
         simulation.arrive(Row(group.name, group, 3))
     assert simulation.scheduler.num_new_groups == 1

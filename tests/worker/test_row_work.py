@@ -46,7 +46,8 @@ class Words:
         assert isinstance(job, EmbeddingsJob)
         if "bad" in job.texts:
             raise BadInputError("input[0]") from ValueError()
-        return [Row(BatchKey(job.model, (len(word),)), word) for word in job.texts]
+        words = [str(text) for text in job.texts]
+        return [Row(BatchKey(job.model, (len(word),)), word) for word in words]
 
     def forward(self, model: str, prepared: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
         self.forwards.append(list(prepared))

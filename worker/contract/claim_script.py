@@ -37,7 +37,7 @@ local clocks = {{}}  -- by model, by flow: what is written in the end
 local function give(id, attempt)
   lease(id, task, attempt, lease_s)
   records[#records + 1] = {{id, attempt, unpack(redis.call('HMGET', record_key(id),
-    'job', 'group', 'num_rows', 'num_steps', 'started_at', 'images'))}}
+    'job', 'group', 'num_rows', 'num_steps', 'started_at', 'inputs'))}}
   first_id = first_id or id
 end
 
@@ -167,8 +167,8 @@ local function take(model, group)
     set_turn(entry, its_flow.served + work, clock.offsets[group], model, group)
     return 0
   end
-  if task == 'classify' then
-    num_bytes = num_bytes + redis.call('HSTRLEN', record_key(id), 'images')
+  if task ~= 'images' then
+    num_bytes = num_bytes + redis.call('HSTRLEN', record_key(id), 'inputs')
   end
   if #records > 0 and num_bytes > {_CLAIMED_BYTES} then return nil end
   room[group] = (room[group] or rows_of_new_group) - (tonumber(num_rows) or 1)

@@ -1,4 +1,4 @@
-"""Where the images lie: the finished ones, as PNG files, and those that waiting jobs start from.
+"""Where the images lie: the finished ones, and those that waiting jobs start from.
 
 All are written atomically. The name of a finished image holds job, attempt and index, so a late
 writer with an old attempt never replaces the image of the attempt that counts; the name of a file
@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.contract.jobs import OutputFormat
+
+_FORMATS: dict[str, OutputFormat] = {"png": "png", "jpg": "jpeg", "webp": "webp"}  # by a name's end
+_ENDS = {output_format: end for end, output_format in _FORMATS.items()}
 _JOB_ID = r"[A-Za-z0-9_]{1,64}"
-_FILE_NAME = re.compile(rf"({_JOB_ID})-([0-9]{{1,9}})-[0-9]{{1,9}}\.png")
+_FILE_NAME = re.compile(rf"({_JOB_ID})-([0-9]{{1,9}})-[0-9]{{1,9}}\.(?:png|jpg|webp)")
 _START_NAME = re.compile(rf"({_JOB_ID})\.start")
 _START_FOLDER = "start"
 # gone, another user's, on a file system that is read only
@@ -32,6 +36,11 @@ def is_disk_full(error: OSError) -> bool:
 def start_name(job_id: str) -> str:
     """Under which name a job's start image is stored."""
     return f"{job_id}.start"
+
+
+def format_of(file_name: str) -> OutputFormat:
+    """In which format an image is stored; `file_name` is its name."""
+    return _FORMATS[file_name.rpartition(".")[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +65,45 @@ class StoredFile:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    content: bytes
+    modified_at: float  # Unix seconds
+
+
 class ImageFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def store(self, png: bytes, job_id: str, attempt: int, index: int) -> str:
+    def store(
+        self,
+        content: bytes,
+        job_id: str,
+        attempt: int,
+        index: int,
+        output_format: OutputFormat,
+    ) -> str:
         """Write one image so that its name shows the whole file or nothing; returns the name.
 
         Raises OSError when the disk does not take it.
         """
-        path = self.path(f"{job_id}-{attempt}-{index}.png")
-        _write(png, path)
+        path = self.path(f"{job_id}-{attempt}-{index}.{_ENDS[output_format]}")
+        _write(content, path)
         return path.name
 
     def path(self, file_name: str) -> Path:
         """Where an image lies; ValueError for anything that is not an image's name."""
         if _FILE_NAME.fullmatch(file_name) is None:
-            raise ValueError(f"file name {file_name!r} is not of the form job-attempt-index.png")
+            raise ValueError(f"file name {file_name!r} is not job-attempt-index.png, .jpg or .webp")
         return self._directory / file_name
 
-    def read(self, file_name: str) -> bytes:
+    def read(self, file_name: str) -> FileContent:
         """Raises FileNotFoundError once the image is gone."""
-        return self.path(file_name).read_bytes()
+        with self.path(file_name).open("rb") as file:
+            return FileContent(file.read(), os.fstat(file.fileno()).st_mtime)
+
+    def remove(self, file_name: str) -> None:
+        self.path(file_name).unlink(missing_ok=True)
 
     def store_start(self, content: bytes, job_id: str) -> None:
         """Write the image that a job starts from likewise, under its `start_name`."""

@@ -48,6 +48,15 @@ class FailureCode(StrEnum):
 
 # OpenAI's tiers of an image's quality, from few steps to many.
 Quality = Literal["low", "medium", "high", "xhigh", "max"]
+# The formats of an image's file, in OpenAI's words.
+OutputFormat = Literal["png", "jpeg", "webp"]
+# What makes scores of logits; "none" leaves them as they are.
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
+# What makes one vector of a text's tokens: their mean, or the first one, which is [CLS].
+Pooling = Literal["mean", "cls"]
+# Where the tokens that are too many are cut off. In numpy's order: `typing` gives the first such
+# Literal of a process to all that are equal, and a schema would depend on what was imported before.
+TruncationSide = Literal["left", "right"]
 # A high job counts an eighth of its cost when turns are given, a low one eight times as much.
 Priority = Literal["high", "normal", "low"]
 
@@ -65,6 +74,7 @@ class _Job(_Frozen):
     deadline_at: float | None = None  # not finished by then: expired
     caller: str = ""  # who shares the device with others; the library's own calls are one caller
     priority: Priority = "normal"
+    metadata: dict[str, str] = Field(default_factory=dict)  # the client's own words about it
 
 
 class LoraScale(_Frozen):
@@ -101,17 +111,28 @@ class ImageJob(_Job):
     negative: NegativePrompt | None = None
     start: StartImage | None = None
     preview_steps: tuple[int, ...] = ()  # after these of its steps, from 1, previews are published
+    max_sequence_length: int | None = None  # tokens of a prompt for T5; None: the model's
+    flow_shift: float | None = None  # of the sigmas towards 1; None: the model's
+    output_format: OutputFormat = "png"
+    output_compression: int = 100  # 0 to 100: the quality of a JPEG or WebP; PNG loses nothing
 
 
 class ClassifyJob(_Job):
     task: Literal[Task.CLASSIFY] = Task.CLASSIFY
     images: tuple[str, ...]  # encoded image files (PNG, JPEG, …), each in base64
     top_k: int
+    function: ScoreFunction = "softmax"
+    labels: tuple[str, ...] | None = None  # only these are answered; scores stay those over all
+    includes_scores: bool = False  # of all labels, beside the best ones
 
 
 class EmbeddingsJob(_Job):
     task: Literal[Task.EMBEDDINGS] = Task.EMBEDDINGS
-    texts: tuple[str, ...]
+    texts: tuple[str | tuple[int, ...], ...]  # a text, or its token ids without special ones
+    pooling: Pooling = "mean"
+    normalizes: bool = True  # to length 1
+    truncates: bool = False  # else a text of too many tokens fails the job
+    truncation_side: TruncationSide = "right"
 
 
 Job = Annotated[ImageJob | ClassifyJob | EmbeddingsJob, Field(discriminator="task")]
@@ -138,18 +159,20 @@ class ImageResult(_Frozen):
 class Prediction(_Frozen):
     label: str
     class_id: int
-    score: float  # probability
+    score: float  # by the job's function: a probability, or a logit
 
 
 class ClassifyResult(_Frozen):
     task: Literal[Task.CLASSIFY] = Task.CLASSIFY
     predictions: tuple[tuple[Prediction, ...], ...]  # per image, best first, ties by class id
+    scores: tuple[tuple[float, ...], ...] | None = None  # per image, by class id, if asked for
 
 
 class EmbeddingsResult(_Frozen):
     task: Literal[Task.EMBEDDINGS] = Task.EMBEDDINGS
     embeddings: tuple[str, ...]  # per text, little-endian float32 in base64
     num_tokens: int
+    truncated: tuple[int, ...] = ()  # which texts were cut
 
 
 Result = Annotated[ImageResult | ClassifyResult | EmbeddingsResult, Field(discriminator="task")]

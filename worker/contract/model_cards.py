@@ -46,7 +46,7 @@ class ImageLimits(_Frozen):
 
 
 class ModelCard(_Frozen):
-    """One model as a worker holds it; of the last four fields those of its task are set."""
+    """One model as a worker holds it; of the last six fields those of its task are set."""
 
     name: str
     task: Task
@@ -64,7 +64,9 @@ class ModelCard(_Frozen):
     image_limits: ImageLimits | None = None
     labels: tuple[str, ...] | None = None
     embedding_width: int | None = None
-    max_tokens: int | None = None  # of one text to embed
+    max_tokens: int | None = None  # of one text to embed, with the special ones
+    num_special_tokens: int | None = None  # that each text is given besides its own
+    vocabulary_size: int | None = None  # token ids are below
 
     @cached_property
     def digest(self) -> str:

@@ -30,11 +30,12 @@ from worker.contract.jobs import (
 STATUS_FIELDS = (
     *("job", "group", "num_rows", "state", "attempt", "step", "num_steps", "cancel_requested"),
     *("started_at", "finished_at", "result", "failure", "worker", "past_attempts"),
-    *("abandoned_at", "keep_s"),
+    *("abandoned_at", "keep_s", "is_forgotten"),
 )
+FIELDS_BUT_RESULT = tuple(field for field in STATUS_FIELDS if field != "result")  # can be megabytes
 # Between a record's images: no letter of base64, so that megabytes need no escaping, which as JSON
 # held the API's event loop for 20 times as long.
-IMAGE_SEPARATOR = ","
+_IMAGE_SEPARATOR = ","
 
 AnyJob: TypeAlias = ImageJob | ClassifyJob | EmbeddingsJob
 AnyResult: TypeAlias = ImageResult | ClassifyResult | EmbeddingsResult
@@ -56,7 +57,7 @@ class PastAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A snapshot. The images of a classify job are gone once its state is final."""
+    """A snapshot. The images or texts of a job are gone once its state is final."""
 
     job: AnyJob
     group: str  # see `submission.group_of`
@@ -82,6 +83,12 @@ class Record:
     def task(self) -> Task:
         return self.job.task
 
+    def expires_at(self, result_ttl_s: float) -> float | None:
+        """When it is forgotten, in Unix seconds; None where it is not final."""
+        if self.finished_at is None:
+            return None
+        return self.finished_at + (result_ttl_s if self.keep_s is None else self.keep_s)
+
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
@@ -97,6 +104,8 @@ class JobStatus:
         return self.state.is_final or is_late
 
 
+_Texts: TypeAlias = tuple[str | tuple[int, ...], ...]
+_TEXTS: TypeAdapter[_Texts] = TypeAdapter(_Texts)
 _PAST_ATTEMPTS: TypeAdapter[tuple[PastAttempt, ...]] = TypeAdapter(tuple[PastAttempt, ...])
 
 
@@ -124,13 +133,13 @@ def queue_key(task: Task) -> str:
 
 def parse_record(mapping: Mapping[str, str]) -> Record | None:
     """Read what `HGETALL` gave, decoded; None where there is no such record."""
-    if not mapping:
+    if not mapping or "is_forgotten" in mapping:
         return None
     result, failure = mapping.get("result"), mapping.get("failure")
     # canceled by its client, though its run goes on for those that share it
     abandoned_at = mapping.get("abandoned_at")
     return Record(
-        job=parse_job(mapping["job"], mapping.get("images", "")),
+        job=parse_job(mapping["job"], mapping.get("inputs", "")),
         group=mapping["group"],
         num_rows=int(mapping["num_rows"]),
         state=JobState(mapping["state"]) if abandoned_at is None else JobState.CANCELED,
@@ -153,12 +162,12 @@ def parse_claimed(fields: Sequence[bytes | str | None], worker: str, attempt: in
 
     Raises ValueError for one that another version wrote, or nobody of us.
     """
-    *texts, images = fields
+    *texts, inputs = fields
     if None in texts:
         raise ValueError("the record lacks a field")
     job, group, num_rows, num_steps, started_at = cast(list[bytes | str], texts)
     return Record(
-        job=parse_job(job, images or ""),
+        job=parse_job(job, inputs or ""),
         group=as_text(group),
         num_rows=int(num_rows),
         state=JobState.RUNNING,
@@ -174,11 +183,31 @@ def parse_claimed(fields: Sequence[bytes | str | None], worker: str, attempt: in
     )
 
 
-def parse_job(text: bytes | str, images: bytes | str) -> AnyJob:
+def without_inputs(job: AnyJob) -> tuple[AnyJob, bytes]:
+    """The job without its images or texts, and these, as a record has them.
+
+    Apart, so that who asks how a job stands does not read its megabytes, and a final record is
+    without them. In bytes, which are joined with the GIL released.
+    """
+    match job:
+        case ClassifyJob():
+            images = _IMAGE_SEPARATOR.encode().join(image.encode() for image in job.images)
+            return job.model_copy(update={"images": ()}), images
+        case EmbeddingsJob():
+            return job.model_copy(update={"texts": ()}), _TEXTS.dump_json(job.texts)
+        case ImageJob():
+            return job, b""
+
+
+def parse_job(text: bytes | str, inputs: bytes | str) -> AnyJob:
     job = JOB.validate_json(text)
-    if isinstance(job, ClassifyJob) and images:
-        return job.model_copy(update={"images": tuple(as_text(images).split(IMAGE_SEPARATOR))})
-    return job
+    match job:
+        case ClassifyJob() if inputs:
+            return job.model_copy(update={"images": tuple(as_text(inputs).split(_IMAGE_SEPARATOR))})
+        case EmbeddingsJob() if inputs:
+            return job.model_copy(update={"texts": _TEXTS.validate_json(inputs)})
+        case _:
+            return job
 
 
 def decoded(items: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:

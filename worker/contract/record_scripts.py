@@ -8,10 +8,11 @@ supported, as keys follow from the record. The claim has a file of its own (`cla
 nothing of Python's side of a record (see `records`).
 """
 
-from rq.registry import FinishedJobRegistry
 from rq.results import Result
 
 from worker.contract.claim_script import CLAIM_PREFIX, DEAD
+from worker.contract.idempotency_script import IDEMPOTENCY
+from worker.contract.listing_script import LISTING
 from worker.contract.script_prelude import (
     ALLOW_OOM,
     DEADLINES_KEY,
@@ -21,9 +22,8 @@ from worker.contract.script_prelude import (
     READING,
     RESULTS_PREFIX,
     RQ_RESULT_TTL_S,
-    registry_prefix,
 )
-from worker.contract.sharing_script import SHARING
+from worker.contract.sharing_script import RESULTS_KEY, SHARING
 from worker.contract.waiting_scripts import WAITING
 
 QUARANTINED_KEY = "triptych:quarantined"  # the jobs that cost too many workers, by time
@@ -36,20 +36,26 @@ _LOOKED_AT_S = 3  # the reaper's rounds
 
 # ARGV: id, task, caller, max_depth, deadline_at (or ''), created_at and enqueued_at in RQ's form,
 # the fingerprint (or ''), whether it may be answered by a kept result (1 or 0), until when a run
-# must be allowed to last for it to share that (or ''), the ttl_s of a kept result, then the
-# record's fields and values in turn.
+# must be allowed to last for it to share that (or ''), the ttl_s of what is kept, created_at again
+# (or '', where the job is not to be listed), the digests of the idempotency key and of what was
+# asked (or ''), who waits for the end (or ''), then the record's fields and values in turn.
 # Returns one of
 #   queued, how many jobs stand before it
 #   joined
 #   answered, the record's fields and values in turn
+#   attached, the id of the key's job: nothing is queued
+#   key_reused: the key stands for another request
 #   too_deep, the depth, how many of it are the caller's, the created_at of the oldest that waits
 # A client that lost the reply may send it again: nothing is queued twice.
 SUBMIT = (
     DENY_OOM
     + SHARING
+    + IDEMPOTENCY
+    + LISTING
     + f"""
 local id, task, caller, max_depth, deadline_at, created_at, enqueued_at = unpack(ARGV, 1, 7)
 local fingerprint, reads_cache, least_deadline, ttl_s = unpack(ARGV, 8, 11)
+local listed_at, key_digest, asked, waiter = unpack(ARGV, 12, 15)
 local key = record_key(id)
 
 local function queue()
@@ -66,10 +72,13 @@ local function join(leader)
   return {{'joined'}}
 end
 
--- They can come by the thousand a second: the record is kept briefly, and tells its end by itself.
+-- They can come by the thousand a second: the record of one that is waited for, which tells its end
+-- by itself, is kept briefly; but a key's as long as the key.
 local function answer(result)
-  redis.call('HSET', key, 'started_at', now_text, 'step', redis.call('HGET', key, 'num_steps'),
-    'keep_s', briefly(task, {_ANSWER_TTL_S}, ttl_s))
+  redis.call('HSET', key, 'started_at', now_text, 'step', redis.call('HGET', key, 'num_steps'))
+  if waiter ~= '' and key_digest == '' then
+    redis.call('HSET', key, 'keep_s', briefly(task, {_ANSWER_TTL_S}, ttl_s))
+  end
   close_record(id, task, 'succeeded', now_text, ttl_s, 'result', result)
   return {{'answered', unpack(redis.call('HGETALL', key))}}
 end
@@ -84,6 +93,14 @@ local function answered_before()
 end
 
 if redis.call('EXISTS', key) == 1 then return answered_before() end
+if key_digest ~= '' then
+  local earlier, its_asked = job_of_key(key_digest)
+  if earlier and its_asked ~= asked then return {{'key_reused'}} end
+  if earlier then
+    attach(earlier, waiter)
+    return {{'attached', earlier}}
+  end
+end
 local result = reads_cache == '1' and find_result(fingerprint, ttl_s)
 local leader = not result and least_deadline ~= '' and leader_of(fingerprint, least_deadline)
 if not result then
@@ -93,7 +110,9 @@ if not result then
     return {{'too_deep', depth, num_of_caller, oldest[2] or ''}}
   end
 end
-redis.call('HSET', key, unpack(ARGV, 12))
+redis.call('HSET', key, unpack(ARGV, 16))
+if key_digest ~= '' then hold_key(key_digest, asked, id, waiter, deadline_at, ttl_s) end
+if listed_at ~= '' then list_job(id, caller, listed_at, deadline_at, ttl_s) end
 if result then return answer(result) end
 if deadline_at ~= '' then redis.call('ZADD', '{DEADLINES_KEY}', deadline_at, id) end
 return leader and join(leader) or queue()
@@ -110,14 +129,21 @@ redis.call('DEL', record_key(ARGV[1]), '{EVENTS_PREFIX}' .. ARGV[1])
 """
 )
 
-# ARGV: id, ttl_s. A record that was to be kept briefly is kept like others.
+# ARGV: id, ttl_s. A client was told to come back for the job: no other one that leaves cancels it,
+# and a record that was to be kept briefly is kept like others.
 KEEP = (
     ALLOW_OOM
     + PRELUDE
+    + LISTING
     + """
-local key = record_key(ARGV[1])
-if redis.call('HDEL', key, 'keep_s') == 1 and redis.call('HEXISTS', key, 'finished_at') == 1 then
-  redis.call('EXPIRE', key, ARGV[2])
+local id, ttl_s = ARGV[1], ARGV[2]
+local key = record_key(id)
+redis.call('HDEL', key, 'waiters')
+if redis.call('HDEL', key, 'keep_s') == 1 then
+  local caller, created_at, deadline_at, finished_at = unpack(redis.call('HMGET', key,
+    'caller', 'created_at', 'deadline_at', 'finished_at'))
+  list_job(id, caller, created_at, deadline_at, ttl_s)
+  if finished_at then redis.call('EXPIRE', key, ttl_s) end
 end
 """
 )
@@ -199,10 +225,6 @@ FINISH = (
 local ttl_s, at, worker, next_job, cache_bytes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local tasks = {{}}
 
-local function finished_key(task)
-  return '{registry_prefix(FinishedJobRegistry)}' .. task
-end
-
 local function book_success(id, task)
   local rq_ttl_s = briefly(task, {RQ_RESULT_TTL_S}, ttl_s)
   redis.call('HSET', rq_job_key(id), 'status', 'finished', 'ended_at', at, 'last_heartbeat', at)
@@ -278,23 +300,80 @@ return replies
 """
 )
 
-# ARGV: id, ttl_s. Ends a queued job at once, and asks the worker of a running one to stop; where
-# others share its run, it ends for its own client alone.
+# Ends a queued job at once, and asks the worker of a running one to stop; where others share its
+# run, it ends for its own client alone.
+_CANCELING = """
+local function cancel(id, ttl_s)
+  local state, task, leader, abandoned_at = unpack(redis.call('HMGET', record_key(id),
+    'state', 'task', 'shares', 'abandoned_at'))
+  if state ~= 'queued' and state ~= 'running' or abandoned_at then return end
+  if leader then
+    leave_run(id, task, 'canceled', ttl_s)
+  elseif redis.call('EXISTS', sharers_key(id)) == 1 then
+    abandon(id, task, ttl_s)
+  else
+    stop_run(id, task, state, ttl_s)
+  end
+end
+"""
+
+# ARGV: id, ttl_s.
 CANCEL = (
     ALLOW_OOM
     + SHARING
+    + _CANCELING
     + """
-local id, ttl_s = ARGV[1], ARGV[2]
-local state, task, leader, abandoned_at = unpack(redis.call('HMGET', record_key(id),
-  'state', 'task', 'shares', 'abandoned_at'))
-if state ~= 'queued' and state ~= 'running' or abandoned_at then return end
-if leader then
-  leave_run(id, task, 'canceled', ttl_s)
-elseif redis.call('EXISTS', sharers_key(id)) == 1 then
-  abandon(id, task, ttl_s)
-else
-  stop_run(id, task, state, ttl_s)
+cancel(ARGV[1], ARGV[2])
+"""
+)
+
+# ARGV: id, ttl_s, who has waited for the end, the digest of its idempotency key (or '', where it is
+# known that the job is the key's). Cancels the job unless it is for others as well, who sent the
+# same key. Without a record, the request was attached to the key's job, and could not be told.
+LEAVE = (
+    ALLOW_OOM
+    + SHARING
+    + IDEMPOTENCY
+    + _CANCELING
+    + """
+local id, ttl_s, waiter, key_digest = unpack(ARGV, 1, 4)
+if key_digest ~= '' and redis.call('EXISTS', record_key(id)) == 0 then
+  id = job_of_key(key_digest) or id
 end
+if detach(id, waiter) then cancel(id, ttl_s) end
+"""
+)
+
+# ARGV: id. Forgets a job that is over. Returns nothing where there is none, `running` for one that
+# is not over, else `forgotten` and its result, where that names files that no other job can have.
+FORGET = (
+    ALLOW_OOM
+    + SHARING
+    + IDEMPOTENCY
+    + f"""
+local id = ARGV[1]
+local state, task, abandoned_at, fingerprint, result, key_digest, is_forgotten =
+  unpack(redis.call('HMGET', record_key(id), 'state', 'task', 'abandoned_at', 'fingerprint',
+    'result', 'idempotency', 'is_forgotten'))
+if not state or is_forgotten then return nil end
+local is_live = state == 'queued' or state == 'running'
+if is_live and not abandoned_at then return {{'running'}} end
+if key_digest then free_key(key_digest, id) end
+if is_live then
+  -- others share its run, which needs the record: that goes with it
+  redis.call('HSET', record_key(id), 'is_forgotten', 1, 'keep_s', 1)
+  redis.call('DEL', '{EVENTS_PREFIX}' .. id)
+  return {{'forgotten', ''}}
+end
+redis.call('DEL', record_key(id), rq_job_key(id), '{EVENTS_PREFIX}' .. id,
+  '{RESULTS_PREFIX}' .. id)
+redis.call('ZREM', finished_key(task), id)
+redis.call('ZREM', failed_key(task), id)
+redis.call('ZREM', '{QUARANTINED_KEY}', id)
+if fingerprint and result and redis.call('HGET', '{RESULTS_KEY}', fingerprint) == result then
+  drop_result(fingerprint)
+end
+return {{'forgotten', task == 'images' and not fingerprint and result or ''}}
 """
 )
 

@@ -7,7 +7,12 @@ books. How jobs wait is in `waiting_scripts`. Knows nothing of the scripts (see 
 
 from rq.job import Job as RqJob
 from rq.queue import Queue
-from rq.registry import BaseRegistry, FailedJobRegistry, StartedJobRegistry
+from rq.registry import (
+    BaseRegistry,
+    FailedJobRegistry,
+    FinishedJobRegistry,
+    StartedJobRegistry,
+)
 from rq.results import Result, get_key
 from rq.worker import BaseWorker
 
@@ -64,6 +69,10 @@ end
 -- RQ's registry of the jobs that run.
 local function started_key(task)
   return '{registry_prefix(StartedJobRegistry)}' .. task
+end
+
+local function finished_key(task)
+  return '{registry_prefix(FinishedJobRegistry)}' .. task
 end
 
 local function failed_key(task)
@@ -123,11 +132,16 @@ local function briefly(task, longest_s, record_ttl_s)
   return task == 'images' and ttl_s or math.min(ttl_s, {_BRIEF_TTL_S})
 end
 
--- Makes a record final. The bytes of the inputs are not needed any more.
+-- For how long a record can be there: ttl_s from the end of its job, which comes by the deadline.
+local function longest_s(deadline_at, ttl_s)
+  return math.ceil(math.max(0, (tonumber(deadline_at) or now) - now) + ttl_s)
+end
+
+-- Makes a record final. Its inputs, and who waits for it, are not needed any more.
 local function close_record(id, task, state, finished_at, ttl_s, ...)
   local key = record_key(id)
   redis.call('HSET', key, 'state', state, 'finished_at', finished_at, ...)
-  if task == 'classify' then redis.call('HDEL', key, 'images') end
+  redis.call('HDEL', key, 'inputs', 'waiters')
   redis.call('ZREM', running_key(task), id)
   redis.call('ZREM', '{DEADLINES_KEY}', id)
   redis.call('EXPIRE', key, redis.call('HGET', key, 'keep_s') or ttl_s)

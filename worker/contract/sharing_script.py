@@ -123,7 +123,7 @@ local function join_run(id, leader)
   local state, attempt, step, num_steps, worker, started_at, past = unpack(redis.call('HMGET',
     record_key(leader), 'state', 'attempt', 'step', 'num_steps', 'worker', 'started_at',
     'past_attempts'))
-  redis.call('HDEL', key, 'images')  -- the leader's record has them
+  redis.call('HDEL', key, 'inputs')  -- the leader's record has them
   redis.call('HSET', key, 'shares', leader, 'state', state, 'attempt', attempt, 'step', step,
     'num_steps', num_steps)
   if past then redis.call('HSET', key, 'past_attempts', past) end
@@ -165,8 +165,8 @@ local function run_again(sharers, old_leader, task, ttl_s)
   end
   if not leader then return end
   local key = record_key(leader)
-  local images = redis.call('HGET', record_key(old_leader), 'images')
-  if images then redis.call('HSET', key, 'images', images) end
+  local inputs = redis.call('HGET', record_key(old_leader), 'inputs')
+  if inputs then redis.call('HSET', key, 'inputs', inputs) end
   redis.call('HDEL', key, 'shares')
   for _, id in ipairs(others) do
     if id ~= leader then
@@ -233,6 +233,7 @@ end
 -- Ends a job for its own client, while its run goes on for those that share it.
 local function abandon(id, task, ttl_s)
   redis.call('HSET', record_key(id), 'abandoned_at', now_text)
+  redis.call('HDEL', record_key(id), 'waiters')
   publish_finished(id, task, 'canceled', ttl_s)
 end
 """

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from redis import Redis
 from rq.utils import utcformat
@@ -15,12 +16,12 @@ from rq.utils import utcformat
 from worker.contract import record_scripts
 from worker.contract.jobs import ClassifyJob, EmbeddingsJob, ImageJob, JobState
 from worker.contract.record import (
-    IMAGE_SEPARATOR,
     AnyJob,
     Record,
     Scalar,
     as_text,
     parse_record,
+    without_inputs,
 )
 
 
@@ -45,14 +46,49 @@ class Reuse:
     results_digest  the model card's: an answer is kept only of a worker that serves this
     reads_cache     it may be answered by what is kept of one that is over
     joins_runs      it may share the run of one that is not
-    ttl_s           for how long what is kept lasts from its last use
     """
 
     fingerprint: str
     results_digest: str
     reads_cache: bool
     joins_runs: bool
-    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What requests with one intent have in common (see `idempotency_script`).
+
+    digest  of the key, of whose it is, and of the route
+    asked   a digest of what was asked
+    """
+
+    digest: str
+    asked: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a job is queued; by default as the library's own: by itself, however many wait.
+
+    max_depth   where as many wait, only a caller with less than its share of them gets in
+    reuse       whose answers it may have; needs ttl_s
+    key         whose job it is, for who sends it again; needs ttl_s
+    is_awaited  its client waits for the end, and cancels it by leaving; else it will come back
+    keep_s      for how long its record is kept once it is final; None: as others are, and the job
+                is in its caller's list
+    ttl_s       for how long others are kept, and what is kept of results, from the last use, and
+                of keys; None: nothing is, and there is no list
+    """
+
+    max_depth: int | None = None
+    reuse: Reuse | None = None
+    key: IdempotencyKey | None = None
+    is_awaited: bool = False
+    keep_s: int | None = None
+    ttl_s: int | None = None
+
+
+_ALONE = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +104,18 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """Its idempotency key has a job already, in whatever state: nothing was queued."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """Its idempotency key has a job for which something else was asked: nothing was queued."""
+
+
+@dataclass(frozen=True, slots=True)
 class TooDeep:
     """As many jobs wait as may, and the caller has its share of them: nothing was queued."""
 
@@ -76,13 +124,18 @@ class TooDeep:
     oldest_created_at: float | None
 
 
-def group_of(job: AnyJob) -> str:
-    """Name the jobs whose rows may share a forward: of one model, and images of one area.
+Submission: TypeAlias = Queued | Joined | Answered | Attached
+Refusal: TypeAlias = KeyReused | TooDeep
 
-    As many pixels are as many patches, whatever their sides.
+
+def group_of(job: AnyJob) -> str:
+    """Name the jobs whose rows may share a forward: of one model, and as many tokens.
+
+    Those of an image are of its area, whatever the sides, and of its texts.
     """
     if isinstance(job, ImageJob):
-        return f"{job.model}/{job.width * job.height}"
+        of_texts = "" if job.max_sequence_length is None else f"/{job.max_sequence_length}"
+        return f"{job.model}/{job.width * job.height}{of_texts}"
     return job.model
 
 
@@ -108,35 +161,28 @@ def cost_of(job: AnyJob) -> float:
     return float(num_rows)
 
 
-def submission(
-    job: AnyJob,
-    max_depth: int | None = None,
-    reuse: Reuse | None = None,
-    keep_s: int | None = None,
-) -> ScriptCall:
-    """Queue the job, record and RQ's entry and first event, unless `max_depth` jobs wait.
-
-    Where as many do, a caller that has less than its share of them still gets in. With `reuse` it
-    may share a run instead, or be over at once. `keep_s` is for how long its record is kept once it
-    is final; None: as others are.
-    """
+def submission(job: AnyJob, terms: Terms = _ALONE) -> ScriptCall:
+    """Queue the job, its record, RQ's entry and its first event, on these terms."""
     created_at = utcformat(datetime.fromtimestamp(job.created_at, UTC))
     enqueued_at = utcformat(datetime.now(UTC))
-    limit = "inf" if max_depth is None else max_depth
+    limit = "inf" if terms.max_depth is None else terms.max_depth
     args: list[Scalar] = [job.id, job.task, job.caller, limit]
     args += ["" if job.deadline_at is None else job.deadline_at, created_at, enqueued_at]
-    if reuse is None:
-        args += ["", 0, "", 0]
-    else:
-        least_deadline = _half_of_its_time(job) if reuse.joins_runs else ""
-        args += [reuse.fingerprint, int(reuse.reads_cache), least_deadline, reuse.ttl_s]
-    fields = _fields(job)
-    if reuse is not None:
-        fields |= {"fingerprint": reuse.fingerprint, "results_digest": reuse.results_digest}
-    if keep_s is not None:
-        fields["keep_s"] = keep_s
-    args += [part for field in fields.items() for part in field]
+    args += _reuse_args(job, terms.reuse)
+    args.append(0 if terms.ttl_s is None else terms.ttl_s)
+    is_listed = terms.ttl_s is not None and terms.keep_s is None
+    args.append(job.created_at if is_listed else "")
+    args += ["", ""] if terms.key is None else [terms.key.digest, terms.key.asked]
+    args.append(job.id if terms.is_awaited else "")
+    args += [part for field in _fields(job, terms).items() for part in field]
     return ScriptCall(record_scripts.SUBMIT, args)
+
+
+def _reuse_args(job: AnyJob, reuse: Reuse | None) -> list[Scalar]:
+    if reuse is None:
+        return ["", 0, ""]
+    least_deadline = _half_of_its_time(job) if reuse.joins_runs else ""
+    return [reuse.fingerprint, int(reuse.reads_cache), least_deadline]
 
 
 def withdrawal(job_id: str, reuse: Reuse) -> ScriptCall:
@@ -144,7 +190,7 @@ def withdrawal(job_id: str, reuse: Reuse) -> ScriptCall:
     return ScriptCall(record_scripts.WITHDRAW_ANSWER, [job_id, reuse.fingerprint])
 
 
-def parse_submission(reply: Sequence[int | bytes | str]) -> Queued | Joined | Answered | TooDeep:
+def parse_submission(reply: Sequence[int | bytes | str]) -> Submission | Refusal:
     """Read what the call of `submission` answered."""
     kind, *said = (part if isinstance(part, int) else as_text(part) for part in reply)
     match kind:
@@ -156,6 +202,10 @@ def parse_submission(reply: Sequence[int | bytes | str]) -> Queued | Joined | An
             record = parse_record(dict(zip(map(str, said[::2]), map(str, said[1::2]), strict=True)))
             assert record is not None, "this is a bug: an answer without a record"
             return Answered(record)
+        case "attached":
+            return Attached(str(said[0]))
+        case "key_reused":
+            return KeyReused()
         case _:
             return TooDeep(int(said[0]), int(said[1]), float(said[2]) if said[2] else None)
 
@@ -176,8 +226,9 @@ def enqueue(redis: Redis, job: AnyJob) -> None:
     redis.register_script(call.script)(args=call.args)
 
 
-def _fields(job: AnyJob) -> dict[str, Scalar]:
+def _fields(job: AnyJob, terms: Terms) -> dict[str, Scalar]:
     """What the record begins with."""
+    rest, inputs = without_inputs(job)
     fields: dict[str, Scalar] = {
         "task": job.task,
         "model": job.model,
@@ -192,12 +243,15 @@ def _fields(job: AnyJob) -> dict[str, Scalar]:
         "step": 0,
         "num_steps": job.num_steps if isinstance(job, ImageJob) else 0,
         "cancel_requested": 0,
+        "job": rest.model_dump_json(),
     }
-    if isinstance(job, ClassifyJob):
-        # apart from the job, so that a final record keeps the job without its megabytes
-        fields["images"] = IMAGE_SEPARATOR.join(job.images)
-        job = job.model_copy(update={"images": ()})
+    if inputs:
+        fields["inputs"] = inputs
     if job.deadline_at is not None:
         fields["deadline_at"] = job.deadline_at
-    fields["job"] = job.model_dump_json()
+    if terms.reuse is not None:
+        fields["fingerprint"] = terms.reuse.fingerprint
+        fields["results_digest"] = terms.reuse.results_digest
+    if terms.keep_s is not None:
+        fields["keep_s"] = terms.keep_s
     return fields

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import FluxImg2ImgPipeline, FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxImg2ImgPipeline, FluxPipeline
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +34,7 @@ def last_patches(
     max_sequence_length: int | None = None,
     negative: Negative | None = None,
     start: Start | None = None,
+    flow_shift: float | None = None,
 ) -> Tensor:
     steps = pipeline.denoise(
         pipeline.encode(prompts, max_sequence_length),
@@ -43,6 +44,7 @@ def last_patches(
         guidance_of(pipeline),
         negative=negative,
         start=start,
+        flow_shift=flow_shift,
     )
     return deque(steps, maxlen=1).pop().patches
 
@@ -68,6 +70,14 @@ def expected_patches(
 
 def image_to_image_oracle(oracle: FluxPipeline) -> FluxImg2ImgPipeline:
     pipeline = FluxImg2ImgPipeline(**oracle.components)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def shifted_oracle(oracle: FluxPipeline, shift: float) -> FluxPipeline:
+    """The same pipeline with a static shift."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    pipeline = FluxPipeline(**oracle.components | {"scheduler": scheduler})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -44,3 +44,21 @@ def test_sigmas_are_those_of_diffusers(num_steps: int, num_patches: int, is_dyna
     assert sigmas[0] == 1.0
     assert sigmas[-1] == 0.0
     assert (sigmas.diff() < 0).all()
+
+
+@pytest.mark.parametrize("flow_shift", [0.25, 1.0, 3.0, 12.5])
+@pytest.mark.parametrize("is_dynamic", [True, False])
+def test_a_flow_shift_replaces_the_models_own_as_diffusers_static_shift(
+    is_dynamic: bool, flow_shift: float
+) -> None:
+    oracle = FlowMatchEulerDiscreteScheduler(shift=flow_shift)
+    oracle.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28))
+    schedule = Schedule(use_dynamic_shifting=is_dynamic, shift=2.0)
+    sigmas = schedule.sigmas(28, num_patches=1024, flow_shift=flow_shift)
+    torch.testing.assert_close(sigmas, oracle.sigmas, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("flow_shift", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_flow_shift_is_a_finite_number_above_0(flow_shift: float) -> None:
+    with pytest.raises(ValueError, match="is not a finite number above 0"):
+        Schedule(use_dynamic_shifting=True).sigmas(4, num_patches=16, flow_shift=flow_shift)

@@ -18,6 +18,7 @@ from tests.models.flux.loops import (
     expected_patches,
     image_to_image_oracle,
     last_patches,
+    shifted_oracle,
     start_image,
 )
 
@@ -100,6 +101,18 @@ def test_max_sequence_length_equals_diffusers(
 
     expected = expected_patches(oracle, [7], max_sequence_length=max_sequence_length)
     torch.testing.assert_close(patches, expected, atol=LATENTS, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dev", "schnell"])
+def test_a_flow_shift_equals_diffusers_static_shift(pipelines: Pipelines, name: str) -> None:
+    oracle, directory = pipelines[name]
+    pipeline = TextToImage.from_preset(directory)
+
+    patches = last_patches(pipeline, [7], flow_shift=4.0)
+
+    expected = expected_patches(shifted_oracle(oracle, 4.0), [7])
+    torch.testing.assert_close(patches, expected, atol=LATENTS, rtol=0)
+    assert not torch.allclose(patches, last_patches(pipeline, [7]), atol=0.01)
 
 
 def test_max_sequence_length_is_checked(pipelines: Pipelines) -> None:

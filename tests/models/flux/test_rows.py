@@ -39,6 +39,7 @@ class Wish:
     guidance_scale: float | None = 3.5
     true_cfg_scale: float | None = None
     strength: float | None = None
+    flow_shift: float | None = None
     loras: tuple[tuple[str, float], ...] = ()
 
     def begin(self, pipeline: TextToImage) -> PaintRow:
@@ -56,6 +57,7 @@ class Wish:
             self.guidance_scale,
             negative=negative,
             start=start,
+            flow_shift=self.flow_shift,
             loras=loras,
         )
         return row
@@ -64,7 +66,7 @@ class Wish:
 PLAIN = Wish()
 EIGHT = (
     PLAIN,
-    Wish(seed=8, num_steps=3, guidance_scale=1.0),
+    Wish(seed=8, num_steps=3, guidance_scale=1.0, flow_shift=4.0),
     Wish(PROMPTS[1], seed=9, size=HIGH, num_steps=7),
     Wish(seed=10, loras=(("brush", 0.7),)),
     Wish(seed=11, num_steps=4, true_cfg_scale=3.0),

@@ -1,20 +1,22 @@
 """TextEmbedder: tokenizer, pooling, and the bundled `f_net_shapes`."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from transformers import FNetConfig, FNetForPreTraining, FNetTokenizer
 
 from models.errors import InputError, PresetFileError, TextTooLongError
-from models.fnet.text_embedder import TextEmbedder, save_to_preset
-from models.fnet.tokenizer import TokenizedText
+from models.fnet.text_embedder import Pooling, TextEmbedder, save_to_preset
+from models.fnet.tokenizer import TokenizedText, TruncationSide
 from models.load import load_pipeline
 from models.presets import get_preset
 from tests.models.random_weights import randomise
 
 RECORDED = Path(__file__).parent / "recorded"
 ADVERSARIAL = ["", " ", "\n\t", "日本語の文", "🙂🙃", "a\x00b", "[CLS] [SEP] <pad>", "ÀÉÎ", "~{}|`"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 VOCABULARY = Path(get_preset("f_net_shapes").handle) / "assets/tokenizer/vocabulary.spm"
 
 
@@ -89,6 +91,56 @@ def test_the_embedding_is_the_mean_over_the_real_tokens(embedder: TextEmbedder) 
     torch.testing.assert_close(embed(embedder, "a red ring"), mean / mean.norm())
 
 
+def test_a_text_can_be_embedded_as_its_first_token(embedder: TextEmbedder) -> None:
+    text = embedder.tokenize("a red ring")
+
+    sequence_output = embedder.encode([text])
+
+    first = sequence_output[0, 0]
+    torch.testing.assert_close(embedder.embed([text], pooling="cls")[0], first / first.norm())
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_an_embedding_can_keep_its_length(embedder: TextEmbedder, pooling: Pooling) -> None:
+    text = embedder.tokenize("a red ring")
+
+    [embedding] = embedder.embed([text], pooling, normalizes=False)
+
+    assert embedding.norm().item() != pytest.approx(1.0, abs=0.01)
+    torch.testing.assert_close(
+        embedding / embedding.norm(), embedder.embed([text], pooling)[0], atol=1e-6, rtol=0
+    )
+
+
+def test_a_text_may_come_as_its_token_ids(embedder: TextEmbedder) -> None:
+    ids = embedder.tokenizer.vocabulary.encode("a red ring")
+
+    assert embedder.tokenize(ids) == embedder.tokenize("a red ring")
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**9])
+def test_a_token_id_outside_the_vocabulary_is_refused(embedder: TextEmbedder, wrong: int) -> None:
+    most = embedder.vocabulary_size - 1
+
+    with pytest.raises(InputError, match=f"token id {wrong}; 0 to {most} are allowed"):
+        embedder.tokenize([0, most, wrong])
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", range(100, 610)), ("left", range(101, 611))])
+def test_a_text_is_cut_where_it_is_said(
+    embedder: TextEmbedder, side: TruncationSide, kept: range
+) -> None:
+    text = embedder.tokenize(range(100, 611), side)
+
+    assert text.is_truncated
+    assert text.token_ids[1:-1] == tuple(kept)
+    assert (text.token_ids[0], text.token_ids[-1]) == embedder.tokenize("").token_ids[:2]
+
+
+def test_a_text_that_fits_is_not_cut(embedder: TextEmbedder) -> None:
+    assert embedder.tokenize("a red ring", "left") == embedder.tokenize("a red ring")
+
+
 def test_texts_of_several_lengths_are_not_embedded_together(embedder: TextEmbedder) -> None:
     long = TokenizedText(token_ids=(2,) * 64, num_tokens=40)
 
@@ -129,6 +181,10 @@ def test_the_embedding_of_a_transformers_directory_equals_its_own(tmp_path: Path
         features = oracle.fnet(input_ids=row).last_hidden_state[0]
     mean = features[row[0] != tokenizer.pad_token_id].mean(dim=0)
     torch.testing.assert_close(embed(embedder, text), mean / mean.norm(), atol=1e-5, rtol=0)
+    [first] = embedder.embed([embedder.tokenize(text)], "cls", normalizes=False)
+    torch.testing.assert_close(first, features[0], atol=1e-5, rtol=0)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert embedder.tokenize(ids) == embedder.tokenize(text)
 
 
 def test_a_keras_hub_preset_is_embedded() -> None:

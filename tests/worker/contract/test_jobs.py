@@ -30,9 +30,11 @@ JOBS: list[tuple[AnyJob, str]] = [
             num_steps=4, guidance_scale=None, quality="low",
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
-        '"priority":"normal","task":"images",'
+        '"priority":"normal","metadata":{},"task":"images",'
         '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null,'
-        '"quality":"low","loras":[],"negative":null,"start":null,"preview_steps":[]}',
+        '"quality":"low","loras":[],"negative":null,"start":null,"preview_steps":[],'
+        '"max_sequence_length":null,"flow_shift":null,"output_format":"png",'
+        '"output_compression":100}',
     ),
     (
         ImageJob(
@@ -41,13 +43,16 @@ JOBS: list[tuple[AnyJob, str]] = [
             loras=(LoraScale(name="ink", scale=0.5),),
             negative=NegativePrompt(prompt="q", true_cfg_scale=2.0),
             start=StartImage(file_name="job_1.start", strength=0.6),
+            max_sequence_length=64, flow_shift=3.0, output_format="webp", output_compression=80,
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
-        '"priority":"normal","task":"images",'
+        '"priority":"normal","metadata":{},"task":"images",'
         '"prompt":"p","seeds":[1],"width":64,"height":32,"num_steps":4,"guidance_scale":3.5,'
         '"quality":"low","loras":[{"name":"ink","scale":0.5}],'
         '"negative":{"prompt":"q","true_cfg_scale":2.0},'
-        '"start":{"file_name":"job_1.start","strength":0.6},"preview_steps":[]}',
+        '"start":{"file_name":"job_1.start","strength":0.6},"preview_steps":[],'
+        '"max_sequence_length":64,"flow_shift":3.0,"output_format":"webp",'
+        '"output_compression":80}',
     ),
     (
         ClassifyJob(
@@ -55,14 +60,15 @@ JOBS: list[tuple[AnyJob, str]] = [
             images=("YQ==",), top_k=5,
         ),
         '{"id":"job_2","model":"m","created_at":1.5,"deadline_at":2.0,"caller":"a1",'
-        '"priority":"high","task":"classify",'
-        '"images":["YQ=="],"top_k":5}',
+        '"priority":"high","metadata":{},"task":"classify",'
+        '"images":["YQ=="],"top_k":5,"function":"softmax","labels":null,"includes_scores":false}',
     ),
     (
-        EmbeddingsJob(id="job_3", model="m", created_at=1.5, texts=("a",)),
+        EmbeddingsJob(id="job_3", model="m", created_at=1.5, texts=("a", (4, 5))),
         '{"id":"job_3","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
-        '"priority":"normal","task":"embeddings",'
-        '"texts":["a"]}',
+        '"priority":"normal","metadata":{},"task":"embeddings",'
+        '"texts":["a",[4,5]],"pooling":"mean","normalizes":true,"truncates":false,'
+        '"truncation_side":"right"}',
     ),
 ]  # fmt: skip
 
@@ -80,11 +86,12 @@ RESULTS: list[tuple[AnyResult, str]] = [
     ),
     (
         ClassifyResult(predictions=((Prediction(label="red", class_id=0, score=0.5),),)),
-        '{"task":"classify","predictions":[[{"label":"red","class_id":0,"score":0.5}]]}',
+        '{"task":"classify","predictions":[[{"label":"red","class_id":0,"score":0.5}]],'
+        '"scores":null}',
     ),
     (
         EmbeddingsResult(embeddings=("AACAPw==",), num_tokens=3),
-        '{"task":"embeddings","embeddings":["AACAPw=="],"num_tokens":3}',
+        '{"task":"embeddings","embeddings":["AACAPw=="],"num_tokens":3,"truncated":[]}',
     ),
 ]
 

@@ -41,8 +41,11 @@ from worker.contract.submission import (
     Answered,
     Joined,
     Queued,
+    Refusal,
     Reuse,
     ScriptCall,
+    Submission,
+    Terms,
     TooDeep,
     enqueue,
     parse_submission,
@@ -55,7 +58,7 @@ from worker.rq_entries import open_queue
 WORKER = "worker"
 DIGEST = "5e" * 32
 EXPIRIES_KEY = "triptych:results:expiries"
-REUSE = Reuse("f1" * 32, DIGEST, reads_cache=True, joins_runs=True, ttl_s=3600)
+REUSE = Reuse("f1" * 32, DIGEST, reads_cache=True, joins_runs=True)
 OTHER_REUSE = replace(REUSE, fingerprint="f2" * 32)
 RESULT = EmbeddingsResult(embeddings=("AACAPw==",), num_tokens=3)
 LABELS = ClassifyResult(predictions=())
@@ -94,9 +97,14 @@ def send(
     job: AnyJob,
     reuse: Reuse | None = REUSE,
     max_depth: int | None = None,
+    is_awaited: bool = True,
     keep_s: int | None = None,
-) -> Queued | Joined | Answered | TooDeep:
-    reply = run_script(redis, submission(job, max_depth, reuse, keep_s))
+    ttl_s: int = 3600,
+) -> Submission | Refusal:
+    terms = Terms(
+        max_depth=max_depth, reuse=reuse, is_awaited=is_awaited, keep_s=keep_s, ttl_s=ttl_s
+    )
+    reply = run_script(redis, submission(job, terms))
     return parse_submission(cast(Sequence[int | bytes], reply))
 
 
@@ -279,12 +287,12 @@ def test_a_failure_is_everyones(redis: Redis, records: Records) -> None:
 
 def test_the_inputs_of_a_shared_run_are_kept_once(redis: Redis, records: Records) -> None:
     first, second = submit(redis, classify_job("YQ=="), classify_job("YQ=="))
-    assert not redis.hexists(record_key(second), "images")
+    assert not redis.hexists(record_key(second), "inputs")
     [record] = claim(records, Task.CLASSIFY)
     assert isinstance(record.job, ClassifyJob)
     assert record.job.images == ("YQ==",)
     finish(records, first, LABELS)
-    assert not redis.hexists(record_key(first), "images")
+    assert not redis.hexists(record_key(first), "inputs")
 
 
 # a worker that is lost
@@ -671,10 +679,26 @@ def test_a_job_that_is_answered_at_once_leaves_little_and_not_for_long(
     assert found(records, "again").keep_s == ttl_s
 
 
+@pytest.mark.parametrize(
+    ("job", "result"),
+    [(embeddings_job("a"), RESULT), (image_job(), PAINTED)],
+    ids=["text", "image"],
+)
+@pytest.mark.usefixtures("worker")
+def test_an_answer_that_its_client_comes_back_for_is_kept_like_others(
+    redis: Redis, records: Records, job: AnyJob, result: Outcome
+) -> None:
+    run_once(redis, records, job, result)
+    again = job.model_copy(update={"id": "again"})
+    assert isinstance(send(redis, again, is_awaited=False), Answered)
+    assert 3595 < redis.ttl(record_key("again")) <= 3600
+    assert found(records, "again").keep_s is None
+
+
 @pytest.mark.usefixtures("worker")
 def test_no_answer_is_kept_longer_than_other_records(redis: Redis, records: Records) -> None:
     run_once(redis, records, image_job(), PAINTED)
-    answered = send(redis, image_job(), replace(REUSE, ttl_s=90))
+    answered = send(redis, image_job(), ttl_s=90)
     assert isinstance(answered, Answered)
     assert answered.record.keep_s == 90
 

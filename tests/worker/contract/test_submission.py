@@ -8,15 +8,16 @@ from rq.serializers import JSONSerializer
 
 from tests.claims import claim_one
 from tests.worker.conftest import commands_of
-from tests.worker.jobs import classify_job, embeddings_job, image_job
+from tests.worker.jobs import classify_job, embeddings_job, image_job, with_fields
 from worker.contract.jobs import EmbeddingsJob, JobState, NegativePrompt, Task
 from worker.contract.record import AnyJob, Record, as_text, queue_key, queue_name, record_key
 from worker.contract.records import Records
 from worker.contract.script_prelude import RQ_FAILURE_TTL_S, RQ_RESULT_TTL_S
 from worker.contract.submission import (
-    Answered,
-    Joined,
     Queued,
+    Refusal,
+    Submission,
+    Terms,
     TooDeep,
     enqueue,
     parse_submission,
@@ -36,8 +37,8 @@ def queued(redis: Redis, records: Records, job: AnyJob) -> Record:
     return record
 
 
-def send(redis: Redis, job: AnyJob, max_depth: int) -> Queued | Joined | Answered | TooDeep:
-    call = submission(job, max_depth)
+def send(redis: Redis, job: AnyJob, max_depth: int) -> Submission | Refusal:
+    call = submission(job, Terms(max_depth=max_depth))
     return parse_submission(redis.register_script(call.script)(args=call.args))
 
 
@@ -53,6 +54,7 @@ def test_a_submitted_job_reads_back_as_it_was(redis: Redis, records: Records, jo
     [
         (image_job(seeds=(1, 2, 3)), "flux_shapes/6144", 3),
         (STEERED_JOB, "flux_shapes/6144", 4),
+        (with_fields(image_job(), max_sequence_length=16), "flux_shapes/6144/16", 1),
         (classify_job("YQ==", "Yg=="), "vit_shapes", 2),
         (embeddings_job("a", "b"), "f_net_shapes", 2),
     ],
