@@ -16,7 +16,7 @@ from python_multipart.multipart import parse_options_header
 
 from service import forms, request_bodies
 from service.errors import RequestError, shown
-from service.request_bodies import work_through
+from service.long_work import work_through
 from worker.contract.submission import IdempotencyKey
 
 _NAME = "Idempotency-Key"

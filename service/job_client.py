@@ -29,8 +29,8 @@ from service.errors import (
     lost_error,
 )
 from service.job_changes import JobChanges
+from service.long_work import work_through
 from service.redis_health import RedisHealth
-from service.request_bodies import work_through
 from service.round_trips import RoundTrips
 from worker.contract.jobs import RESULT, ClassifyJob, EmbeddingsJob, ImageJob, JobState
 from worker.contract.record import (

@@ -15,7 +15,7 @@ from service.errors import (
 from service.file_responses import has_client_got
 from service.image_items import url_items
 from service.json_response import json_in_rows
-from service.request_bodies import work_through
+from service.long_work import work_through
 from service.row_responses import answer_bytes
 from service.schemas.classify import ClassifyResponse
 from service.schemas.embeddings import EmbeddingsResponse

@@ -4,20 +4,19 @@ A form becomes what JSON would hold, and goes through the same schema; only ther
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
-from anyio import to_thread
 from fastapi import Request
 from pydantic import ValidationError
 
 from service.error_handlers import body_error, json_error, no_json, unsupported_media_type
 from service.errors import RequestError, ServiceError
 from service.forms import FORM, Form, read_form
+from service.long_work import work_through
 from service.schemas.fields import RequestBody
 
 JSON = "application/json"
-_QUICK_BYTES = 256 * 1024  # a millisecond's work, of which a hop to a thread would add a tenth
 _MOST_OF = {
     b",[{": 500_000,  # of what separates values: 300,000 token ids have fewer
     b":": 100_000,  # of keys, which take ten times as long; 2,048 texts of 48 colons have fewer
@@ -25,7 +24,6 @@ _MOST_OF = {
 _MAX_JSON_CHARACTERS = 64 * 1024  # of a field of a form: a list of LoRAs has some hundreds
 
 Body = TypeVar("Body", bound=RequestBody)
-T = TypeVar("T")
 
 
 def media_type_of(request: Request) -> str:
@@ -51,15 +49,6 @@ async def read_json(request: Request, schema: type[Body]) -> Body:
         raise unsupported_media_type(request.headers.get("content-type"), JSON)
     body = await request.body()
     return await work_through(len(body), lambda: from_json(body, schema))
-
-
-async def work_through(num_bytes: int, work: Callable[[], T]) -> T:
-    """Work on so many bytes, in a thread where other requests would notice.
-
-    They are served meanwhile only where the work lets them, as hashing, base64 and many short steps
-    do. One call that parses JSON does not: `parsed` bounds how long that takes.
-    """
-    return work() if num_bytes <= _QUICK_BYTES else await to_thread.run_sync(work)
 
 
 def from_json(body: bytes, schema: type[Body]) -> Body:

@@ -5,7 +5,8 @@ from fastapi import Request
 from service.dependencies import Parts
 from service.errors import RequestError
 from service.fingerprints import reuse_of
-from service.request_bodies import read_json, validated, work_through
+from service.long_work import work_through
+from service.request_bodies import read_json, validated
 from service.schemas.classify import ClassifyRequest, HuggingFaceRequest, Upload, images_of
 from service.schemas.embeddings import EmbeddingsRequest
 from service.schemas.tei import EmbedRequest

@@ -3,7 +3,7 @@
 from fastapi import Response
 
 from service.json_response import json_text
-from service.request_bodies import work_through
+from service.long_work import work_through
 from service.schemas.tei import EmbedResponse
 from worker.contract.jobs import ClassifyResult, EmbeddingsResult
 from worker.contract.record import AnyResult, Record

@@ -11,7 +11,8 @@ from service.error_handlers import unsupported_media_type
 from service.errors import RequestError, shown_name
 from service.forms import FORM, read_form
 from service.json_response import json_in_rows
-from service.request_bodies import JSON, media_type_of, parsed, validated, work_through
+from service.long_work import work_through
+from service.request_bodies import JSON, media_type_of, parsed, validated
 from service.responses import answers_with, run
 from service.route_errors import BODY, IMAGE
 from service.row_jobs import classify_job, upload_of

@@ -5,7 +5,8 @@ from fastapi import APIRouter, Request, Response
 from service.api_description import component
 from service.dependencies import CurrentParts, CurrentPreference
 from service.json_response import json_in_rows
-from service.request_bodies import JSON, read_json, work_through
+from service.long_work import work_through
+from service.request_bodies import JSON, read_json
 from service.responses import answers_with, run
 from service.route_errors import BODY
 from service.row_jobs import embeddings_job

@@ -16,6 +16,7 @@ from service.errors import RequestError, renaming, shown
 from service.image_jobs import new_image_job
 from service.image_responses import image_itself
 from service.json_response import json_response
+from service.long_work import work_through
 from service.request_bodies import (
     JSON,
     from_json,
@@ -23,7 +24,6 @@ from service.request_bodies import (
     parsed,
     read_json,
     validated,
-    work_through,
 )
 from service.responses import answers_with, run
 from service.route_errors import ACCEPT, BODY, IMAGE, MODEL, STORE, errors

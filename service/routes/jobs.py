@@ -21,7 +21,8 @@ from service.job_objects import (
     job_result,
 )
 from service.json_response import json_in_rows, json_response
-from service.request_bodies import JSON, read_json, work_through
+from service.long_work import work_through
+from service.request_bodies import JSON, read_json
 from service.responses import ANSWER_HEADERS, accepted, note_preference
 from service.route_errors import (
     BODY,
