@@ -14,7 +14,7 @@ serve: $(STAMP)
 	@exec $(RUN)/triptych serve
 
 test: $(STAMP) $(NODE_CLIENT)
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(RUN)/ruff format --check $(SOURCES)

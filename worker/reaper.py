@@ -85,7 +85,7 @@ class Reaper:
             for lost in self._records.reap(task, self._max_attempts):
                 self._note(lost)
             for entry in self._records.mend_rq_list(task):
-                logger.error("event=entry_refused entry=%s reason=no such job", entry)
+                logger.error("event=entry_refused entry=%a reason=no such job", entry)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):

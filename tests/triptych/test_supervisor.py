@@ -14,7 +14,7 @@ import pytest
 from tests.triptych.conftest import Serve, is_alive, parent_of, start, wait_until
 from triptych.prometheus_targets import FILE_NAME
 
-StartServe = Callable[[], Serve]
+StartServe = Callable[..., Serve]
 
 
 def paint(url: str, prompt: str = "a red circle") -> httpx.Response:
@@ -244,7 +244,7 @@ def was_given_back(serve: Serve, job_id: str) -> bool:
 def test_a_killed_supervisor_leaves_no_process_and_its_job_runs_again(
     start_serve: StartServe, tmp_path: Path
 ) -> None:
-    first = start_serve()
+    first = start_serve(lease_s=1.5)
     first.wait_until_ready()
     job_id = submit_held(first.url, tmp_path / "release")
     left = [*first.children().values()]
@@ -254,6 +254,6 @@ def test_a_killed_supervisor_leaves_no_process_and_its_job_runs_again(
     wait_until(lambda: not any(map(is_alive, left)), "children went on")
     (tmp_path / "release").touch()
 
-    second = start_serve()
+    second = start_serve(lease_s=1.5)
     second.wait_until_ready()
     wait_until(lambda: job_of(second.url, job_id)["status"] == "succeeded", "the job was lost")

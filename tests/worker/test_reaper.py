@@ -92,7 +92,8 @@ def test_an_entry_of_rqs_list_that_stands_for_no_job_is_refused_and_the_rest_is_
     redis.rpush(queue_key(Task.IMAGES), b"\xff\xfe", "unknown")
     reaper.sweep()
     assert waiting(redis, Task.IMAGES) == [job.id]
-    assert "event=entry_refused entry=unknown" in caplog.text
+    assert r"event=entry_refused entry='\udcff\udcfe' reason" in caplog.text  # a log is UTF-8
+    assert "event=entry_refused entry='unknown'" in caplog.text
 
 
 def test_a_queued_job_past_its_deadline_expires_though_no_worker_looks(

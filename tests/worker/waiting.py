@@ -13,14 +13,14 @@ _ARRIVAL_LENGTH = 17  # an entry is the time of arrival, the id, the priority an
 def waiting(redis: Redis, task: Task) -> list[str]:
     """The ids in the order of each model's turns; RQ's list has the same, in any order."""
     keys = sorted(as_text(key) for key in redis.scan_iter(f"triptych:turns:{task}:*"))
-    entries = [as_text(entry) for key in keys for entry in _members(redis, key)]
-    ids = [entry[_ARRIVAL_LENGTH:].split(":")[0] for entry in entries]
-    assert sorted(rq_list(redis, task)) == sorted(ids)
+    with redis.pipeline(transaction=True) as reads:  # a worker may claim between two
+        for key in keys:
+            reads.zrange(key, 0, -1)
+        reads.lrange(queue_key(task), 0, -1)
+        *turns, listed = cast(list[list[bytes | str]], reads.execute())
+    ids = [as_text(entry)[_ARRIVAL_LENGTH:].split(":")[0] for turn in turns for entry in turn]
+    assert sorted(map(as_text, listed)) == sorted(ids)
     return ids
-
-
-def _members(redis: Redis, key: str) -> list[bytes | str]:
-    return cast(list[bytes | str], redis.zrange(key, 0, -1))
 
 
 def rq_list(redis: Redis, task: Task) -> list[str]:
