@@ -23,6 +23,10 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
 CMD ["triptych", "api"]
 
 FROM base AS worker
+# torch.compile builds its launchers with it; what it compiled outlives the container
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+ENV TORCHINDUCTOR_CACHE_DIR=/data/compiled
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY models ./models
 COPY worker ./worker

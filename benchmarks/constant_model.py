@@ -1,8 +1,9 @@
 """A model that does nothing, and everything around it: what does a request cost by itself?
 
-`python -m benchmarks.constant_model serve` is `triptych serve` with that model alone, with settings
-from the environment: its worker works as `worker.main` does, but every text has the same embedding.
-With `alone` it answers the same requests by FastAPI without anything behind it.
+`python -m benchmarks.constant_model serve [COUNT]` is `triptych serve` with that model alone, or as
+many of the kind, with settings from the environment: its worker works as `worker.main` does, but
+every text has the same embedding. With `alone` it answers the same requests by FastAPI without
+anything behind it.
 """
 
 import logging
@@ -79,10 +80,14 @@ class ConstantLoader:
 
         return MemoryNeed(CARD.memory_bytes)
 
-    def load(self, spec: ModelSpec, report: "Report") -> "Loaded[ConstantEmbedder]":  # noqa: ARG002
+    def load(
+        self,
+        spec: ModelSpec,
+        report: "Report",  # noqa: ARG002
+    ) -> "Loaded[ConstantEmbedder]":
         from worker.loading import Loaded
 
-        return Loaded(ConstantEmbedder(), CARD)
+        return Loaded(ConstantEmbedder(), CARD.model_copy(update={"name": spec.name}))
 
     def to_host(self, loaded: "Loaded[ConstantEmbedder]") -> None:
         pass
@@ -103,8 +108,16 @@ def main(settings: WorkerSettings) -> None:
     leave(run(settings, ConstantLoader(), memory_of("cpu", settings)))
 
 
-def serve() -> None:
-    specs = (ModelSpec(name=MODEL, handle="made by its worker", task=Task.EMBEDDINGS),)
+def names(count: int) -> list[str]:
+    """What that many models are called."""
+    return [MODEL, *(f"{MODEL}-{number}" for number in range(1, count))]
+
+
+def serve(count: int = 1) -> None:
+    specs = tuple(
+        ModelSpec(name=name, handle="made by its worker", task=Task.EMBEDDINGS)
+        for name in names(count)
+    )
     settings = ServeSettings(models=specs)
     slots = plan(settings, specs)
     Supervisor(settings, specs, slots, WorkerProgram("benchmarks.constant_model")).run()
@@ -138,7 +151,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
             serve()
+        case ["serve", count] if count.isdecimal() and int(count) > 0:
+            serve(int(count))
         case ["alone"]:
             serve_alone()
         case got:
-            sys.exit(f"got {got}; allowed are serve and alone")
+            sys.exit(f"got {got}; allowed are serve, serve COUNT and alone")

@@ -1,29 +1,37 @@
-"""How fast is a GPU with this? `python -m benchmarks.gpu [--output FILE]`, a few minutes.
+"""How fast is a GPU with this? `python -m benchmarks.gpu [--minutes 9] [--output FILE]`.
 
 FLUX.1 dev and schnell, ViT-B/16 and FNet-base in their exact shapes, random bfloat16 weights made
-on the device, beside diffusers and transformers where they are installed. Every row is compared
-with the fastest matrix product of the same run. The file is rewritten after every row, so that a
-run that is cut short keeps what it measured. Without a GPU the same rows are measured on tiny
-shapes, as a check of this command and of nothing else.
+on the device, by one lever after the other, beside diffusers and transformers where they are
+installed. Needs torch, numpy, einops, pydantic, safetensors, h5py and pillow. Every row is compared
+with the fastest matrix product of the same run. The most telling rows come first, and what would
+begin after the minutes is left out. The file is rewritten after every row, so that a run that is
+cut short keeps what it measured. Without a GPU the same rows are measured on tiny shapes, as a
+check of this command and of nothing else.
 """
 
 import argparse
 import gc
 import json
+import math
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from benchmarks import gpu_encoders, gpu_flux, gpu_stages
+from benchmarks import gpu_cold_start, gpu_encoders, gpu_flux, gpu_stages
 from benchmarks.machine import processor
-from benchmarks.rows import Bench, Row, Subject, matrix_product_tflops, said
+from benchmarks.rows import NO_TIME, Bench, Row, Subject, matrix_product_tflops, said
 from benchmarks.workloads import FULL, TINY, Workload
+from models.execution import float8_products
+from models.layers.float8_products import scaled_product
+from models.layers.float8_storage import Float8Matrix
 
 PACKAGES = ("torch", "diffusers", "transformers")
 
@@ -54,32 +62,49 @@ class Report:
     machine: Machine
     dtype: str
     matrix_product_tflops: dict[str, float]
+    float8_product_tflops: dict[str, float]  # empty: the device has none
     records_s: dict[str, float]  # what others reached, to compare with
     rows: list[Row] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
 
 
-def run(workload: Workload, device: torch.device, output: Path | None) -> Report:
+def run(
+    workload: Workload, device: torch.device, output: Path | None, minutes: float = math.inf
+) -> Report:
+    ends_at = time.monotonic() + 60 * minutes
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     products = matrix_product_tflops(device, dtype, workload.matrix_products)
     dtype_name = str(dtype).removeprefix("torch.")
-    report = Report(_machine(device), dtype_name, products, workload.records_s)
+    in_float8 = _float8_tflops(device, workload)
+    report = Report(_machine(device), dtype_name, products, in_float8, workload.records_s)
 
     def add(row: Row) -> None:
         report.rows.append(row)
         sys.stdout.write(_line(row) + "\n")
         _write(report, output)
 
-    bench = Bench(device, max(products.values()), add)
+    bench = Bench(device, max(products.values()), add, ends_at)
+    measure_sections(bench, workload, dtype)
+    report.images.extend(images(workload, report.rows))
+    _write(report, output)
+    return report
+
+
+def measure_sections(
+    bench: Bench, workload: Workload, dtype: torch.dtype, names: Collection[str] | None = None
+) -> None:
+    """Measure one section after the other, or those that are named."""
     for name, measure in _sections(bench, workload, dtype).items():
+        if names is not None and name not in names:
+            continue
+        if bench.is_over:
+            bench.skip(Subject(name), NO_TIME)
+            continue
         try:
             measure()
         except Exception as error:  # a model that does not fit, or that an old package lacks
             bench.skip(Subject(name), said(error))
-        _free(device)
-    report.images.extend(images(workload, report.rows))
-    _write(report, output)
-    return report
+        _free(bench.device)
 
 
 def _sections(
@@ -87,19 +112,22 @@ def _sections(
 ) -> dict[str, Callable[[], None]]:
     """Give what is measured one after the other, by name: a failure ends only its own."""
     precisions = dict.fromkeys((dtype, torch.float32))  # transformers' FNet has no bfloat16
-    return {
-        "text encode": partial(gpu_stages.measure_text_encoders, bench, workload, dtype),
-        "decode": partial(gpu_stages.measure_decoder, bench, workload, dtype),
-        **{
-            case.name: partial(gpu_flux.measure_flux, bench, case, workload, dtype)
-            for case in workload.flux
-        },
-        "vit": partial(gpu_encoders.measure_vit, bench, workload, dtype),
-        **{
-            f"f_net, {precision}": partial(gpu_encoders.measure_fnet, bench, workload, precision)
-            for precision in precisions
-        },
-    }
+    first, *others = (
+        (case.name, partial(gpu_flux.measure_flux, bench, case, workload, dtype))
+        for case in workload.flux
+    )
+    return dict([
+        first,
+        ("decode", partial(gpu_stages.measure_decoder, bench, workload, dtype)),
+        ("text encode", partial(gpu_stages.measure_text_encoders, bench, workload, dtype)),
+        *others,
+        ("vit", partial(gpu_encoders.measure_vit, bench, workload, dtype)),
+        *(
+            (f"f_net, {each}", partial(gpu_encoders.measure_fnet, bench, workload, each))
+            for each in precisions
+        ),
+        ("cold start", partial(gpu_cold_start.measure, bench)),
+    ])  # fmt: skip
 
 
 def images(workload: Workload, rows: list[Row]) -> list[Image]:
@@ -116,8 +144,10 @@ def images(workload: Workload, rows: list[Row]) -> list[Image]:
     for case in workload.flux:
         text_s = seconds(gpu_stages.text_subject(case.num_text_tokens))
         for width, height in case.sizes:
-            decode_s = seconds(gpu_stages.decode_subject(width, height))
-            for execution in ("eager", "compiled"):
+            decode_subject = gpu_stages.decode_subject(width, height)
+            for execution in ("eager", "compiled", "float8 compiled"):
+                decode = "eager" if execution == "eager" else "compiled"
+                decode_s = seconds(replace(decode_subject, execution=decode))
                 denoise_s = seconds(gpu_flux.image_subject(case, (width, height), execution))
                 if text_s and decode_s and denoise_s:
                     total_s = round(denoise_s + text_s + decode_s, 4)
@@ -131,6 +161,8 @@ def _line(row: Row) -> str:
     words = [subject.case, subject.implementation, subject.execution, subject.attention or ""]
     if row.error is not None:
         return " | ".join([*words, row.error])
+    if row.median_s is None:
+        return " | ".join([*words, f"{row.first_s} s once"])
     share = "" if row.of_matrix_product is None else f"{row.of_matrix_product:.0%} of the product"
     return " | ".join([*words, f"{row.median_s} s", f"{row.items_per_s} /s", share])
 
@@ -141,6 +173,23 @@ def _write(report: Report, output: Path | None) -> None:
     unfinished = output.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(asdict(report), indent=2) + "\n")
     unfinished.replace(output)
+
+
+def _float8_tflops(device: torch.device, workload: Workload) -> dict[str, float]:
+    """Measure products in float8, without the rounding of the factors."""
+    try:
+        float8_products.check_products(device, torch.bfloat16)
+    except float8_products.Float8Error:
+        return {}
+
+    rounded: dict[Tensor, Float8Matrix] = {}  # once each; matrices are told apart by identity
+
+    def multiply(left: Tensor, right: Tensor) -> Tensor:
+        if left not in rounded:
+            rounded.update({left: Float8Matrix.of(left), right: Float8Matrix.of(right.T)})
+        return scaled_product(rounded[left], rounded[right], torch.bfloat16)
+
+    return matrix_product_tflops(device, torch.bfloat16, workload.matrix_products, multiply)
 
 
 def _free(device: torch.device) -> None:
@@ -171,12 +220,13 @@ def _version(package: str) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
-    measured = run(FULL if has_gpu else TINY, device, arguments.output)
+    measured = run(FULL if has_gpu else TINY, device, arguments.output, arguments.minutes)
     for image in measured.images:
         sys.stdout.write(f"{image.case} | {image.execution} | {image.total_s} s an image\n")
     for name, seconds in measured.records_s.items():

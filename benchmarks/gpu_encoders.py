@@ -1,8 +1,8 @@
 """ViT and FNet of random weights: images and texts a second, beside transformers'."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
@@ -13,7 +13,11 @@ from benchmarks.random_modules import random_module
 from benchmarks.regional import compile_blocks
 from benchmarks.rows import Bench, Subject
 from benchmarks.workloads import Workload
-from models import FNetBackbone, ViTBackbone
+from models.execution import float8_products
+from models.execution.compiled_blocks import compile_modules, repeated_blocks, undo_compiling
+from models.execution.cuda_graphs import GraphedCall
+from models.fnet.backbone import FNetBackbone
+from models.vit.backbone import ViTBackbone
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +85,100 @@ def _measure(
     contestants: list[Contestant],
     inputs: Callable[[int], Tensor],
 ) -> None:
-    """Measure every contestant at every batch size: eager, then with its blocks compiled."""
+    """Measure every contestant at every batch size, by one lever after the other."""
+    inputs = cache(inputs)  # the same for every lever, so that outputs can be compared
     for contestant in contestants:
-        for execution in ("eager", "compiled"):
-            if execution == "compiled":
-                compile_blocks(contestant.module, workload.compile_backend)
-            for batch in workload.batch_sizes:
-                measured = replace(
-                    subject,
-                    case=f"{subject.case}, batch {batch}",
-                    implementation=contestant.implementation,
-                    execution=execution,
-                    num_items=batch,
-                    num_flop=batch * (subject.num_flop or 0),
-                )
-                run = partial(contestant.call, inputs(batch))
-                bench.measure(measured, run, workload.repetitions)
+        measure = partial(_measure_batches, bench, workload, subject, contestant, inputs)
+        expected = measure("eager", {})
+        if contestant.implementation != "triptych":
+            compile_blocks(contestant.module, workload.compile_backend)
+            measure("compiled", expected)
+            continue
+        if _compile(bench, workload, subject, contestant, inputs):
+            measure("compiled", expected)
+        _measure_graphs(bench, measure, subject, contestant, expected)
+        if _turn_float8_on(bench, subject, contestant) and _compile(
+            bench, workload, subject, contestant, inputs
+        ):
+            measure("float8 compiled", expected)
     if len(contestants) == 1:
         bench.skip(replace(subject, implementation="transformers"), "transformers is not installed")
+
+
+def _measure_batches(
+    bench: Bench,
+    workload: Workload,
+    subject: Subject,
+    contestant: Contestant,
+    inputs: Callable[[int], Tensor],
+    execution: str,
+    expected: Mapping[int, Tensor | None],
+) -> dict[int, Tensor | None]:
+    """Report one row per batch size; give the outputs."""
+    outputs = {}
+    for batch in workload.batch_sizes:
+        measured = replace(
+            subject,
+            case=f"{subject.case}, batch {batch}",
+            implementation=contestant.implementation,
+            execution=execution,
+            num_items=batch,
+            num_flop=batch * (subject.num_flop or 0),
+        )
+        run = partial(contestant.call, inputs(batch))
+        row = bench.measure(measured, run, workload.repetitions, expected.get(batch))
+        outputs[batch] = row.output
+    return outputs
+
+
+def _compile(
+    bench: Bench,
+    workload: Workload,
+    subject: Subject,
+    contestant: Contestant,
+    inputs: Callable[[int], Tensor],
+) -> bool:
+    """Compile as `apply` does, for all sizes."""
+    blocks = list(repeated_blocks(contestant.module))
+    call = torch.inference_mode()(lambda num_rows: contestant.call(inputs(num_rows)))
+    return bench.do_once(
+        replace(subject, case=f"{subject.case}, compile"),
+        lambda: compile_modules(blocks, call, workload.compile_backend),
+    )
+
+
+def _measure_graphs(
+    bench: Bench,
+    measure: Callable[[str, Mapping[int, Tensor | None]], object],
+    subject: Subject,
+    contestant: Contestant,
+    expected: Mapping[int, Tensor | None],
+) -> None:
+    execution, module = "compiled, CUDA graph", contestant.module
+    if bench.device.type != "cuda":
+        bench.skip(replace(subject, execution=execution), "no CUDA")
+        return
+    graphed = GraphedCall(module, module.forward)
+    setattr(module, "forward", graphed)  # noqa: B010  # mypy allows no method this
+    try:
+        measure(execution, expected)
+    finally:
+        delattr(module, "forward")  # the class's own again
+
+
+def _turn_float8_on(bench: Bench, subject: Subject, contestant: Contestant) -> bool:
+    blocks = list(repeated_blocks(contestant.module))
+    layers = float8_products.layers_for(blocks)
+    try:
+        dtype = float8_products.dtype_of(layers)
+        float8_products.check_products(bench.device, dtype)
+    except float8_products.Float8Error as error:
+        bench.skip(replace(subject, execution="float8 compiled"), str(error))
+        return False
+    torch.compiler.reset()
+    float8_products.turn_on(layers)
+    undo_compiling(blocks)
+    return True
 
 
 def _transformers_vit(backbone: ViTBackbone) -> nn.Module:

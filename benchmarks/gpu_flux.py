@@ -1,12 +1,13 @@
-"""Flux backbones of random weights: steps and whole denoise loops, beside diffusers'.
+"""Flux backbones of random weights, by one lever after the other, beside diffusers'.
 
-Eager with every attention backend, then with every block compiled by itself, with the backend that
-was fastest. diffusers' transformer shares our weights, so its output is compared as well.
+The most telling rows first: whole images and steps of one image, then diffusers', then float8, and
+several images in flight. Float8 rounds the weights, so what needs them whole is measured before.
+diffusers' transformer shares our weights, so its output is compared as well.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -16,29 +17,34 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks import flops
 from benchmarks.random_modules import random_module
 from benchmarks.regional import compile_blocks
-from benchmarks.rows import Bench, Measured, Subject
+from benchmarks.rows import Bench, Measured, Subject, said
 from benchmarks.workloads import FluxCase, Workload
-from models import FluxBackbone
+from models.execution import float8_products
+from models.execution.block_cache import BlockCache
+from models.execution.compiled_blocks import compile_modules, repeated_blocks, undo_compiling
+from models.execution.cuda_graphs import GraphedCall
 from models.flux import latents
+from models.flux.backbone import FluxBackbone
 from models.flux.conditioning import Conditioning
 from models.flux.rows import PaintRow, step_rows
 
-ATTENTION = {
-    "flash": SDPBackend.FLASH_ATTENTION,
+# beside what torch chooses, which knows where one is wrong: each is measured, none is preferred
+KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
 }
 IMAGE_REPETITIONS = 3
-SIGMA = 0.5  # of the single steps
+MANY_STEPS = 8  # from here on a cache may skip some
+GRAPH_SIDE = 768  # pixels: in larger images launches do not count
+CACHE_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Random inputs of one image, in the dtype of the backbone.
 
-    patches [1, S, 64], image_ids [1, S, 3], text [1, T, 4096], text_ids [1, T, 3], pooled [1, 768],
-    guidance [1]
+    patches [1, S, 64], image_ids [1, S, 3], text [1, T, 4096], text_ids [1, T, 3], pooled [1, 768]
     """
 
     patches: Tensor
@@ -46,20 +52,143 @@ class Inputs:
     text: Tensor
     text_ids: Tensor
     pooled: Tensor
-    guidance: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One image size of a case: its inputs, and what eager attention made of them."""
+    """One image size of a case, its inputs, and what eager execution made of them."""
 
     case: FluxCase
     pixels: tuple[int, int]
-    step: Subject
-    image: Subject
+    flop: int  # of a step
     inputs: Inputs
-    eager: Measured
-    attention: str | None  # the fastest
+    step: Tensor | None = None
+    image: Tensor | None = None
+
+    @property
+    def step_subject(self) -> Subject:
+        return Subject(f"{name(self.case, self.pixels)}, step", num_flop=self.flop)
+
+    @property
+    def image_subject(self) -> Subject:
+        subject = image_subject(self.case, self.pixels, "eager")
+        return replace(subject, num_flop=self.case.num_steps * self.flop)
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Measures one backbone at all sizes, each time by the levers that are on then."""
+
+    bench: Bench
+    backbone: FluxBackbone
+    workload: Workload
+
+    def measure(self, size: Size, execution: str) -> Size:
+        """Report a step and an image; give the size with the outputs, where it had none."""
+        bench = self.bench
+        step = bench.measure(
+            replace(size.step_subject, execution=execution),
+            partial(self.step, size),
+            self.workload.repetitions,
+            size.step,
+        )
+        image = bench.measure(
+            replace(size.image_subject, execution=execution),
+            partial(self.image, size),
+            IMAGE_REPETITIONS,
+            size.image,
+        )
+        return replace(size, step=_kept(size.step, step), image=_kept(size.image, image))
+
+    def measure_cached(self, size: Size, execution: str) -> None:
+        """Report an image with the first-block cache, and how many steps it skipped."""
+        if size.case.num_steps < MANY_STEPS or self.bench.is_over:  # it is of no use there
+            return
+        row = self.begin(size, is_cached=True)
+        self.finish([row])
+        skipped = sum(cache.num_skipped for cache in row.caches)
+        self.bench.measure(
+            replace(
+                size.image_subject,
+                execution=f"{execution}, cache {CACHE_THRESHOLD}",
+                detail=f"{skipped} of {size.case.num_steps} steps skipped",
+            ),
+            lambda: self.finish([self.begin(size, is_cached=True)]),
+            IMAGE_REPETITIONS,
+            size.image,
+        )
+
+    def measure_graphs(self, size: Size, execution: str) -> None:
+        """Report what CUDA graphs make of small images."""
+        if max(size.pixels) > GRAPH_SIDE and size.case.num_steps > MANY_STEPS:
+            return
+        if self.bench.device.type != "cuda":
+            self.bench.skip(
+                replace(size.image_subject, execution=f"{execution}, CUDA graph"), "no CUDA"
+            )
+            return
+        graphed = GraphedCall(self.backbone, self.backbone.predict)
+        setattr(self.backbone, "predict", graphed)  # noqa: B010  # mypy allows no method this
+        try:
+            self.measure(size, f"{execution}, CUDA graph")
+        finally:
+            delattr(self.backbone, "predict")  # the class's own again
+
+    def measure_in_flight(self, size: Size, num_images: int, execution: str) -> None:
+        """Report a step of several images in one forward."""
+        rows = [self.begin(size) for _ in range(num_images)]
+
+        def run() -> Tensor:
+            for row in rows:
+                row.step = 0
+            step_rows(self.backbone, rows, loras={})
+            return rows[0].patches
+
+        subject = replace(
+            size.step_subject,
+            case=f"{size.step_subject.case}, {num_images} in flight",
+            execution=execution,
+            num_items=num_images,
+            num_flop=num_images * size.flop,
+        )
+        self.bench.measure(subject, run, self.workload.repetitions)
+
+    def step(self, size: Size) -> Tensor:
+        """Take the first step of an image: the velocity [1, S, 64]."""
+        return self.step_of(size, 1)
+
+    @torch.inference_mode()
+    def step_of(self, size: Size, num_rows: int) -> Tensor:
+        """Take the first step of so many images: the velocities [B, S, 64]."""
+        rows = [self.begin(size) for _ in range(num_rows)]
+        step_rows(self.backbone, rows, loras={})
+        return torch.stack([row.velocity for row in rows if row.velocity is not None])
+
+    def image(self, size: Size) -> Tensor:
+        return self.finish([self.begin(size)])
+
+    def finish(self, rows: list[PaintRow]) -> Tensor:
+        while not rows[0].is_done:
+            step_rows(self.backbone, rows, loras={})
+        return torch.stack([row.patches for row in rows])
+
+    @torch.inference_mode()
+    def begin(self, size: Size, is_cached: bool = False) -> PaintRow:
+        given, case = size.inputs, size.case
+        width, height = size.pixels
+        dtype = self.backbone.img_in.weight.dtype
+        return PaintRow(
+            width=width,
+            height=height,
+            sigmas=case.schedule.sigmas(case.num_steps, given.patches.shape[1]).tolist(),
+            conditioning=Conditioning(given.text[0].to(dtype), given.pooled[0].to(dtype)),
+            guidance=case.guidance_scale,
+            classifier_free=None,
+            loras={},
+            rotations=self.backbone.rotations(given.image_ids, given.text_ids)[0],
+            patches=given.patches[0].float(),
+            caches=[BlockCache(CACHE_THRESHOLD)] if is_cached else [],
+        )
 
 
 def measure_flux(bench: Bench, case: FluxCase, workload: Workload, dtype: torch.dtype) -> None:
@@ -69,19 +198,27 @@ def measure_flux(bench: Bench, case: FluxCase, workload: Workload, dtype: torch.
         return FluxBackbone(**case.config, dtype=dtype)  # type: ignore[arg-type]
 
     backbone = random_module(build, bench.device, dtype)
-    sizes = [
-        _measure_eager(bench, backbone, case, size, workload.repetitions) for size in case.sizes
-    ]
-    peer = _diffusers_transformer(backbone) if find_spec("diffusers") else None
-    for size in sizes:
-        _measure_diffusers(bench, peer, size, workload.repetitions, "eager")
-    compile_blocks(backbone, workload.compile_backend)
-    for size in sizes:
-        _measure_compiled(bench, backbone, size, workload.repetitions)
-    if peer is not None:
-        compile_blocks(peer, workload.compile_backend)
+    ladder = Ladder(bench, backbone, workload)
+    sizes = [_measure_eager(ladder, case, pixels) for pixels in case.sizes]
+    peer = diffusers_transformer(backbone) if find_spec("diffusers") else None
+    _measure_diffusers(bench, peer, sizes, workload, "eager")
+    if _compile(ladder, sizes[0]):
         for size in sizes:
-            _measure_diffusers(bench, peer, size, workload.repetitions, "compiled")
+            ladder.measure(size, "compiled")
+            ladder.measure_cached(size, "compiled")
+            ladder.measure_graphs(size, "compiled")
+    _measure_diffusers(bench, peer, sizes, workload, "compiled")
+    del peer
+    execution = "compiled"
+    if _turn_float8_on(ladder, case) and _compile(ladder, sizes[0]):
+        execution = "float8 compiled"
+        for size in sizes:
+            ladder.measure(size, execution)
+            ladder.measure_cached(size, execution)
+            ladder.measure_graphs(size, execution)
+    for size in sizes:
+        for num_images in workload.in_flight:
+            ladder.measure_in_flight(size, num_images, execution)
 
 
 def name(case: FluxCase, size: tuple[int, int]) -> str:
@@ -92,62 +229,89 @@ def image_subject(case: FluxCase, size: tuple[int, int], execution: str) -> Subj
     return Subject(f"{name(case, size)}, denoise of {case.num_steps} steps", execution=execution)
 
 
-def _measure_eager(
-    bench: Bench, backbone: FluxBackbone, case: FluxCase, size: tuple[int, int], repetitions: int
-) -> Size:
-    width, height = size
-    inputs = _inputs(backbone, case, width, height)
-    num_patches = inputs.patches.shape[1]
-    flop = flops.flux_step(backbone, num_patches, case.num_text_tokens)
-    step = Subject(f"{name(case, size)}, step", num_flop=flop)
-    image = replace(image_subject(case, size, "eager"), num_flop=case.num_steps * flop)
-    eager = bench.measure(step, _step(backbone, inputs), repetitions)
-    times: dict[str | None, float] = {None: eager.seconds}
-    for attention in ATTENTION:
-        times[attention] = bench.measure(
-            replace(step, attention=attention),
-            _with_attention(_step(backbone, inputs), attention),
-            repetitions,
-            eager.output,
-        ).seconds
-    fastest = min(times, key=times.__getitem__)
-    measured = Size(case, size, step, image, inputs, eager, fastest)
-    bench.measure(image, _image(backbone, measured), IMAGE_REPETITIONS)
-    return measured
+def _measure_eager(ladder: Ladder, case: FluxCase, pixels: tuple[int, int]) -> Size:
+    """Report eager execution, and a step with every attention kernel."""
+    size = ladder.measure(inputs_of(ladder, case, pixels), "eager")
+    for kernel in KERNELS:
+        ladder.bench.measure(
+            replace(size.step_subject, attention=kernel),
+            _with_kernel(partial(ladder.step, size), kernel),
+            ladder.workload.repetitions,
+            size.step,
+        )
+    return size
 
 
-def _measure_compiled(bench: Bench, backbone: FluxBackbone, size: Size, repetitions: int) -> None:
-    step = replace(size.step, execution="compiled", attention=size.attention)
-    run = _with_attention(_step(backbone, size.inputs), size.attention)
-    bench.measure(step, run, repetitions, size.eager.output)
-    image = replace(size.image, execution="compiled", attention=size.attention)
-    run = _with_attention(_image(backbone, size), size.attention)
-    bench.measure(image, run, IMAGE_REPETITIONS)
+def _compile(ladder: Ladder, size: Size) -> bool:
+    """Compile as `apply` does, for all sizes; False where the compiler cannot, or no time is."""
+    blocks = list(repeated_blocks(ladder.backbone))
+    return ladder.bench.do_once(
+        Subject(f"{size.case.name}, compile"),
+        lambda: compile_modules(
+            blocks, partial(ladder.step_of, size), ladder.workload.compile_backend
+        ),
+    )
+
+
+def _turn_float8_on(ladder: Ladder, case: FluxCase) -> bool:
+    """Round the blocks' weights; False where the device has no such products."""
+    backbone = ladder.backbone.to(torch.bfloat16)
+    try:
+        float8_products.check_products(ladder.bench.device, torch.bfloat16)
+    except float8_products.Float8Error as error:
+        ladder.bench.skip(Subject(f"{case.name}, float8"), said(error))
+        return False
+    torch.compiler.reset()
+    blocks = list(repeated_blocks(backbone))
+    undo_compiling(blocks)
+    float8_products.turn_on(float8_products.layers_for(blocks))
+    return True
 
 
 def _measure_diffusers(
-    bench: Bench, peer: nn.Module | None, size: Size, repetitions: int, execution: str
+    bench: Bench, peer: nn.Module | None, sizes: list[Size], workload: Workload, execution: str
 ) -> None:
-    step = replace(size.step, implementation="diffusers", execution=execution)
     if peer is None:
-        bench.skip(step, "diffusers is not installed")
+        bench.skip(
+            Subject("flux", implementation="diffusers", execution=execution),
+            "diffusers is not installed",
+        )
         return
-    given = size.inputs
+    if execution == "compiled":
+        compile_blocks(peer, workload.compile_backend)
+    for size in sizes:
+        step = replace(size.step_subject, implementation="diffusers", execution=execution)
+        run = partial(_diffusers_step, peer, size)
+        bench.measure(step, run, workload.repetitions, size.step)
 
-    def run() -> Tensor:
-        velocity: Tensor = peer(
-            hidden_states=given.patches,
-            img_ids=given.image_ids[0],
-            encoder_hidden_states=given.text,
-            txt_ids=given.text_ids[0],
-            pooled_projections=given.pooled,
-            timestep=torch.full((1,), SIGMA, device=given.text.device),
-            guidance=given.guidance,
-            return_dict=False,
-        )[0]
-        return velocity
 
-    bench.measure(step, run, repetitions, size.eager.output)
+def _diffusers_step(peer: nn.Module, size: Size) -> Tensor:
+    given, case = size.inputs, size.case
+    device = given.text.device
+    guidance = None
+    if case.guidance_scale is not None:
+        guidance = torch.full((1,), case.guidance_scale, device=device)
+    sigma = case.schedule.sigmas(case.num_steps, given.patches.shape[1])[:1]
+    velocity: Tensor = peer(
+        hidden_states=given.patches,
+        img_ids=given.image_ids[0],
+        encoder_hidden_states=given.text,
+        txt_ids=given.text_ids[0],
+        pooled_projections=given.pooled,
+        timestep=sigma.to(device),
+        guidance=guidance,
+        return_dict=False,
+    )[0]
+    return velocity
+
+
+def inputs_of(ladder: Ladder, case: FluxCase, pixels: tuple[int, int]) -> Size:
+    """Make the inputs of one image size."""
+    inputs = _inputs(ladder.backbone, case, *pixels)
+    num_patches = inputs.patches.shape[1]
+    return Size(
+        case, pixels, flops.flux_step(ladder.backbone, num_patches, case.num_text_tokens), inputs
+    )
 
 
 def _inputs(backbone: FluxBackbone, case: FluxCase, width: int, height: int) -> Inputs:
@@ -161,69 +325,22 @@ def _inputs(backbone: FluxBackbone, case: FluxCase, width: int, height: int) -> 
     pooled = random(1, backbone.vector_in.in_layer.in_features)
     patches = random(1, ids.shape[1], backbone.input_channels)
     text_ids = torch.zeros(1, case.num_text_tokens, 3, device=weight.device)
-    guidance = None
-    if case.guidance_scale is not None:
-        guidance = torch.full((1,), case.guidance_scale, device=weight.device)
-    return Inputs(patches, ids, text, text_ids, pooled, guidance)
+    return Inputs(patches, ids, text, text_ids, pooled)
 
 
-def _step(backbone: FluxBackbone, given: Inputs) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        velocity: Tensor = backbone(
-            image=given.patches,
-            image_ids=given.image_ids,
-            text=given.text,
-            text_ids=given.text_ids,
-            y=given.pooled,
-            timesteps=torch.full((1,), SIGMA, device=given.text.device),
-            guidance=given.guidance,
-        )
-        return velocity
-
-    return run
-
-
-def _image(backbone: FluxBackbone, size: Size) -> Callable[[], Tensor]:
-    """Make the whole loop of one image, as the pipeline runs it."""
-
-    def run() -> Tensor:
-        row = _row(backbone, size)
-        while not row.is_done:
-            step_rows(backbone, [row], loras={})
-        return row.patches[None]
-
-    return run
-
-
-def _row(backbone: FluxBackbone, size: Size) -> PaintRow:
-    given, case = size.inputs, size.case
-    width, height = size.pixels
-    num_patches = given.patches.shape[1]
-    return PaintRow(
-        width=width,
-        height=height,
-        sigmas=case.schedule.sigmas(case.num_steps, num_patches).tolist(),
-        conditioning=Conditioning(given.text[0], given.pooled[0]),
-        guidance=case.guidance_scale,
-        classifier_free=None,
-        loras={},
-        rotations=backbone.rotations(given.image_ids, given.text_ids)[0],
-        patches=given.patches[0].float(),
-    )
-
-
-def _with_attention(run: Callable[[], Tensor], attention: str | None) -> Callable[[], Tensor]:
-    def with_attention() -> Tensor:
-        chosen: AbstractContextManager[None] = (
-            nullcontext() if attention is None else sdpa_kernel(ATTENTION[attention])
-        )
-        with chosen:
+def _with_kernel(run: Callable[[], Tensor], kernel: str) -> Callable[[], Tensor]:
+    def with_kernel() -> Tensor:
+        with sdpa_kernel(KERNELS[kernel]):
             return run()
 
-    return with_attention
+    return with_kernel
 
 
-def _diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
+def _kept(expected: Tensor | None, measured: Measured) -> Tensor | None:
+    return measured.output if expected is None else expected
+
+
+def diffusers_transformer(backbone: FluxBackbone) -> nn.Module:
     """Build diffusers' transformer around the same tensors."""
     from diffusers import FluxTransformer2DModel
 

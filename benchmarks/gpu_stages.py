@@ -5,6 +5,8 @@ All three are transformers' and diffusers', as the pipeline runs them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.random_modules import random_module
 from benchmarks.rows import Bench, Subject
 from benchmarks.workloads import StageSizes, Workload
+from models.execution.compiled_blocks import compile_modules
 from models.flux.latents import LATENT_CHANNELS, PIXELS_PER_LATENT
 
 if TYPE_CHECKING:
@@ -48,15 +51,43 @@ def measure_decoder(bench: Bench, workload: Workload, dtype: torch.dtype) -> Non
         bench.skip(Subject("decode"), "diffusers is not installed")
         return
     decoder = random_module(lambda: _autoencoder(workload.stages), bench.device, dtype)
-    for width, height in sorted({size for case in workload.flux for size in case.sizes}):
-        shape = (1, LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
-        latents = torch.randn(shape, device=bench.device, dtype=dtype)
+    sizes = sorted({size for case in workload.flux for size in case.sizes})
+    given = {size: _latents(size, bench.device, dtype) for size in sizes}
 
-        def decode(latents: Tensor = latents) -> Tensor:
-            images: Tensor = decoder.decode(latents).sample
-            return images
+    @torch.inference_mode()
+    def decode(latents: Tensor) -> Tensor:
+        images: Tensor = decoder.decode(latents).sample
+        return images
 
-        bench.measure(decode_subject(width, height), decode, workload.repetitions)
+    def measure(execution: str) -> None:
+        for size in sizes:
+            outputs[size] = bench.measure(
+                replace(decode_subject(*size), execution=execution),
+                partial(decode, given[size]),
+                workload.repetitions,
+                outputs.get(size),
+            ).output
+
+    def compile_decoder() -> None:
+        compile_modules(
+            [decoder.decoder],
+            lambda _: decode(given[sizes[0]]),
+            workload.compile_backend,
+            num_rows=(1,),
+        )
+
+    outputs: dict[tuple[int, int], Tensor | None] = {}
+    measure("eager")
+    decoder.to(memory_format=torch.channels_last)
+    measure("channels last")
+    if bench.do_once(Subject("decode, compile"), compile_decoder):
+        measure("compiled")
+
+
+def _latents(size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    width, height = size
+    shape = (1, LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+    return torch.randn(shape, device=device, dtype=dtype)
 
 
 def text_subject(num_tokens: int) -> Subject:

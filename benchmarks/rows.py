@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Run = Callable[[], Tensor]
+NO_TIME = "left out: the time is over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Subject:
     attention: str | None = None  # None: what scaled_dot_product_attention chooses
     num_items: int = 1
     num_flop: int | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,40 @@ class Bench:
     device: torch.device
     matrix_product_tflops: float
     report: Callable[[Row], None]
+    ends_at: float = math.inf  # of `time.monotonic`: what begins later is left out
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.ends_at
 
     def measure(
         self, subject: Subject, run: Run, repetitions: int, expected: Tensor | None = None
     ) -> Measured:
         """Time `run`, after two runs that warm up, and report the row."""
+        if self.is_over:
+            self.skip(subject, NO_TIME)
+            return Measured(Row(subject, error=NO_TIME), output=None)
         try:
             measured = self._measure(subject, run, repetitions, expected)
         except Exception as error:  # no such kernel, out of memory, a compiler's refusal
             measured = Measured(Row(subject, error=said(error)), output=None)
         self.report(measured.row)
         return measured
+
+    def do_once(self, subject: Subject, do: Callable[[], object]) -> bool:
+        """Do what the next rows need, and report how long it took; False where it failed."""
+        if self.is_over:
+            self.skip(subject, NO_TIME)
+            return False
+        started = time.perf_counter()
+        try:
+            do()
+        except Exception as error:
+            self.skip(subject, said(error))
+            return False
+        synchronise(self.device)
+        self.report(Row(subject, first_s=rounded(time.perf_counter() - started)))
+        return True
 
     def skip(self, subject: Subject, reason: str) -> None:
         self.report(Row(subject, error=reason))
@@ -116,7 +141,8 @@ class Bench:
 
 
 def said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Without the compiler's pages: what it raised is on the second line."""
+    return " ".join(f"{type(error).__name__}: {error}".splitlines()[:2])
 
 
 def rounded(number: float | None) -> float | None:
@@ -134,7 +160,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def matrix_product_tflops(
-    device: torch.device, dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]]
+    device: torch.device,
+    dtype: torch.dtype,
+    shapes: Sequence[tuple[int, int, int]],
+    multiply: Callable[[Tensor, Tensor], object] = torch.mm,
 ) -> dict[str, float]:
     """Measure products [m, k] · [k, n]: what the device reaches without any model around."""
     measured = {}
@@ -146,7 +175,7 @@ def matrix_product_tflops(
             synchronise(device)
             started = time.perf_counter()
             for _ in range(timed_runs):
-                left @ right
+                multiply(left, right)
             synchronise(device)
             seconds = (time.perf_counter() - started) / timed_runs
         measured[f"{m}x{k}x{n}"] = round(2 * m * k * n / seconds / 1e12, 3)

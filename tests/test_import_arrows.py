@@ -32,6 +32,7 @@ FORBIDDEN = {
 LEVELS = (
     ("errors",),
     ("layers",),
+    ("execution",),
     ("checkpoints",),
     ("keras",),
     ("presets",),
@@ -39,7 +40,7 @@ LEVELS = (
     ("flux", "vit", "fnet"),
     ("load",),
 )
-FAMILIES_LEVEL = LEVELS[6]
+FAMILIES_LEVEL = LEVELS[7]
 
 
 def imports_of(package: str) -> Iterator[tuple[str, str]]:
@@ -130,7 +131,10 @@ def name_of(path: Path) -> str:
     ("process", "not_needed"),
     [
         ("service.main", {"torch", "diffusers", "transformers", "PIL", "numpy"}),
-        ("triptych.supervisor", {"torch", "numpy", "fastapi", "prometheus_client"}),
+        (
+            "triptych.supervisor",
+            {"torch", "numpy", "fastapi", "prometheus_client", "httpx", "huggingface_hub"},
+        ),
     ],
 )
 def test_a_process_starts_without_what_it_does_not_need(process: str, not_needed: set[str]) -> None:

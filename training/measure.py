@@ -161,11 +161,12 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     flux = parser.add_argument_group("flux_shapes only")
     flux.add_argument("--steps", type=int, help="else the preset's default")
     flux.add_argument("--guidance", type=float, help="else the preset's default")
+    flux.add_argument("--dtype", choices=("float32", "bfloat16"), help="else float32")
     flux.add_argument("--wrong", type=Path, help="a file for the free prompts that went wrong")
     arguments = parser.parse_args(words)
-    flux_only = (arguments.steps, arguments.guidance, arguments.wrong)
-    if arguments.name != "flux_shapes" and flux_only != (None, None, None):
-        parser.error(f"--steps, --guidance and --wrong are not for {arguments.name}")
+    flux_only = (arguments.steps, arguments.guidance, arguments.dtype, arguments.wrong)
+    if arguments.name != "flux_shapes" and any(each is not None for each in flux_only):
+        parser.error(f"--steps, --guidance, --dtype and --wrong are not for {arguments.name}")
     return arguments
 
 
@@ -175,6 +176,8 @@ def settings_of(arguments: argparse.Namespace) -> PaintSettings:
         settings = replace(settings, num_steps=arguments.steps)
     if arguments.guidance is not None:
         settings = replace(settings, guidance_scale=arguments.guidance)
+    if arguments.dtype is not None:
+        settings = replace(settings, dtype=arguments.dtype)
     return settings
 
 

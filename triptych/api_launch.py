@@ -8,11 +8,13 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import socket
-
-import httpx
+from urllib.parse import urlsplit
 
 from service import shared_counts
 from triptych.child import Child, program
@@ -22,6 +24,7 @@ from worker.contract.jobs import Task
 
 logger = logging.getLogger(__name__)
 
+_ANSWER_TIMEOUT_S = 0.5  # it keeps nobody waiting; until it accepts, we wait in vain
 _COUNTS = "api-counts"  # the directory below that for data
 
 
@@ -74,8 +77,11 @@ def _forget_gauges(counts: Path, index: int) -> None:
         logger.warning("event=gauges_not_reset child=api-%d error=%s", index, error.strerror)
 
 
-def answers_ready(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(f"{url}/readyz").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
+def answers_ready(url: str) -> bool:
+    """Ask the API once; with the standard library, as httpx takes long to import."""
+    with closing(HTTPConnection(urlsplit(url).netloc, timeout=_ANSWER_TIMEOUT_S)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
+            return False

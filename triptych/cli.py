@@ -92,7 +92,6 @@ def serve(
     from worker.settings import WorkerSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device,
                    workers=workers, api_processes=api_processes, models=model,
                    config=config)  # fmt: skip

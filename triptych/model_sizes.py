@@ -7,14 +7,10 @@ of built-in presets.
 from collections.abc import Mapping
 from pathlib import Path
 
-from huggingface_hub import get_cached_repo_tree
-from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
-
 from models.errors import PresetError
 from models.presets import PRESETS, PresetTask
 from models.presets.file_selection import Part, choose_files
 from models.presets.handles import HANDLE, fetch
-from models.presets.hubs.hugging_face import ADDRESS
 from worker.model_specs import ModelSpec
 
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -26,7 +22,7 @@ def stored_bytes(spec: ModelSpec) -> int | None:
     try:
         files = _file_sizes(handle)
         return sum(files[name] for name in choose_files(files, Part.PIPELINE, handle))
-    except (OSError, PresetError, HFValidationError):  # not here, or its worker says what is wrong
+    except (OSError, PresetError):  # not here, or its worker says what is wrong
         return _estimate(handle, spec)
 
 
@@ -37,12 +33,22 @@ def _file_sizes(handle: str) -> Mapping[str, int]:
         path = fetch(handle, Part.CONFIG)
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         return {_name_in(path, file): file.stat().st_size for file in files}
-    parts = ADDRESS.fullmatch(address["address"])
-    if address["scheme"].lower() != "hf" or parts is None:
+    return _cached_sizes(address["address"]) if address["scheme"].lower() == "hf" else {}
+
+
+def _cached_sizes(address: str) -> Mapping[str, int]:
+    # its import is slow, and the bundled models do without
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
+
+    from models.presets.hubs.hugging_face import ADDRESS
+
+    parts = ADDRESS.fullmatch(address)
+    if parts is None:
         return {}
     try:
         tree = get_cached_repo_tree(parts["repository"], revision=parts["revision"])
-    except CachedRepoTreeNotFoundError:
+    except (CachedRepoTreeNotFoundError, HFValidationError):
         return {}
     return {file.path: file.size for file in tree}
 

@@ -21,7 +21,6 @@ from multiprocessing.connection import wait
 from socket import socket
 from types import FrameType
 
-import httpx
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -56,7 +55,6 @@ _WATCH_INTERVAL_S = 0.2  # a worker's death is seen at once, that of others at t
 _STOP_TIMEOUT_S = 10.0  # for processes that have nothing to finish
 _LAST_WRITES_S = 5.0  # of workers, after the grace: what they hold goes back
 _REDIS_TIMEOUT_S = 2.0
-_ANSWER_TIMEOUT_S = 0.5  # of the API, which keeps nobody waiting; until it accepts, we wait in vain
 _SAME_SIGNAL_S = 0.2  # `timeout` sends each twice: to its child, and to the group of both
 
 
@@ -167,20 +165,19 @@ class Supervisor:
         """
         is_ready, later_at = False, time.monotonic() + _LATER_AFTER_S
         url = url_of(self._settings.host, self._settings.port)
-        with httpx.Client(timeout=_ANSWER_TIMEOUT_S, trust_env=False) as client:  # no proxy to us
-            while not self._stop.is_set():
-                is_time = is_ready or time.monotonic() > later_at
-                children = [*first, *later] if is_time else first
-                for child in children:
-                    child.note_death()  # before all starts: what a worker held runs again now
-                for child in children:
-                    child.keep_running()
-                if not is_ready and answers_ready(client, url):
-                    is_ready = True
-                    logger.info("event=ready url=%s", url)
-                    sys.stderr.write(f"\n  Triptych is ready: {url}\n\n")
-                sentinels = [child.sentinel for child in children]
-                wait([each for each in sentinels if each is not None], _WATCH_INTERVAL_S)
+        while not self._stop.is_set():
+            is_time = is_ready or time.monotonic() > later_at
+            children = [*first, *later] if is_time else first
+            for child in children:
+                child.note_death()  # before all starts: what a worker held runs again now
+            for child in children:
+                child.keep_running()
+            if not is_ready and answers_ready(url):
+                is_ready = True
+                logger.info("event=ready url=%s", url)
+                sys.stderr.write(f"\n  Triptych is ready: {url}\n\n")
+            sentinels = [child.sentinel for child in children]
+            wait([each for each in sentinels if each is not None], _WATCH_INTERVAL_S)
 
     def _take_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from models.errors import PresetError
+from models.execution.execution import Execution
 from models.flux.placement import Placement
 from models.presets import BUNDLED_NAMES, PRESETS, PresetTask
 from models.presets.format_detection import detect_task
@@ -66,6 +67,27 @@ class FixedPlacement(BaseModel):
         return Placement(**self.model_dump())
 
 
+class FixedExecution(BaseModel):
+    """The levers that a model is run with: `models.execution.execution`, field by field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compiles: bool = False
+    channels_last: bool = False
+    cuda_graphs: bool = False
+    float8_products: bool = False
+    block_cache: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _ = self.execution
+        return self
+
+    @property
+    def execution(self) -> Execution:
+        return Execution(**self.model_dump())
+
+
 class ModelSpec(BaseModel):
     """One model to serve; what is left out is as the checkpoint says."""
 
@@ -78,6 +100,7 @@ class ModelSpec(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] | None = None  # None: the worker's
     pinned: bool = False  # never leaves the device for another model
+    execution: FixedExecution | None = None  # None: what loses nothing on the device
     # of text-to-image models
     default_size: Annotated[str, Field(pattern=_SIZE)] | None = None  # WIDTHxHEIGHT
     max_side: Annotated[int, Field(ge=16, le=8192)] | None = None
@@ -194,6 +217,11 @@ def _with_task(spec: ModelSpec) -> ModelSpec:
     task = _task_of(spec)
     if spec.loras and task is not Task.IMAGES:
         raise PresetError(f"model {spec.name} is for {task}; loras are for images alone")
+    levers = spec.execution or FixedExecution()
+    if task is not Task.IMAGES and (levers.block_cache is not None or levers.channels_last):
+        raise PresetError(
+            f"model {spec.name} is for {task}; block_cache and channels_last are for images alone"
+        )
     return spec.model_copy(update={"task": task})
 
 

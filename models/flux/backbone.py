@@ -4,12 +4,14 @@ Computes what black-forest-labs/flux (src/flux/model.py, commit 802fb47) compute
 constructor and call arguments of KerasHub's `FluxBackbone`. Knows nothing about schedules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from models.backbone import Backbone
+from models.execution.block_cache import BlockCache, run_others
 from models.flux.formats.keras_layers import list_layers
 from models.flux.layers import (
     SINUSOID_WIDTH,
@@ -149,22 +151,57 @@ class FluxBackbone(Backbone):
         timesteps: Tensor,
         guidance: Tensor | None,
         rotations: Tensor,
+        caches: Sequence[BlockCache] | None = None,
     ) -> Tensor:
         """Do what `forward` does, with `rotations` [B or 1, T+S, d/2, 2] in the place of positions.
 
-        Who asks again and again about the same positions turns them into rotations once.
+        Who asks again and again about the same positions turns them into rotations once. With
+        `caches`, one a row, rows that hardly change skip all blocks but the first.
         """
-        num_text_tokens = text.shape[1]
         conditioning = self._conditioning(timesteps, guidance, y)
-        rotations = rotations[:, None]  # the same for all heads
+        rotations = rotations[:, :, None, None]  # the same for queries and keys of all heads
         image, text = self.img_in(image), self.txt_in(text)
-        for double_block in self.double_blocks:
+        run = self._run_blocks if caches is None else partial(self._run_cached, caches)
+        image = run(self.double_blocks, image, text, conditioning, rotations)
+        velocity: Tensor = self.final_layer(image, conditioning)
+        return velocity
+
+    def _run_blocks(
+        self,
+        double_blocks: Iterable[nn.Module],
+        image: Tensor,
+        text: Tensor,
+        conditioning: Tensor,
+        rotations: Tensor,
+    ) -> Tensor:
+        """Run double blocks, then all single ones: image and text to [B, S, D]."""
+        for double_block in double_blocks:
             image, text = double_block(image, text, conditioning, rotations)
         joined = torch.cat((text, image), dim=1)  # [B, T+S, D]
         for single_block in self.single_blocks:
             joined = single_block(joined, conditioning, rotations)
-        velocity: Tensor = self.final_layer(joined[:, num_text_tokens:], conditioning)
-        return velocity
+        return joined[:, text.shape[1] :]
+
+    def _run_cached(
+        self,
+        caches: Sequence[BlockCache],
+        double_blocks: Iterable[nn.Module],
+        image: Tensor,
+        text: Tensor,
+        conditioning: Tensor,
+        rotations: Tensor,
+    ) -> Tensor:
+        """Do what `_run_blocks` does, all but the first block only for rows that change."""
+        first, *others = double_blocks
+        after, text = first(image, text, conditioning, rotations)
+
+        def run(rows: Tensor | None) -> Tensor:
+            if rows is None:
+                return self._run_blocks(others, after, text, conditioning, rotations)
+            own = rotations if len(rotations) == 1 else rotations[rows]
+            return self._run_blocks(others, after[rows], text[rows], conditioning[rows], own)
+
+        return run_others(caches, image, after, run)
 
     def _conditioning(self, timesteps: Tensor, guidance: Tensor | None, y: Tensor) -> Tensor:
         """Add up the embeddings that steer every modulation, [B, D]."""

@@ -3,13 +3,18 @@
 Knows nothing about prompts and noise.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from models.flux import painting
-from models.flux.text_encoders import TextFeatures
+
+if TYPE_CHECKING:  # slow to import, and rows alone do without
+    from models.flux.text_encoders import TextFeatures
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,14 +4,19 @@ Image-to-image starts as in diffusers' FluxImg2ImgPipeline (0.42). Knows nothing
 prompts and schedules.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
+
+if TYPE_CHECKING:  # slow to import, and rows alone do without
+    from diffusers import AutoencoderKL
+    from PIL import Image
 
 LATENT_CHANNELS = 16
 PIXELS_PER_LATENT = 8  # the autoencoder's reduction, per side

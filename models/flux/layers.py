@@ -39,17 +39,17 @@ def rotation(ids: Tensor, axes_dim: Sequence[int], theta: float) -> Tensor:
 
 
 def rotate(x: Tensor, by: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of the head width: [B, n, L, d] to the same, same dtype.
+    """Rotate neighbouring pairs of the last axis: [..., d] float32 to the same.
 
-    by [B or 1, 1, L, d/2, 2]
+    by [..., d/2, 2]
     """
-    pairs = x.float().unflatten(-1, (-1, 2))
+    pairs = x.unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # it fuses real numbers, and writes no code for complex ones
         (even, odd), (cosine, sine) = pairs.unbind(-1), by.unbind(-1)
         turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
     else:  # one pass over memory instead of seven
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(by))
-    return turned.flatten(-2).to(x.dtype)
+    return turned.flatten(-2)
 
 
 def sinusoids(scalar: Tensor) -> Tensor:
@@ -93,6 +93,10 @@ class Modulated:
         """Normalise [B, L, D], then scale and shift it."""
         return modulate(x, self.shift, self.scale)
 
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Add what the branch made of it to [B, L, D], through the gate."""
+        return torch.addcmul(x, self.gate, branch)
+
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise [B, L, D] without learned affine, then scale and shift by [B, 1, D]."""
@@ -127,26 +131,42 @@ class Modulation(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm over the head width, with a learned scale."""
+    """The learned scale of a root mean square norm over the head width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], self.scale.float(), NORM_EPSILON).to(x.dtype)
-
 
 class QKNorm(nn.Module):
-    """Normalise queries and keys, [B, n, L, d] each."""
+    """The learned scales of the norms of queries and keys."""
 
     def __init__(self, head_width: int) -> None:
         super().__init__()
         self.query_norm = RMSNorm(head_width)
         self.key_norm = RMSNorm(head_width)
 
-    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        return self.query_norm(query), self.key_norm(key)
+    @property
+    def scale(self) -> Tensor:
+        """[2, 1, d] float32: of queries, then of keys."""
+        return torch.stack((self.query_norm.scale, self.key_norm.scale))[:, None].float()
+
+
+def normed(qk: Tensor) -> Tensor:
+    """Divide [..., d] by its root mean square: float32."""
+    qk = qk.float()
+    # a norm reads once what a mean of squares writes and reads again
+    squares = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).square() / qk.shape[-1]
+    return qk * torch.rsqrt(squares + NORM_EPSILON)
+
+
+def attend_rotated(qk: Tensor, value: Tensor, rotations: Tensor) -> Tensor:
+    """Rotate queries and keys [B, L, 2, n, d] float32, and attend: [B, L, n·d].
+
+    value [B, L, n, d], in the dtype to attend in; rotations [B or 1, L, 1, 1, d/2, 2]
+    """
+    query, key = rearrange(rotate(qk, rotations).to(value.dtype), "B L two n d -> two B n L d")
+    return attend(query, key, value.transpose(1, 2))
 
 
 class SelfAttention(nn.Module):
@@ -159,12 +179,14 @@ class SelfAttention(nn.Module):
         self.norm = QKNorm(shape.head_width)
         self.proj = Linear(shape.width, shape.width)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, L, D] to normed queries and keys [2, B, n, L, d] and values [B, n, L, d]."""
-        query, key, value = rearrange(
-            self.qkv(x), "B L (three n d) -> three B n L d", three=3, n=self.num_heads
-        )
-        return torch.stack(self.norm(query, key)), value
+    def project(self, x: Tensor) -> Tensor:
+        """[B, L, D] to queries, keys and values [B, L, 3, n, d], neither normed nor rotated."""
+        return split_heads(self.qkv(x), self.num_heads)
+
+
+def split_heads(qkv: Tensor, num_heads: int) -> Tensor:
+    """[B, L, 3·D] to [B, L, 3, n, d]."""
+    return rearrange(qkv, "B L (three n d) -> B L three n d", three=3, n=num_heads)
 
 
 def mlp(shape: BlockShape) -> nn.Sequential:
@@ -194,17 +216,20 @@ class DoubleStreamBlock(nn.Module):
         image_attention, image_feedforward = self.img_mod(conditioning)
         text_attention, text_feedforward = self.txt_mod(conditioning)
 
-        image_qk, image_value = self.img_attn.project(image_attention.apply(image))
-        text_qk, text_value = self.txt_attn.project(text_attention.apply(text))
-        query, key = torch.cat((text_qk, image_qk), dim=3)  # each [B, n, T+S, d]
-        value = torch.cat((text_value, image_value), dim=2)
-        attended = attend(rotate(query, rotations), rotate(key, rotations), value)
-        attended_text, attended_image = attended.split((text.shape[1], image.shape[1]), dim=1)
+        text_qkv = self.txt_attn.project(text_attention.apply(text))
+        image_qkv = self.img_attn.project(image_attention.apply(image))
+        qkv = torch.cat((text_qkv, image_qkv), dim=1)  # [B, T+S, 3, n, d]
+        num_text_tokens = text.shape[1]
+        qk = normed(qkv[:, :, :2])
+        qk[:, :num_text_tokens].mul_(self.txt_attn.norm.scale)
+        qk[:, num_text_tokens:].mul_(self.img_attn.norm.scale)
+        attended = attend_rotated(qk, qkv[:, :, 2], rotations)
+        attended_text, attended_image = attended.split((num_text_tokens, image.shape[1]), dim=1)
 
-        image = image + image_attention.gate * self.img_attn.proj(attended_image)
-        image = image + image_feedforward.gate * self.img_mlp(image_feedforward.apply(image))
-        text = text + text_attention.gate * self.txt_attn.proj(attended_text)
-        text = text + text_feedforward.gate * self.txt_mlp(text_feedforward.apply(text))
+        image = image_attention.add(image, self.img_attn.proj(attended_image))
+        image = image_feedforward.add(image, self.img_mlp(image_feedforward.apply(image)))
+        text = text_attention.add(text, self.txt_attn.proj(attended_text))
+        text = text_feedforward.add(text, self.txt_mlp(text_feedforward.apply(text)))
         return image, text
 
 
@@ -225,13 +250,11 @@ class SingleStreamBlock(nn.Module):
         qkv, feedforward = self.linear1(branch.apply(x)).split(
             (3 * self.shape.width, self.shape.mlp_width), dim=-1
         )
-        query, key, value = rearrange(
-            qkv, "B L (three n d) -> three B n L d", three=3, n=self.shape.num_heads
-        )
-        query, key = self.norm(query, key)
-        attended = attend(rotate(query, rotations), rotate(key, rotations), value)
+        qkv = split_heads(qkv, self.shape.num_heads)
+        qk = normed(qkv[:, :, :2]).mul_(self.norm.scale)
+        attended = attend_rotated(qk, qkv[:, :, 2], rotations)
         joined = torch.cat((attended, F.gelu(feedforward, approximate="tanh")), dim=-1)
-        result: Tensor = x + branch.gate * self.linear2(joined)
+        result: Tensor = branch.add(x, self.linear2(joined))
         return result
 
 

@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from models.execution.block_cache import BlockCache
 from models.flux.backbone import FluxBackbone
 from models.flux.conditioning import ClassifierFreeGuidance, Conditioning
 from models.layers.adapters import Scale
@@ -32,6 +33,7 @@ class PaintRow:
     rotations        [T+S, d/2, 2], what the backbone makes of the positions
     patches          [S, 64] float32, at the noise level `sigma`
     velocity         [S, 64] float32, of the last step
+    caches           by which blocks are skipped, one for each place; none: all blocks run
     """
 
     width: int
@@ -45,6 +47,7 @@ class PaintRow:
     patches: Tensor
     velocity: Tensor | None = None
     step: int = 0
+    caches: Sequence[BlockCache] = ()
 
     @property
     def num_steps(self) -> int:
@@ -169,7 +172,14 @@ def _predict(
         timesteps=levels.timesteps,
         guidance=levels.guidance,
         rotations=_rotations(places),
+        caches=_caches(places),
     )
+
+
+def _caches(places: Sequence[_Place]) -> list[BlockCache] | None:
+    """Those of the places, or None where a row has none: then all blocks run for all."""
+    rows = dict.fromkeys(place.row for place in places)
+    return [cache for row in rows for cache in row.caches] if all(r.caches for r in rows) else None
 
 
 def _rotations(places: Sequence[_Place]) -> Tensor:

@@ -18,7 +18,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
-from models.flux import conditioning, latents, painting, pixels
+from models.execution.block_cache import BlockCache
+from models.execution.execution import Execution
+from models.flux import conditioning, executing, latents, painting, pixels
 from models.flux.autoencoder import load_autoencoder
 from models.flux.backbone import FluxBackbone
 from models.flux.conditioning import ClassifierFreeGuidance, Conditioning
@@ -65,6 +67,7 @@ class TextToImage:
         self._streams = tuple(streams)
         self._tile_from = tile_from
         self._loras = LoadedLoras(backbone, text_encoders.clip)
+        self._cache_threshold: float | None = None
 
     @classmethod
     def from_preset(
@@ -113,6 +116,17 @@ class TextToImage:
             stream.to(device)
         for module in self.modules:
             move(module, device, self._streams)
+
+    def execute(self, execution: Execution, compile_backend: str = "inductor") -> None:
+        """Paint by these levers from now on; those that cannot be had are logged and left out.
+
+        Once, on the device and with the LoRAs with which it is to paint.
+        """
+        executing.turn_on(
+            self.backbone, self.autoencoder, self._example_step, execution, compile_backend
+        )
+        has_loras = bool(self._loras.of_backbone)
+        self._cache_threshold = executing.block_cache(self.backbone, execution, has_loras)
 
     @property
     def has_guidance(self) -> bool:
@@ -252,6 +266,7 @@ class TextToImage:
                 loras=counting,
                 rotations=rotations,
                 patches=row_patches,
+                caches=self._new_caches(classifier_free[index]),
             )
             for index, row_patches in enumerate(patches)
         ]
@@ -331,6 +346,29 @@ class TextToImage:
         if self._tile_from is not None and max(width, height) >= self._tile_from:
             return pixels.to_levels(tiled_decode(self.autoencoder, placed))
         return pixels.to_levels(self.autoencoder.decode(placed).sample)
+
+    def _example_step(self, num_rows: int) -> Tensor:
+        """Take a step of images that nobody sees: velocities [B, S, 64]."""
+        length = 512 if self.has_guidance else UNGUIDED_T5_TOKENS
+        length = min(length, self.text_encoders.max_tokens)
+        like, backbone = self.backbone.img_in.weight, self.backbone
+        text = TextFeatures(
+            text=like.new_zeros(num_rows, length, backbone.txt_in.in_features),
+            pooled=like.new_zeros(num_rows, backbone.vector_in.in_layer.in_features),
+            num_tokens=(length,) * num_rows,
+            truncated=(False,) * num_rows,
+        )
+        guidance_scale = executing.EXAMPLE_GUIDANCE if self.has_guidance else None
+        size = (executing.EXAMPLE_SIDE, executing.EXAMPLE_SIDE)
+        rows = self.begin(text, range(num_rows), *size, 1, guidance_scale, loras={})
+        self.step(rows)
+        return torch.stack([row.patches for row in rows])
+
+    def _new_caches(self, classifier_free: ClassifierFreeGuidance | None) -> list[BlockCache]:
+        if self._cache_threshold is None or self._loras.of_backbone:
+            return []
+        num_places = 1 if classifier_free is None else 2
+        return [BlockCache(self._cache_threshold) for _ in range(num_places)]
 
     def _first_latents(
         self, seeds: Sequence[int], width: int, height: int, start: Start | None, sigma: float

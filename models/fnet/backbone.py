@@ -14,6 +14,7 @@ from models.keras.layers import KerasLayer
 from models.layers.adapters import Embedding, Linear
 from models.layers.arguments import NumLayers, Rate, Size, checked
 from models.layers.dtypes import DtypeLike
+from models.layers.packing import pack_linear_layers
 
 LAYER_NORM_EPSILON = 1e-12
 
@@ -64,7 +65,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, D]."""
         x = self.mixing_layer_norm(x + mix(x))
-        inner = F.gelu(self.intermediate_dense(x), approximate="tanh")
+        inner = self.intermediate_dense.with_gelu(x, "tanh")
         normed: Tensor = self.output_layer_norm(x + self.dropout(self.output_dense(inner)))
         return normed
 
@@ -142,6 +143,17 @@ class FNetBackbone(Backbone):
     @property
     def token_embedding(self) -> ReversibleEmbedding:
         return self.embeddings.token_embedding
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the weights out for the CPU's products in this dtype: for inference there.
+
+        Takes float32 and bfloat16, where `onednn.multiplies` does; all but the products stays in
+        float32, as which the backbone is to be loaded. Tokens of padding are alike until they are
+        mixed, so the Fourier transform would add up the rounding of their projection: that product
+        stays in float32.
+        """
+        pack_linear_layers(self.embeddings, torch.float32)
+        pack_linear_layers(self.encoder_layers, dtype)
 
     def keras_layers(self) -> tuple[KerasLayer, ...]:
         return list_layers(self)

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from models.backbone import WeightsFormat
 from models.checkpoints import preset_files
 from models.checkpoints.preset_files import KerasObject
+from models.execution.apply import Subject, apply
+from models.execution.execution import Execution
 from models.fnet.backbone import FNetBackbone
 from models.fnet.tokenizer import TokenizedText, Tokenizer, TruncationSide
 from models.layers.dtypes import dtype_policy
@@ -62,6 +64,23 @@ class TextEmbedder:
         """Move to another device, and compute there."""
         for module in self.modules:
             module.to(device)
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the weights out for the CPU's products in float32 or bfloat16: see the backbone's."""
+        self.backbone.pack(dtype)
+
+    def execute(self, execution: Execution) -> None:
+        """Run by these levers from now on; those that cannot be had are logged and left out."""
+        device = self.backbone.pooled_dense.weight.device
+        apply(Subject(self.backbone, "forward", self._example, device), execution)
+
+    @torch.inference_mode()
+    def _example(self, num_rows: int) -> Tensor:
+        """Encode texts of zeros, [B, L, D]."""
+        device = self.backbone.pooled_dense.weight.device
+        ids = torch.zeros(num_rows, self.max_tokens, dtype=torch.long, device=device)
+        output: Tensor = self.backbone(token_ids=ids, segment_ids=ids)["sequence_output"]
+        return output
 
     @property
     def embedding_width(self) -> int:

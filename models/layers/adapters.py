@@ -13,12 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.layers import float8_products, onednn
 from models.layers.float8_storage import Float8Matrix
+
+_PACKED_FOR_ROWS = 256  # of inputs: from a few on oneDNN chooses the same layout for any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +173,14 @@ def adapters_of(layer: Adaptable) -> list[Adapter]:
 class Linear(Adaptable, nn.Linear):
     """A linear layer; an adapter may own a slice of its outputs.
 
-    Where the weight is kept in float8, `weight_scale` [out, 1] says what its rows stand for.
+    Where the weight is kept in float8, `weight_scale` [out, 1] says what its rows stand for. Where
+    it is packed, inputs may have any dtype, and outputs have the weight's.
     """
 
     weight_scale: Tensor
     is_float8 = False  # of the class, as `is_adapted`
+    multiplies_in_float8 = False  # likewise; where it is not, the weight is cast back
+    is_packed = False  # likewise
 
     def keep_in_float8(self, matrix: Float8Matrix) -> None:
         """Compute with this matrix from now on; it is turned back at each call."""
@@ -182,12 +189,46 @@ class Linear(Adaptable, nn.Linear):
         # not persistent: the state dict keeps torch's names
         self.register_buffer("weight_scale", matrix.scale, persistent=False)
 
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the weight out once as oneDNN's products read it, which else happens at each call.
+
+        For inference on the CPU, where it must stay: with gradients the weight is laid back at each
+        call, and it takes none itself. torch neither copies nor saves it; `merged_weight` gives it
+        as it was, rounded to `dtype`.
+        """
+        weight = self._full_weight().detach().to(dtype)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+        self.is_packed = True
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        if self.bias is not None:
+            self.bias = nn.Parameter(self.bias.detach().to(dtype), self.bias.requires_grad)
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self._matrix().to_dtype(x.dtype) if self.is_float8 else self.weight
-        out = F.linear(x, weight, self.bias)
+        out = self._packed_product(x) if self.is_packed else self._plain_product(x)
         if self.is_adapted:
             self._add_adapters(x, out)
         return out
+
+    def with_gelu(self, x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+        """Give the GELU of what `forward` gives; a packed product takes it along."""
+        if self.is_packed and not self.is_adapted and not torch.is_grad_enabled():
+            return self._packed_product(x, approximate)
+        return F.gelu(self(x), approximate=approximate)
+
+    def _plain_product(self, x: Tensor) -> Tensor:
+        if self.multiplies_in_float8:
+            product = float8_products.multiply(x, self._matrix())
+            return product if self.bias is None else product + self.bias
+        weight = self._matrix().to_dtype(x.dtype) if self.is_float8 else self.weight
+        if x.dtype == torch.float32 and onednn.can_take(x, weight):
+            return onednn.linear(x, weight, self.bias)
+        return F.linear(x, weight, self.bias)
+
+    def _packed_product(self, x: Tensor, gelu: onednn.Gelu | None = None) -> Tensor:
+        x = x.to(self.weight.dtype)
+        if torch.is_grad_enabled():  # a packed product has no gradient
+            return F.linear(x, self.weight.to_dense(), self.bias)
+        return onednn.linear(x, self.weight, self.bias, gelu)
 
     def _product(self, adapter: Adapter, x: Tensor) -> Tensor:
         inner = F.linear(x.to(adapter.a.dtype), adapter.a)
@@ -205,6 +246,8 @@ class Linear(Adaptable, nn.Linear):
         return F.pad(rows, (0, 0, adapter.first_row, below))
 
     def _full_weight(self) -> Tensor:
+        if self.is_packed:
+            return self.weight.to_dense()
         return self._matrix().to_dtype(torch.float32) if self.is_float8 else self.weight
 
     def _matrix(self) -> Float8Matrix:

@@ -11,7 +11,6 @@ import torch
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.backbone import Backbone
 from models.keras.layers import KerasLayer
@@ -19,6 +18,7 @@ from models.layers.adapters import Conv2d, Embedding, Linear
 from models.layers.arguments import Epsilon, NumLayers, Rate, Size, checked
 from models.layers.attention import attend
 from models.layers.dtypes import DtypeLike
+from models.layers.packing import pack_linear_layers
 from models.vit.formats.keras_layers import list_layers
 
 DataFormat = Literal["channels_last", "channels_first"]
@@ -69,6 +69,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, D]."""
+        if self.query.is_packed:
+            x = x.to(self.query.weight.dtype)  # once for all three
         query, key, value = (
             rearrange(project(x), "B L (n d) -> B n L d", n=self.num_heads)
             for project in (self.query, self.key, self.value)
@@ -96,7 +98,7 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, D]."""
         x = x + self.dropout(self.mha(self.layer_norm_1(x)))
-        inner = self.dropout(F.gelu(self.dense_1(self.layer_norm_2(x))))
+        inner = self.dropout(self.dense_1.with_gelu(self.layer_norm_2(x)))
         added: Tensor = x + self.dropout(self.dense_2(inner))
         return added
 
@@ -182,6 +184,14 @@ class ViTBackbone(Backbone):
             x = block(x)
         features: Tensor = self.layer_norm(x)
         return features
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the weights out for the CPU's products in this dtype: for inference there.
+
+        Takes float32 and bfloat16, where `onednn.multiplies` does; all but the products stays in
+        float32, as which the backbone is to be loaded.
+        """
+        pack_linear_layers(self.encoder_layers, dtype)
 
     def keras_layers(self) -> tuple[KerasLayer, ...]:
         return list_layers(self)

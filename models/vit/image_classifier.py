@@ -16,6 +16,8 @@ from models.backbone import WeightsFormat
 from models.checkpoints import preset_files
 from models.checkpoints.preset_files import KerasObject
 from models.errors import PresetError, PresetFileError
+from models.execution.apply import Subject, apply
+from models.execution.execution import Execution
 from models.keras.task_heads import load_head
 from models.presets.handles import Part, fetch
 from models.vit.backbone import ViTBackbone
@@ -97,6 +99,19 @@ class ImageClassifier:
         """Move to another device, and compute there."""
         for module in self.modules:
             module.to(device)
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the weights out for the CPU's products in float32 or bfloat16: see the backbone's."""
+        self.backbone.pack(dtype)
+
+    def execute(self, execution: Execution) -> None:
+        """Run by these levers from now on; those that cannot be had are logged and left out."""
+        backbone, device = self.backbone, self.head.predictions.weight.device
+        shape = _image_shape(backbone)
+        subject = Subject(
+            backbone, "forward", lambda n: self.logits(torch.zeros(n, *shape)), device
+        )
+        apply(subject, execution)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Turn any image upright, onto white, and into the preset's [H, W, C] float32.

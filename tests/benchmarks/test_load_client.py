@@ -1,5 +1,6 @@
 """The load client counts what a real server answers, and nothing else."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,6 +25,14 @@ def port() -> Iterator[int]:
     @app.post("/bytes")
     async def answer(request: Request) -> Response:
         return Response(b"x" * int((await request.json())["count"]))
+
+    turn = asyncio.Lock()
+
+    @app.post("/one_at_a_time")
+    async def answer_in_turn() -> Response:
+        async with turn:
+            await asyncio.sleep(0.01)
+        return Response(b"x")
 
     with serve(app) as url:
         yield int(url.rpartition(":")[2])
@@ -72,3 +81,25 @@ def test_an_error_is_no_answer(port: int) -> None:
 def test_a_load_that_is_too_short_says_so(port: int) -> None:
     with pytest.raises(NoAnswerError, match="no request was answered within 0 s"):
         run_loads(plan(port, 1, duration_s=0.0))
+
+
+def test_errors_are_counted_where_that_is_wanted(port: int) -> None:
+    both = [*plan(port, 1).requests, *plan(port, 1, path="/nothing").requests]
+    [load] = run_loads(replace(plan(port), requests=both, counts_errors=True))
+    assert load.num_requests > 4
+    assert load.num_errors > 4
+
+
+def test_arrivals_at_random_come_as_often_as_they_are_told(port: int) -> None:
+    [load] = run_loads(replace(plan(port, 1, duration_s=0.5), arrivals_per_s=200))
+    assert 50 < load.num_requests < 150  # 100 are expected, 10 is their standard deviation
+
+
+def test_a_request_that_waits_for_a_connection_waits_in_what_is_measured(port: int) -> None:
+    slow = plan(port, 1, path="/one_at_a_time", duration_s=0.4)
+    [closed] = run_loads(replace(slow, num_clients=1))
+    [open_loop] = run_loads(replace(slow, num_clients=1, arrivals_per_s=300))
+    assert open_loop.num_requests > 2 * closed.num_requests  # what arrived, not what was in time
+    # three times as many arrive as are answered: the last one waits for all before it
+    assert open_loop.p99_ms > 0.9 * 1e3 * 0.4
+    assert open_loop.median_ms > 10 * 10

@@ -123,8 +123,9 @@ def test_settings_are_the_presets_unless_given() -> None:
     defaults = PaintSettings.defaults()
 
     assert settings_of(parse_arguments(["flux_shapes"])) == defaults
-    given = settings_of(parse_arguments(["flux_shapes", "--steps", "2", "--guidance", "1.5"]))
-    assert given == PaintSettings(defaults.width, defaults.height, 2, 1.5)
+    words = ["flux_shapes", "--steps", "2", "--guidance", "1.5", "--dtype", "bfloat16"]
+    given = settings_of(parse_arguments(words))
+    assert given == PaintSettings(defaults.width, defaults.height, 2, 1.5, "bfloat16")
 
 
 def test_options_of_another_preset_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

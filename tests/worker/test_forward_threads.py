@@ -53,3 +53,10 @@ def test_a_forward_that_fails_says_nothing_of_its_time(threads: ForwardThreads) 
     with pytest.raises(RuntimeError):
         fail(threads, "key", 2 * LONG_S)
     assert forward(threads, "key", num_rows=1) == 1
+
+
+def test_beside_a_gpu_the_threads_stay_as_they_are(
+    threads: ForwardThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert forward(threads, "key", num_rows=1) == NUM_THREADS

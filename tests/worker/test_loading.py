@@ -11,6 +11,7 @@ import torch
 from models import ImageClassifier, TextToImage
 from models.errors import PresetError
 from models.flux.painting import PaintOptions
+from models.layers.onednn import multiplies
 from models.presets import get_preset
 from worker.contract.jobs import Task
 from worker.device_memory import Memory
@@ -43,10 +44,51 @@ def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
     assert (vit.card.task, vit.card.family) == (Task.CLASSIFY, "ViTBackbone")
     assert (vit.card.license, vit.card.source) == ("apache-2.0", None)
     assert vit.card.description == get_preset("vit_shapes").description
-    assert (vit.card.dtype, vit.card.device) == ("float32", "cpu")
-    assert vit.card.memory_bytes == 4 * vit.card.num_parameters
+    assert vit.card.device == "cpu"
     assert vit.card.num_parameters > get_preset("vit_shapes").num_parameters  # and the head
     assert reports == ["loading"]
+
+
+@pytest.mark.parametrize(("is_fast", "dtype"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize("name", ["vit_shapes", "f_net_shapes"])
+def test_the_cpu_multiplies_in_bfloat16_where_it_does_so_natively(
+    name: str, is_fast: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not multiplies(torch.bfloat16):
+        pytest.skip("this processor has no product in bfloat16 at all")
+    monkeypatch.setattr("worker.loading.has_fast_bfloat16", lambda: is_fast)
+
+    card = load(spec_of(name)).card
+
+    assert card.dtype == dtype
+    assert (card.memory_bytes < 4 * card.num_parameters) is is_fast  # the layers' weights shrink
+
+
+def test_a_dtype_without_products_of_its_own_is_that_of_the_whole_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not multiplies(torch.bfloat16):
+        pytest.skip("this processor has no product in bfloat16 at all")
+    spec = spec_of("vit_shapes", dtype="bfloat16")
+    packed = load(spec).card
+    monkeypatch.setattr("worker.loading.multiplies", lambda dtype: dtype is not torch.bfloat16)
+
+    whole = load(spec).card
+
+    assert whole.dtype == packed.dtype == "bfloat16"
+    assert whole.memory_bytes == 2 * whole.num_parameters
+    assert whole.results_digest != packed.results_digest  # what is added up is rounded too
+
+
+def test_what_the_operator_says_of_the_dtype_counts() -> None:
+    cards = [
+        load(spec_of("vit_shapes", dtype=dtype)).card
+        for dtype in ("float32", "bfloat16", "float16")
+    ]
+
+    assert [card.dtype for card in cards] == ["float32", "bfloat16", "float16"]
+    assert cards[0].memory_bytes == 4 * cards[0].num_parameters
+    assert len({card.results_digest for card in cards}) == 3
 
 
 def test_each_task_has_its_own_fields() -> None:
@@ -162,8 +204,21 @@ def test_a_card_says_what_results_follow_from(tmp_path: Path) -> None:
     shutil.copytree(BUNDLED / "f_net_shapes", tmp_path / "mine")
     first = load(spec_of("reader", tmp_path / "mine")).card.results_digest
     assert load(spec_of("reader", tmp_path / "mine")).card.results_digest == first
-    in_bfloat16 = load(spec_of("reader", tmp_path / "mine", dtype="bfloat16"))
-    assert in_bfloat16.card.results_digest != first
+    in_float16 = load(spec_of("reader", tmp_path / "mine", dtype="float16"))
+    assert in_float16.card.results_digest != first
     with (tmp_path / "mine" / "README.md").open("a") as file:
         file.write("another version")
     assert load(spec_of("reader", tmp_path / "mine")).card.results_digest != first
+
+
+def test_a_model_is_run_by_the_levers_of_its_entry(caplog: pytest.LogCaptureFixture) -> None:
+    reports: list[str] = []
+    plain = load(spec_of("flux_shapes", dtype="bfloat16"))
+    levers = {"float8_products": True, "block_cache": 0.1}
+    lossy = spec_of("flux_shapes", dtype="bfloat16", execution=levers)
+    with caplog.at_level("INFO", "models.execution"):
+        in_float8 = load(lossy, report=reports.append)
+    assert "event=lever_on lever=float8_products" in caplog.text
+    assert "event=lever_on lever=block_cache threshold=0.1" in caplog.text
+    assert reports == ["loading", "preparing"]
+    assert in_float8.card.results_digest != plain.card.results_digest

@@ -7,8 +7,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import PresetError, PresetFileError, UnknownPresetError
+from models.execution.execution import Execution
 from worker.contract.jobs import Task
-from worker.model_specs import ModelSpec, ModelSpecs, as_json, with_tasks
+from worker.model_specs import FixedExecution, ModelSpec, ModelSpecs, as_json, with_tasks
 
 SPECS: TypeAdapter[tuple[ModelSpec, ...]] = TypeAdapter(ModelSpecs)
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled"
@@ -111,3 +112,21 @@ def test_a_checkpoint_that_is_not_there_is_named_with_its_model(tmp_path: Path) 
     (tmp_path / "config.json").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(PresetError, match=r"model a: .* holds a GPTBackbone; pipelines exist for"):
         with_tasks([ModelSpec(name="a", handle=str(tmp_path))])
+
+
+def test_levers_are_written_as_a_table_and_checked_together() -> None:
+    levers = {"compiles": True, "float8_products": True, "block_cache": 0.1}
+    [spec] = SPECS.validate_python([{"name": "flux_shapes", "execution": levers}])
+    assert spec.execution is not None
+    assert spec.execution.execution == Execution(
+        compiles=True, float8_products=True, block_cache=0.1
+    )
+    assert SPECS.validate_python(as_json([spec])) == (spec,)
+    with pytest.raises(ValidationError, match="cuda_graphs and block_cache exclude each other"):
+        SPECS.validate_python([{"name": "flux_shapes", "execution": levers | {"cuda_graphs": 1}}])
+
+
+def test_levers_of_images_are_refused_for_other_tasks() -> None:
+    spec = ModelSpec(name="vit_shapes", execution=FixedExecution(block_cache=0.1))
+    with pytest.raises(PresetError, match="vit_shapes is for classify; block_cache and channels"):
+        with_tasks([spec])

@@ -8,6 +8,7 @@ import torch
 from transformers import FNetConfig, FNetForPreTraining, FNetTokenizer
 
 from models.errors import InputError, PresetFileError, TextTooLongError
+from models.execution.execution import Execution
 from models.fnet.text_embedder import Pooling, TextEmbedder, save_to_preset
 from models.fnet.tokenizer import TokenizedText, TruncationSide
 from models.load import load_pipeline
@@ -213,3 +214,12 @@ def test_a_damaged_vocabulary_is_named(embedder: TextEmbedder, tmp_path: Path) -
 
     with pytest.raises(PresetFileError, match=r"vocabulary\.spm is not a SentencePiece file"):
         TextEmbedder.from_preset(tmp_path)
+
+
+def test_products_in_float8_give_nearly_the_same_embedding() -> None:
+    embedder = TextEmbedder.from_preset("f_net_shapes", dtype=torch.bfloat16)
+    texts = [embedder.tokenize("a red circle on white")]
+    expected = embedder.embed(texts)
+    embedder.execute(Execution(float8_products=True))
+    cosine = (embedder.embed(texts) * expected).sum()
+    assert 0.99 < cosine < 1 - 1e-7

@@ -10,6 +10,7 @@ from PIL import Image
 
 from models import ViTBackbone
 from models.errors import PresetFileError
+from models.execution.execution import Execution
 from models.load import load_pipeline
 from models.vit.classification_head import ClassificationHead, TaskConfig
 from models.vit.image_classifier import ImageClassifier
@@ -164,3 +165,11 @@ def test_the_bundled_preset_names_what_it_sees(bundled: ImageClassifier, shape: 
 
 def test_a_large_photograph_is_preprocessed_to_the_presets_size(bundled: ImageClassifier) -> None:
     assert bundled.preprocess(Image.new("RGB", (1600, 900))).shape == (80, 80, 3)
+
+
+def test_float8_changes_logits_a_little() -> None:
+    classifier = ImageClassifier.from_preset("vit_shapes", dtype=torch.bfloat16)
+    images = torch.rand(2, *classifier.backbone.image_shape)  # type: ignore[arg-type]
+    expected = classifier.logits(images)
+    classifier.execute(Execution(float8_products=True))
+    assert 0 < (classifier.logits(images) - expected).norm() / expected.norm() < 0.1

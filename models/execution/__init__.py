@@ -1,0 +1,1 @@
+"""How a backbone is run on a device: one file a lever, `apply` turns them on."""
