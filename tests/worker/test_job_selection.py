@@ -199,6 +199,7 @@ def test_who_waits_is_woken_by_the_next_job(redis: Redis, selection: JobSelectio
         timer = threading.Timer(0.2, put, (redis, "ours"))
         timer.start()
         selection.wait(30)
+        timer.join()
         [job] = waiting(redis, Task.EMBEDDINGS)
         assert claim_one(selection) == job
 
