@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from benchmarks import flops
+from benchmarks.cpu_products import Products
 from benchmarks.machine import processor
 from benchmarks.peers import install
 from benchmarks.peers.encoders import (
@@ -156,27 +156,6 @@ def cases_of(workload: Workload) -> list[Case]:
 
 
 @dataclass(slots=True)
-class Products:
-    """The fastest matrix product of each precision until now, measured between the contestants."""
-
-    shapes: Sequence[tuple[int, int, int]]
-    gflops: dict[Precision, float] = field(default_factory=dict)
-
-    @torch.inference_mode()
-    def measure(self, precision: Precision) -> None:
-        dtype = getattr(torch, precision)
-        for num_rows, width, out_width in self.shapes:
-            x = torch.randn(num_rows, width).to(dtype)
-            weight = torch.randn(out_width, width).to(dtype)
-            for _ in range(2):
-                started = time.perf_counter()
-                F.linear(x, weight)
-                seconds = time.perf_counter() - started
-                reached = 2e-9 * num_rows * width * out_width / seconds
-                self.gflops[precision] = max(self.gflops.get(precision, 0.0), reached)
-
-
-@dataclass(slots=True)
 class Measured:
     """What came of one contestant in one case."""
 
@@ -279,7 +258,7 @@ def measure(workload: Workload, runtimes: Sequence[str], peers: Path) -> Report:
         num_threads=NUM_THREADS,
         load_average=round(load_average, 2),
         peers=install.pinned("runtimes"),
-        product_gflops={key: round(value, 1) for key, value in products.gflops.items()},
+        product_gflops=products.rounded(),
         rows=[_with_limit(row, products) for row in rows],
     )
 
@@ -316,7 +295,7 @@ def _environment(runtime: str, python: Path | None) -> Path | None:
 def _with_limit(row: Row, products: Products) -> Row:
     if row.gflops is None:
         return row
-    return replace(row, of_limit=round(row.gflops / products.gflops[row.case.precision], 3))
+    return replace(row, of_limit=products.share(row.case.precision, row.gflops))
 
 
 def _lowest_cosine(outputs: Outputs, expected: Outputs) -> float:

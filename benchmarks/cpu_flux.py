@@ -15,15 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks import flops
+from benchmarks.cpu_products import Products, seconds_of
 from benchmarks.gpu_flux import diffusers_transformer
 from benchmarks.machine import processor
 from benchmarks.random_modules import random_module
@@ -34,7 +33,6 @@ from models.flux import latents
 from models.flux.conditioning import Conditioning
 from models.flux.latents import PIXELS_PER_PATCH
 from models.flux.rows import PaintRow, step_rows
-from models.layers import onednn
 
 OURS, EAGER, COMPILED = "triptych", "diffusers", "diffusers compiled"
 NUM_THREADS = 2
@@ -197,50 +195,24 @@ def their_run(transformer: nn.Module, case: Case) -> Run:
     return run
 
 
-@dataclass(slots=True)
-class Products:
-    """The fastest matrix product until now, measured between the runs."""
-
-    dtype: torch.dtype
-    gflops: float = 0.0
-
-    def measure(self) -> None:
-        products: list[Callable[[Tensor, Tensor, None], Tensor]] = [F.linear]
-        if onednn.multiplies(self.dtype):
-            products.append(onednn.linear)
-        for num_rows, width, out_width in PRODUCTS:
-            x = torch.randn(num_rows, width).to(self.dtype)
-            weight = torch.randn(out_width, width).to(self.dtype)
-            for multiply in products:
-                seconds = min(_seconds(partial(multiply, x, weight, None)) for _ in range(2))
-                reached = 2e-9 * num_rows * width * out_width / seconds
-                self.gflops = max(self.gflops, reached)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
 @torch.inference_mode()
 def measure(workload: Workload) -> Report:
     torch.set_num_threads(NUM_THREADS)
     torch.manual_seed(0)
     load_average = os.getloadavg()[0]
-    rows: list[Row] = []
-    product_gflops: dict[str, float] = {}
-    for name in workload.dtypes:
-        products = Products(getattr(torch, name))
-        measured = _measure_dtype(workload, products)
-        product_gflops[name] = round(products.gflops, 1)
-        rows += [_beside(products.gflops, row) for row in measured]
-    return Report(processor(), os.cpu_count() or 1, NUM_THREADS, load_average, product_gflops, rows)
+    products = Products(PRODUCTS)
+    measured = [
+        row for dtype in workload.dtypes for row in _measure_dtype(workload, dtype, products)
+    ]
+    rows = [_with_limit(row, products) for row in measured]
+    return Report(
+        processor(), os.cpu_count() or 1, NUM_THREADS, load_average, products.rounded(), rows
+    )
 
 
-def _measure_dtype(workload: Workload, products: Products) -> list[Row]:
+def _measure_dtype(workload: Workload, name: str, products: Products) -> list[Row]:
     """Measure all cases; the share of the limit is known only when all are done."""
-    dtype = products.dtype
+    dtype: torch.dtype = getattr(torch, name)
 
     def build() -> FluxBackbone:
         return FluxBackbone(**workload.config, dtype=dtype)  # type: ignore[arg-type]
@@ -257,12 +229,17 @@ def _measure_dtype(workload: Workload, products: Products) -> list[Row]:
         runs = {OURS: our_run(backbone, case)}
         runs |= {name: their_run(each, case) for name, each in transformers.items()}
         num_flop = num_rows * flops.flux_step(backbone, side**2, workload.num_text_tokens)
-        found += _measure_case(workload, case, runs, num_flop, products)
+        found += _measure_case(workload, name, case, runs, num_flop, products)
     return found
 
 
 def _measure_case(
-    workload: Workload, case: Case, runs: Mapping[str, Run], num_flop: int, products: Products
+    workload: Workload,
+    dtype: str,
+    case: Case,
+    runs: Mapping[str, Run],
+    num_flop: int,
+    products: Products,
 ) -> Iterator[Row]:
     outputs: dict[str, Tensor] = {}
     unavailable: dict[str, str] = {}
@@ -277,13 +254,11 @@ def _measure_case(
         if number and time.monotonic() - started > workload.case_limit_s:
             break
         for name in outputs:
-            times_ms[name].append(_seconds(runs[name]) / NUM_STEPS * 1e3)
-        products.measure()
+            times_ms[name].append(seconds_of(runs[name]) / NUM_STEPS * 1e3)
+        products.measure(dtype)
     medians = {name: statistics.median(times) for name, times in times_ms.items()}
     for name in runs:
-        subject = Row(
-            str(products.dtype).removeprefix("torch."), case.side**2, len(case.patches), name
-        )
+        subject = Row(dtype, case.side**2, len(case.patches), name)
         if name in unavailable:
             yield replace(subject, unavailable=unavailable[name])
             continue
@@ -299,8 +274,10 @@ def _measure_case(
         )
 
 
-def _beside(limit_gflops: float, row: Row) -> Row:
-    return row if row.gflops is None else replace(row, of_limit=round(row.gflops / limit_gflops, 3))
+def _with_limit(row: Row, products: Products) -> Row:
+    if row.gflops is None:
+        return row
+    return replace(row, of_limit=products.share(row.dtype, row.gflops))
 
 
 def _difference(output: Tensor, expected: Tensor) -> float:
