@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +208,7 @@ class Linear(Adaptable, nn.Linear):
             self._add_adapters(x, out)
         return out
 
-    def with_gelu(self, x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    def with_gelu(self, x: Tensor, approximate: onednn.Gelu = "none") -> Tensor:
         """Give the GELU of what `forward` gives; a packed product takes it along."""
         if self.is_packed and not self.is_adapted and not torch.is_grad_enabled():
             return self._packed_product(x, approximate)
