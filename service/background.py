@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import NoReturn
 
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
+
+_CANCEL_AGAIN_S = 0.5
 
 
 async def repeat(work: Callable[[], Awaitable[object]], pause_s: float, failure: str) -> NoReturn:
@@ -20,3 +22,16 @@ async def repeat(work: Callable[[], Awaitable[object]], pause_s: float, failure:
         except Exception:
             logger.exception("event=%s", failure)
         await asyncio.sleep(pause_s)
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: a client that is canceled just as its answer comes, or its time is over, may
+    give that and forget the cancel, and the task would go on for ever.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)

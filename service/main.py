@@ -26,6 +26,7 @@ from redis.retry import Retry
 
 from service import error_handlers, shared_counts
 from service.api_description import DESCRIPTION, SERVERS, TAGS, DescribedApp, operation_id
+from service.background import end
 from service.catalog import Catalog
 from service.dependencies import Parts
 from service.event_loop import EventLoopMonitor
@@ -161,9 +162,7 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
         try:
             yield parts
         finally:
-            for task in in_background:
-                task.cancel()
-            await asyncio.wait(in_background)
+            await end(in_background)
             await parts.job_changes.send()  # of those who left, or were told to come back, at last
 
 

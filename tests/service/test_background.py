@@ -1,4 +1,4 @@
-"""What is done again and again survives whatever it meets."""
+"""What is done again and again survives whatever it meets, and ends when it is to end."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import logging
 import pytest
 from redis.exceptions import RedisError
 
-from service.background import repeat
+from service.background import end, repeat
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,21 @@ def test_work_that_fails_is_logged_and_done_again(
     [line] = caplog.records
     assert line.levelno == level
     assert line.getMessage().startswith("event=not_done")
+
+
+def test_a_cancel_that_a_client_forgot_is_given_again() -> None:
+    async def forget_a_cancel() -> None:
+        """Do as a client that is canceled just as its answer comes."""
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(repeat(forget_a_cancel, 60.0, "not_done")) for _ in range(2)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            await end(tasks)
+        assert all(task.cancelled() for task in tasks)
+
+    asyncio.run(run())
