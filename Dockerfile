@@ -14,7 +14,7 @@ COPY worker ./worker
 COPY service ./service
 COPY triptych ./triptych
 # the lock constrains: what is installed are the dependencies of the HTTP side alone
-RUN pip install --constraint requirements.lock .
+RUN pip install --constraint requirements.lock ".[tracing]"
 USER triptych
 ENV TRIPTYCH_HOST=0.0.0.0
 EXPOSE 8000
@@ -32,7 +32,7 @@ COPY models ./models
 COPY worker ./worker
 COPY service ./service
 COPY triptych ./triptych
-RUN pip install --constraint requirements.lock ".[worker]"
+RUN pip install --constraint requirements.lock ".[worker,tracing]"
 USER triptych
 ENV TRIPTYCH_METRICS_HOST=0.0.0.0 TRIPTYCH_METRICS_PORT=9100
 EXPOSE 9100

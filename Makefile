@@ -5,15 +5,19 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NODE_CLIENT := tests/clients/node_modules/.package-lock.json
-SOURCES := benchmarks models service tests training triptych worker
+NODE_MODULES := $(patsubst %,tests/%/node_modules/.package-lock.json,clients dashboards)
+SOURCES := benchmarks dashboards models service tests training triptych worker
 
-.PHONY: serve test check fix openapi up
+.PHONY: serve observe test check fix openapi dashboards up
 
 serve: $(STAMP)
 	@exec $(RUN)/triptych serve
 
-test: $(STAMP) $(NODE_CLIENT)
+# With Prometheus and Grafana, those of the two that are installed.
+observe: $(STAMP)
+	@exec $(RUN)/triptych serve --observe
+
+test: $(STAMP) $(NODE_MODULES)
 	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
@@ -28,6 +32,9 @@ fix: $(STAMP)
 openapi: $(STAMP)
 	$(RUN)/python -m service.openapi
 
+dashboards: $(STAMP)
+	$(RUN)/python -m dashboards
+
 up:
 	docker compose --profile gpu up --build
 
@@ -39,8 +46,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(RUN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# OpenAI's client for Node, which tests/clients drives; npm came into .venv with the wheel of Node.
-# Where npm's registry is out of reach, those tests are skipped, and say so.
-$(NODE_CLIENT): tests/clients/package-lock.json | $(STAMP)
-	-PATH="$(CURDIR)/$(RUN):$$PATH" npm ci --prefix tests/clients --no-audit --no-fund --loglevel=error \
+# OpenAI's client for Node, which tests/clients drives, and Grafana's schema, which tests/dashboards
+# asks; npm came into .venv with the wheel of Node. Where npm's registry is out of reach, those tests
+# are skipped, and say so.
+tests/%/node_modules/.package-lock.json: tests/%/package-lock.json | $(STAMP)
+	-PATH="$(CURDIR)/$(RUN):$$PATH" npm ci --prefix tests/$* --no-audit --no-fund --loglevel=error \
 		&& touch $@

@@ -42,14 +42,14 @@ from models.vit.image_classifier import ImageClassifier
 
 LOGGER = logging.getLogger(__name__)
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 OURS = "triptych"
 OWN_ENVIRONMENT = (OURS, "transformers")  # these run where this command does
 NOT_INSTALLED = "not installed: python -m benchmarks.peers.install runtimes"
 TURN_S = 0.25  # how long a contestant computes at once, at least one run
 MAX_RUNS = 20
 # rounding alone keeps them above; another computation, such as another GELU or norm, does not
-SAME_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
+SAME_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.999}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from models.layers import onednn
 from models.layers.adapters import Linear
+from models.layers.int8_products import Int8Matrix
 
 
 @dataclass(slots=True)
@@ -24,10 +25,12 @@ class Products:
 
     @torch.inference_mode()
     def measure(self, dtype: str) -> None:
-        """Multiply each shape twice by F.linear, by oneDNN, and by oneDNN with a packed weight."""
+        """Multiply each shape twice by F.linear, by oneDNN, and by oneDNN with a packed weight.
+
+        In int8 by the last alone, of rows that are rounded already.
+        """
         for num_rows, width, out_width in self.shapes:
-            x = torch.randn(num_rows, width, dtype=getattr(torch, dtype))
-            for multiply in _ways(x, out_width):
+            for multiply in _ways(num_rows, width, out_width, getattr(torch, dtype)):
                 seconds = min(seconds_of(multiply) for _ in range(2))
                 reached = 2e-9 * num_rows * width * out_width / seconds
                 self.gflops[dtype] = max(self.gflops.get(dtype, 0.0), reached)
@@ -39,12 +42,18 @@ class Products:
         return {dtype: round(gflops, 1) for dtype, gflops in self.gflops.items()}
 
 
-def _ways(x: torch.Tensor, out_width: int) -> list[Callable[[], object]]:
-    weight = torch.randn(out_width, x.shape[1], dtype=x.dtype)
+def _ways(
+    num_rows: int, width: int, out_width: int, dtype: torch.dtype
+) -> list[Callable[[], object]]:
+    if dtype == torch.int8:
+        values = torch.randint(256, (num_rows, width), dtype=torch.uint8)
+        return [partial(Int8Matrix.of(torch.randn(out_width, width)).multiply_values, values, 0)]
+    x = torch.randn(num_rows, width, dtype=dtype)
+    weight = torch.randn(out_width, width, dtype=dtype)
     ways: list[Callable[[], object]] = [partial(F.linear, x, weight)]
-    if onednn.multiplies(x.dtype):
-        packed = Linear(x.shape[1], out_width, bias=False)
-        packed.pack(x.dtype)
+    if onednn.multiplies(dtype):
+        packed = Linear(width, out_width, bias=False)
+        packed.pack(dtype)
         ways += [partial(onednn.linear, x, weight, None), partial(packed, x)]
     return ways
 

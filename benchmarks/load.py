@@ -23,7 +23,7 @@ import httpx
 import uvloop
 from redis import Redis
 
-from benchmarks.load_acts import ACTS, Client, RefusedError, Tally, WrongAnswerError
+from benchmarks.load_acts import ACTS, Act, Client, RefusedError, Tally, WrongAnswerError
 from benchmarks.load_client import percentile
 from benchmarks.machine import processor
 from benchmarks.process_tree import ProcessSize, sizes_of
@@ -82,16 +82,27 @@ class Report:
     held: Sequence[Held]
 
 
-async def use(url: str, number: int, until: float, tally: Tally) -> None:
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a client does, how often each, and how long it waits before the next."""
+
+    acts: Mapping[str, tuple[Act, float]]
+    mean_pause_s: float = 0.0
+
+
+USUAL = Habits(ACTS)
+
+
+async def use(url: str, number: int, until: float, tally: Tally, habits: Habits = USUAL) -> None:
     """Be one client: choose what to do, wait for it, and go on, until it is time."""
     choice = random.Random(number)
-    weights = [weight for _, weight in ACTS.values()]
+    weights = [weight for _, weight in habits.acts.values()]
     async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, verify=False) as http:
         while time.monotonic() < until:
-            (kind,) = choice.choices([*ACTS], weights)
+            (kind,) = choice.choices([*habits.acts], weights)
             started = time.monotonic()
             try:
-                await ACTS[kind][0](Client(http, choice, kind, tally))
+                await habits.acts[kind][0](Client(http, choice, kind, tally))
             except RefusedError as refused:
                 tally.num_refused += 1
                 pause_s = min(refused.retry_after_s, _LONGEST_PAUSE_S)
@@ -100,11 +111,12 @@ async def use(url: str, number: int, until: float, tally: Tally) -> None:
                 tally.wrong.setdefault(kind, f"{kind}: {error!r}")
             else:
                 tally.times_s[kind].append(time.monotonic() - started)
+            await asyncio.sleep(habits.mean_pause_s * 2 * choice.random())
 
 
-async def load(url: str, num_clients: int, seconds: float) -> Tally:
+async def load(url: str, num_clients: int, seconds: float, habits: Habits = USUAL) -> Tally:
     tally, until = Tally(), time.monotonic() + seconds
-    await asyncio.gather(*(use(url, number, until, tally) for number in range(num_clients)))
+    await asyncio.gather(*(use(url, each, until, tally, habits) for each in range(num_clients)))
     return tally
 
 

@@ -31,7 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 from benchmarks.machine import processor
 from benchmarks.reports import publish
 from models import Backbone, FluxBackbone, ViTBackbone
-from models.flux.autoencoder import load_autoencoder
+from models.flux.formats.autoencoder_files import load_autoencoder
 from models.flux.formats.diffusers_weights import to_diffusers
 from models.flux.formats.encoder_files import load_clip, load_t5
 from models.flux.parts import load_backbone

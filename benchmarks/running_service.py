@@ -56,10 +56,10 @@ def running(*arguments: str, log: Path | None = None, **settings: str) -> Iterat
             process.wait(timeout=_STOP_TIMEOUT_S)
 
 
-def scratch_redis() -> ValkeyServer:
+def scratch_redis(**config: str) -> ValkeyServer:
     """A private server, not started yet; nothing of it stays on the disk."""
     # by itself it would look for a port upwards from a fixed one, and so would its neighbour
-    return ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no"})
+    return ValkeyServer(port=free_port(), config={"save": "", "appendonly": "no", **config})
 
 
 def free_port() -> int:

@@ -36,7 +36,7 @@ def load_pipeline(
 ) -> "TextToImage | ImageClassifier | TextEmbedder":
     """Load the pipeline that the preset's content asks for, ready to run.
 
-    Families are imported when they are needed: an embedding worker never imports diffusers.
+    Families are imported when they are needed: an embedding worker never imports Flux.
     `placement` says what of a Flux pipeline shall not lie whole on the device. On the meta device
     no weights are read: so the bytes of a pipeline are known before it is loaded.
 

@@ -21,11 +21,13 @@ from service.idempotency import KeyHeader, key_of
 from service.job_changes import JobChanges
 from service.job_client import JobClient
 from service.job_list import JobList
-from service.metrics import Metrics
+from service.metrics import UNKNOWN_TASK, Metrics
 from service.redis_health import RedisHealth
 from service.settings import ServiceSettings
 from service.signed_urls import SignedUrls
 from worker.contract.image_files import ImageFiles
+from worker.contract.jobs import Task
+from worker.contract.model_cards import ModelCard
 from worker.contract.submission import IdempotencyKey
 
 
@@ -47,6 +49,12 @@ class Parts:
     @staticmethod
     def now() -> float:
         return time.time()
+
+
+async def card_of(request: Request, parts: Parts, name: str | None, task: Task) -> ModelCard:
+    """The card of the model that a request asks for work of; see `Catalog.card`."""
+    request.state.asked_for = task.value
+    return await parts.catalog.card(name, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,7 @@ async def get_preference(request: Request, _: Prefer = None, __: KeyHeader = Non
 
     Each header may come in several lines, of which FastAPI's parameter has one.
     """
+    request.state.asked_for = _task_of_route(request)  # it is a request for work
     is_async, wait_s = False, None
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
         name, _, value = preference.split(";")[0].partition("=")
@@ -123,6 +132,12 @@ async def get_preference(request: Request, _: Prefer = None, __: KeyHeader = Non
         elif name.strip().lower() == "wait":
             wait_s = _seconds(value.strip().strip('"'))
     return Preference(is_async, wait_s, await key_of(request, caller_of(request)))
+
+
+def _task_of_route(request: Request) -> str:
+    """As its tags say; of a route for several tasks it is known once the body is read."""
+    tags = getattr(request.scope["route"], "tags", ())
+    return next((task.value for task in Task if task.value in tags), UNKNOWN_TASK)
 
 
 def _seconds(text: str) -> float:

@@ -24,6 +24,7 @@ from service.errors import (
     shown,
     shown_name,
 )
+from service.metrics import REJECTIONS, JobMetrics
 from service.redis_health import unavailable
 from worker.contract.image_files import is_disk_full
 from worker.contract.redis_refusals import refusal_of
@@ -45,12 +46,16 @@ _HTTP_CODES = {
 }
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, metrics: JobMetrics) -> None:
     """Answer every kind of exception; what is left over is answered by `RequestMiddleware`."""
 
-    async def on_service_error(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ServiceError), "this is a bug"
+    def answer(request: Request, error: ServiceError) -> JSONResponse:
+        _count(request, error, metrics)
         return response_to(error)
+
+    async def on_service_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ServiceError), "this is a bug"
+        return answer(request, error)
 
     async def on_validation_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError), "this is a bug"
@@ -58,17 +63,17 @@ def install(app: FastAPI) -> None:
 
     async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException), "this is a bug"
-        return response_to(_http_error(request, error))
+        return answer(request, _http_error(request, error))
 
-    async def on_redis_error(_: Request, error: Exception) -> JSONResponse:
+    async def on_redis_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RedisError), "this is a bug"
         if (refusal := refusal_of(error)) is None:
             raise error
-        return response_to(unavailable(refusal))
+        return answer(request, unavailable(refusal))
 
-    async def on_os_error(_: Request, error: Exception) -> JSONResponse:
+    async def on_os_error(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, OSError) and is_disk_full(error):
-            return response_to(disk_full())
+            return answer(request, disk_full())
         raise error
 
     app.add_exception_handler(ServiceError, on_service_error)
@@ -76,6 +81,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RedisError, on_redis_error)
     app.add_exception_handler(OSError, on_os_error)
+
+
+def _count(request: Request, error: ServiceError, metrics: JobMetrics) -> None:
+    """Count the refusal of a request for work; an error of a job that there is refuses nothing."""
+    asked_for = getattr(request.state, "asked_for", None)
+    code, has_job = error.body.code, "location" in error.headers
+    if asked_for is not None and code in REJECTIONS and not has_job:
+        metrics.rejections.labels(asked_for, code).inc()
 
 
 def response_to(error: ServiceError) -> JSONResponse:

@@ -21,6 +21,7 @@ from worker.contract.submission import Reuse
 _NOT_OF_THE_ANSWER: dict[str, bool | set[str]] = {
     **dict.fromkeys(("id", "created_at", "deadline_at", "caller", "priority"), True),
     **dict.fromkeys(("metadata", "images"), True),
+    **dict.fromkeys(("request_id", "traceparent", "tracestate"), True),
     "start": {"file_name"},
 }
 _REFUSES_REUSE = frozenset({"no-cache", "no-store"})  # RFC 9111: an answer of its own, please

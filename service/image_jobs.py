@@ -3,7 +3,7 @@
 from anyio import to_thread
 from fastapi import Request
 
-from service.dependencies import Parts
+from service.dependencies import Parts, card_of
 from service.errors import UnavailableError, disk_full
 from service.fingerprints import reuse_of
 from service.schemas.image_fields import ImageFields
@@ -16,7 +16,7 @@ async def new_image_job(
     body: ImageFields, request: Request, parts: Parts, accepted_format: OutputFormat | None = None
 ) -> NewJob:
     """Raises RequestError for what the model does not take."""
-    card = await parts.catalog.card(body.model, Task.IMAGES)
+    card = await card_of(request, parts, body.model, Task.IMAGES)
     assert card.image_limits is not None, f"this is a bug: {card.name} has no limits"
     settings = parts.settings
     job = body.to_job(

@@ -6,7 +6,7 @@ process starts, and answers 503, without Redis: it waits for it as for its worke
 
 import argparse
 import asyncio
-import logging
+import os
 import signal
 import socket
 import sys
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -36,7 +37,7 @@ from service.head_requests import HeadMiddleware
 from service.job_changes import JobChanges
 from service.job_client import JobClient
 from service.job_list import JobList
-from service.metrics import Metrics
+from service.metrics import DiskCollector, Metrics
 from service.middleware import RequestMiddleware
 from service.queue_stats import QueueCollector
 from service.redis_health import PROBE_TIMEOUT_S, RedisHealth
@@ -56,7 +57,9 @@ from service.server import Server, prepare
 from service.settings import ServiceSettings
 from service.signed_urls import SignedUrls
 from worker.contract.image_files import ImageFiles
+from worker.contract.log_lines import write_logs
 from worker.contract.records import Records
+from worker.contract.tracing import NO_TRACING, Tracing, open_tracing
 
 _REDIS_TIMEOUT_S = 5.0
 _ENCODING_ERRORS = "backslashreplace"  # a stranger's bytes are a name nobody knows, no failed read
@@ -65,10 +68,18 @@ _ENCODING_ERRORS = "backslashreplace"  # a stranger's bytes are a name nobody kn
 _RETRY = Retry(NoBackoff(), 1, (RedisConnectionError,))
 _ASYNC_RETRY = AsyncRetry(NoBackoff(), 1, (RedisConnectionError,))
 
+# FastAPI's own spans and logs, which would say what is in a body that is not valid
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
 _COMM = Path("/proc/self/comm")  # what `ps -e` and `top` show; there is none but on Linux
 
 
-def create_app(settings: ServiceSettings) -> FastAPI:
+def create_app(settings: ServiceSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     metrics = Metrics()
 
     @asynccontextmanager
@@ -88,10 +99,16 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
     )
-    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=metrics,
+        tracing=tracing,
+        max_body_bytes=settings.max_body_bytes,
+    )
     app.add_middleware(HeadMiddleware)
-    error_handlers.install(app)
+    error_handlers.install(app, metrics.jobs)
     for module in (
         *(images, files, classify, embeddings, jobs, events, models),
         *(hugging_face, tei, health),
@@ -151,6 +168,7 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
             redis.blocking, records, parts.image_files, metrics, settings.result_ttl_s
         )
         metrics.expose(QueueCollector(redis.blocking))
+        metrics.expose(DiskCollector(settings.data_dir))
         in_background = [
             asyncio.create_task(EventLoopMonitor(metrics).run()),
             asyncio.create_task(parts.catalog.keep_fresh()),
@@ -191,12 +209,17 @@ def main(settings: ServiceSettings, accept_from: list[socket.socket] | None = No
 
     accept_from  sockets that listen already, for other processes too; None: the settings' address
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    write_logs(settings.log_format)
     # uvicorn raises the signal again once it has drained: an end as asked for is no failure
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    app = create_app(settings)
+    instance = f"{socket.gethostname()}-{os.getpid()}"
+    tracing = open_tracing("triptych-api", instance, os.environ)
+    app = create_app(settings, tracing)
     prepare(app)
-    Server(app, settings).run(accept_from)
+    try:
+        Server(app, settings).run(accept_from)
+    finally:
+        tracing.close()
 
 
 def _main_of_several(index: int, accept_from: list[int]) -> None:

@@ -6,8 +6,10 @@ Plain ASGI, so that nothing is copied or buffered. Knows nothing about routes or
 import logging
 import re
 import secrets
+from collections.abc import Callable
 from time import perf_counter
 
+from prometheus_client import Gauge
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -15,19 +17,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.error_handlers import internal_error, response_to
 from service.metrics import Metrics
+from service.request_tracing import RequestTrace
+from worker.contract.tracing import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # machines ask them all the time
 _EVENT_STREAM = b"text/event-stream"
+_RETRIES = "x-stainless-retry-count"  # of OpenAI's clients
 _CLIENT_LEFT = 499  # before an answer; nginx's number
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: safe in a header and in a log
+_REQUEST_ID = re.compile(
+    r"[!#-~]{1,128}"
+)  # visible ASCII: safe in a header; no quote: and in a log
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, tracing: Tracing, max_body_bytes: int
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +45,12 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        response = _ResponseWatch(send, _request_id(headers))
+        response = _ResponseWatch(send, _request_id(headers), lambda: self._streams(scope).inc())
+        trace = RequestTrace(
+            NO_TRACING if scope["path"] in _PROBES else self._tracing, scope, headers
+        )
+        state = scope.setdefault("state", {})
+        state["request_id"], state["trace"] = response.request_id, trace.context
         with self._metrics.requests.in_flight.track_inprogress():
             body = _BoundedBody(headers, receive, self._max_body_bytes)
             try:
@@ -43,25 +58,52 @@ class RequestMiddleware:
             except ClientDisconnect:
                 pass  # nobody is there to be answered
             except Exception:
-                logger.exception("event=unhandled request_id=%s", response.request_id)
+                logger.exception(
+                    "event=unhandled request_id=%s trace_id=%s", response.request_id, trace.log_id
+                )
                 if not response.is_started:
                     await response_to(internal_error())(scope, receive, response.send)
+            finally:
+                if response.is_stream:
+                    self._streams(scope).dec()
+        if _RETRIES in headers and headers[_RETRIES] != "0":
+            self._metrics.requests.note_retry(_route(scope))
         if body.is_cut_off:
             response.status = _CLIENT_LEFT  # whatever the app said to nobody
-        self._account(scope, response)
+        self._account(scope, response, trace)
 
-    def _account(self, scope: Scope, response: "_ResponseWatch") -> None:
-        route = getattr(scope.get("route"), "path", "other")
+    def _account(self, scope: Scope, response: "_ResponseWatch", trace: RequestTrace) -> None:
+        route = _route(scope)
         method, status, seconds = scope["method"], response.status, response.elapsed_s()
         # a stream lasts as long as its job: that says nothing of how fast the service answers
         answered_s = None if response.is_stream else seconds
-        self._metrics.requests.observe(route, method, status, answered_s, response.num_bytes)
+        self._metrics.requests.observe(
+            route, method, status, answered_s, response.num_bytes, trace.context
+        )
+        trace.end(route, None if status == _CLIENT_LEFT else status, seconds)
         logger.log(
             logging.DEBUG if route in _PROBES else _log_level(status),
-            "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s job=%s",
-            *(method, route, status, 1e3 * seconds, response.num_bytes, response.request_id),
-            scope.get("state", {}).get("job_id", "-"),
+            "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s job=%s "
+            "trace_id=%s",
+            *(
+                method,
+                route or "other",
+                status,
+                1e3 * seconds,
+                response.num_bytes,
+                response.request_id,
+            ),
+            *(scope["state"].get("job_id", "-"), trace.log_id),
         )
+
+    def _streams(self, scope: Scope) -> Gauge:
+        return self._metrics.requests.event_streams.labels(_route(scope) or "other")
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the route that answers; None where there is none."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
 
 
 def _log_level(status: int) -> int:
@@ -74,8 +116,9 @@ def _log_level(status: int) -> int:
 class _ResponseWatch:
     """Adds the common headers to the response and remembers what was sent."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, on_stream: Callable[[], None]) -> None:
         self._send = send
+        self._on_stream = on_stream
         self._start = perf_counter()
         self.request_id = request_id
         self.status = _CLIENT_LEFT
@@ -94,6 +137,8 @@ class _ResponseWatch:
                 name == b"content-type" and value.startswith(_EVENT_STREAM)
                 for name, value in message.get("headers", ())
             )
+            if self.is_stream:
+                self._on_stream()
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self.request_id.encode()),

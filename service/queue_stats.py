@@ -1,23 +1,29 @@
-"""The state of queues and workers, read from Redis when asked for, never counted along.
+"""The state of queues, workers, models and Redis itself, read at each scrape, never counted along.
 
-Knows nothing about HTTP. Blocking: call it in a thread.
+One round trip of some 15 commands, however many workers there are, and one more for the cards of
+models that are new. Knows nothing about HTTP. Blocking: call it in a thread.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, cast
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis import Redis
 from redis.exceptions import RedisError
 
 from service.redis_health import PROBE_KEY
-from worker.contract import workers
+from worker.contract import model_cards, workers
 from worker.contract.jobs import JobState, Task
+from worker.contract.model_cards import ModelCard
 from worker.contract.record import running_key, waiting_key
-from worker.contract.sharing_script import RESULTS_BYTES, RESULTS_KEY
+from worker.contract.record_scripts import QUARANTINED_KEY
+from worker.contract.sharing_script import NUM_EXPIRED_KEY, RESULTS_BYTES, RESULTS_KEY
 from worker.contract.workers import WorkerState, WorkerStatus
+
+_Replies: TypeAlias = tuple[int, int, Sequence[tuple[str, float]]]  # of one queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,57 +34,87 @@ class QueueStats:
     oldest_age_s: float  # of the jobs that wait; 0 where none does
 
 
-def read_queue(redis: Redis, task: Task) -> QueueStats:
-    with redis.pipeline(transaction=False) as pipeline:
-        pipeline.zcard(waiting_key(task))
-        pipeline.zcard(running_key(task))
-        pipeline.zrange(waiting_key(task), 0, 0, withscores=True)
-        num_queued, num_running, oldest = pipeline.execute()
-    age_s = max((time.time() - created_at for _, created_at in oldest), default=0.0)
-    return QueueStats(task, num_queued, num_running, max(0.0, age_s))
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    queues: Sequence[QueueStats]
+    num_expired: Mapping[Task, int]  # jobs that were never begun
+    statuses: Sequence[WorkerStatus]
+    cards: Sequence[ModelCard]
+    num_quarantined: int
+    cache_bytes: int
+    server: Mapping[str, int | str]  # Redis' INFO; empty where we may not ask for it
+    is_writable: bool
 
 
 class QueueCollector(Collector):
-    """`triptych_queue_*`, `triptych_jobs_in_state`, `triptych_worker*` at each scrape."""
-
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._cards: Mapping[str, ModelCard] = {}  # by digest; a card never changes
 
     def collect(self) -> Iterator[Metric]:
         """Without Redis only `triptych_redis_up 0`: a missing series is truer than an old one."""
         try:
-            queues = [read_queue(self._redis, task) for task in Task]
-            statuses = workers.read_all(self._redis)
-            cache_bytes = int(self._redis.hget(RESULTS_KEY, RESULTS_BYTES) or 0)
+            snapshot = self._read()
         except RedisError:
-            yield _redis_up(False)
+            yield _gauge("redis_up", "1 if Redis answers.", 0)
             return
-        yield _redis_up(True)
-        yield _redis_writable(self._redis)
-        yield GaugeMetricFamily(
-            "triptych_result_cache_bytes", "What kept results take in Redis.", value=cache_bytes
+        yield _gauge("redis_up", "1 if Redis answers.", 1)
+        yield _gauge("redis_writable", "1 if Redis takes writes.", snapshot.is_writable)
+        yield from _queue_metrics(snapshot)
+        yield from _worker_metrics(snapshot.statuses)
+        yield _model_info(snapshot.cards)
+        yield from _server_metrics(snapshot.server)
+
+    def _read(self) -> _Snapshot:
+        now = time.time()
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for task in Task:
+                pipeline.zcard(waiting_key(task))
+                pipeline.zcard(running_key(task))
+                pipeline.zrange(waiting_key(task), 0, 0, withscores=True)
+            pipeline.hmget(NUM_EXPIRED_KEY, list(Task))
+            pipeline.zcard(QUARANTINED_KEY)
+            pipeline.hget(RESULTS_KEY, RESULTS_BYTES)
+            pipeline.eval(workers.READ, 0)
+            pipeline.info()
+            pipeline.setrange(PROBE_KEY, 0, "")
+            *replies, server, probe = pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        *of_queues, num_expired, num_quarantined, cache_bytes, found = replies
+        statuses = workers.living(cast(workers.Reply, found))
+        return _Snapshot(
+            queues=[
+                _queue_stats(task, of_queues[3 * i : 3 * i + 3], now) for i, task in enumerate(Task)
+            ],
+            num_expired={task: int(num or 0) for task, num in zip(Task, num_expired, strict=True)},
+            statuses=statuses,
+            cards=self._cards_of(statuses),
+            num_quarantined=num_quarantined,
+            cache_bytes=int(cache_bytes or 0),
+            server={} if isinstance(server, RedisError) else server,
+            is_writable=not isinstance(probe, RedisError),
         )
-        yield from _queue_metrics(queues)
-        yield from _worker_metrics(statuses)
+
+    def _cards_of(self, statuses: Sequence[WorkerStatus]) -> Sequence[ModelCard]:
+        digests = {m.card for status in statuses for m in status.models if m.card is not None}
+        new = model_cards.read(self._redis, sorted(digests - self._cards.keys()))
+        self._cards = {d: card for d, card in {**self._cards, **new}.items() if d in digests}
+        return list(self._cards.values())
 
 
-def _redis_up(is_up: bool) -> Metric:
-    return GaugeMetricFamily("triptych_redis_up", "1 if Redis answers.", value=float(is_up))
+def _queue_stats(task: Task, replies: Sequence[object], now: float) -> QueueStats:
+    num_queued, num_running, oldest = cast(_Replies, replies)
+    age_s = max((now - created_at for _, created_at in oldest), default=0.0)
+    return QueueStats(task, num_queued, num_running, max(0.0, age_s))
 
 
-def _redis_writable(redis: Redis) -> Metric:
-    try:
-        redis.setrange(PROBE_KEY, 0, "")
-    except RedisError:
-        is_writable = False
-    else:
-        is_writable = True
-    return GaugeMetricFamily(
-        "triptych_redis_writable", "1 if Redis takes writes.", value=float(is_writable)
-    )
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"triptych_{name}", text, value=float(value))
 
 
-def _queue_metrics(queues: list[QueueStats]) -> Iterator[Metric]:
+def _queue_metrics(snapshot: _Snapshot) -> Iterator[Metric]:
     depth = GaugeMetricFamily("triptych_queue_depth", "Jobs that wait.", labels=["task"])
     age = GaugeMetricFamily(
         "triptych_queue_oldest_job_age_seconds", "Age of the longest waiting.", labels=["task"]
@@ -86,15 +122,28 @@ def _queue_metrics(queues: list[QueueStats]) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "triptych_jobs_in_state", "Jobs that are not final.", labels=["task", "state"]
     )
-    for queue in queues:
+    expired = CounterMetricFamily(
+        "triptych_queue_expired_jobs",
+        "Jobs whose deadline came while they waited; no worker counts them as finished.",
+        labels=["task"],
+    )
+    for task, num in snapshot.num_expired.items():
+        expired.add_metric([task.value], num)
+    for queue in snapshot.queues:
         depth.add_metric([queue.task.value], queue.num_queued)
         age.add_metric([queue.task.value], queue.oldest_age_s)
         states.add_metric([queue.task.value, JobState.QUEUED.value], queue.num_queued)
         states.add_metric([queue.task.value, JobState.RUNNING.value], queue.num_running)
-    yield from (depth, age, states)
+    yield from (depth, age, states, expired)
+    yield _gauge(
+        "quarantined_jobs",
+        "Jobs that failed as every worker that ran them died, while they are kept.",
+        snapshot.num_quarantined,
+    )
+    yield _gauge("result_cache_bytes", "What kept results take in Redis.", snapshot.cache_bytes)
 
 
-def _worker_metrics(statuses: list[WorkerStatus]) -> Iterator[Metric]:
+def _worker_metrics(statuses: Sequence[WorkerStatus]) -> Iterator[Metric]:
     count = GaugeMetricFamily("triptych_workers", "Living workers.", labels=["task", "state"])
     for task in Task:
         for state in WorkerState:  # zeros too, so that no series is missing
@@ -106,3 +155,32 @@ def _worker_metrics(statuses: list[WorkerStatus]) -> Iterator[Metric]:
     for status in statuses:
         heartbeat.add_metric([status.name], status.heartbeat_at)
     yield from (count, heartbeat)
+
+
+def _model_info(cards: Sequence[ModelCard]) -> Metric:
+    names = ["model", "task", "family", "dtype", "device"]
+    info = GaugeMetricFamily("triptych_model_info", "1 for a model that is served.", labels=names)
+    said = {(card.name, card.task.value, card.family, card.dtype, card.device) for card in cards}
+    for values in sorted(said):
+        info.add_metric(values, 1)
+    return info
+
+
+def _server_metrics(server: Mapping[str, int | str]) -> Iterator[Metric]:
+    """What Redis tells of itself; what it does not tell, or is not there, is absent."""
+    for name, key, text in (
+        ("memory_used_bytes", "used_memory", "What Redis has of its memory."),
+        ("memory_max_bytes", "maxmemory", "What Redis may have; absent where it may have all."),
+        ("connected_clients", "connected_clients", "Connections to Redis."),
+    ):
+        if value := server.get(key):
+            yield _gauge(f"redis_{name}", text, float(value))
+    if (num_evicted := server.get("evicted_keys")) is not None:
+        yield CounterMetricFamily(
+            "triptych_redis_evicted_keys",
+            "Keys that Redis has thrown away for lack of memory: records of jobs among them.",
+            value=float(num_evicted),
+        )
+    if server.get("aof_enabled") and (said := server.get("aof_last_write_status")) is not None:
+        text = "1 if the last write to Redis' append-only file succeeded; absent without one."
+        yield _gauge("redis_aof_write_ok", text, said == "ok")

@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from service.dependencies import Parts
+from service.dependencies import Parts, card_of
 from service.errors import RequestError
 from service.fingerprints import reuse_of
 from service.long_work import work_through
@@ -31,7 +31,7 @@ def upload_of(content: object, max_images: int) -> Upload:
 
 async def classify_job(upload: Upload, request: Request, parts: Parts) -> NewJob:
     """Make the job of an upload; raises RequestError for what the model does not take."""
-    card = await parts.catalog.card(upload.options.model, Task.CLASSIFY)
+    card = await card_of(request, parts, upload.options.model, Task.CLASSIFY)
     settings = parts.settings
 
     def new_job() -> NewJob:
@@ -43,7 +43,7 @@ async def classify_job(upload: Upload, request: Request, parts: Parts) -> NewJob
 
 async def embeddings_job(body: EmbeddingsRequest, request: Request, parts: Parts) -> NewJob:
     """Make the job of a request; raises RequestError for what the model does not take."""
-    card = await parts.catalog.card(body.model, Task.EMBEDDINGS)
+    card = await card_of(request, parts, body.model, Task.EMBEDDINGS)
     settings = parts.settings
 
     def new_job() -> NewJob:

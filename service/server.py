@@ -41,6 +41,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
                 timeout_keep_alive=_KEEP_ALIVE_S,
+                log_config=None,  # its lines have our form
                 access_log=False,  # RequestMiddleware writes it, with route, time and id
                 server_header=False,
             )

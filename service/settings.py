@@ -9,6 +9,7 @@ from pydantic import ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.contract.jobs import Task
+from worker.contract.log_lines import LogFormat
 from worker.contract.records import RESULT_CACHE_BYTES
 
 _MIB = 1024 * 1024
@@ -68,6 +69,10 @@ class ServiceSettings(BaseSettings):
         default=True, description="equal jobs whose answer is determined share one run"
     )
     drain_grace_s: int = Field(default=30, ge=0, description="wait for open requests at shutdown")
+
+    log_format: LogFormat = Field(
+        default="text", description="of the log's lines; json: an object a line"
+    )
 
     # 32 MiB: two images of the largest size in base64, or hundreds of ordinary ones
     max_body_bytes: int = Field(default=32 * _MIB, ge=1024, description="largest request body")

@@ -63,24 +63,41 @@ async def submit(new: NewJob, parts: Parts, preference: Preference, request: Req
     A client that leaves while it waits for the end is to be told to `job_changes.leave`, and one
     that will come back to `job_changes.keep`.
     """
-    job = new.job.model_copy(update={"caller": caller_of(request)})
+    job = new.job.model_copy(update=_origin(request))
     request.state.job_id = job.id  # for the request's line in the log
     try:
         submission = await _submit(job, _terms(new, parts, preference), parts)
     except (QueueFullError, KeyReusedError) as error:
         await _remove_start(job, parts)
-        parts.metrics.jobs.rejections.labels(job.task.value, str(error.body.code)).inc()
+        if isinstance(error, KeyReusedError):
+            parts.metrics.jobs.replays.labels("mismatch").inc()
         raise
     if isinstance(submission, Attached):
+        outcome = "replayed" if submission.is_over else "attached"
+        parts.metrics.jobs.replays.labels(outcome).inc()
         await _remove_start(job, parts)
         request.state.job_id = submission.job_id
+        request.state.reuse = "attached"
         headers = {"x-job-id": submission.job_id, "idempotency-replayed": "true"}
         return Submitted(submission.job_id, job.task, job.id, None, headers)
     _count(submission, job, new.reuse, parts)
     reused = _REUSED.get(type(submission))
+    if reused is not None:
+        request.state.reuse = reused
     headers = {"x-job-id": job.id} | ({} if reused is None else {"x-cache": reused})
     record = submission.record if isinstance(submission, Answered) else None
     return Submitted(job.id, job.task, job.id, record, headers)
+
+
+def _origin(request: Request) -> dict[str, str | None]:
+    """What a job knows of its request."""
+    trace = request.state.trace
+    return {
+        "caller": caller_of(request),
+        "request_id": request.state.request_id,
+        "traceparent": None if trace is None else trace.traceparent,
+        "tracestate": None if trace is None else trace.tracestate,
+    }
 
 
 def _terms(new: NewJob, parts: Parts, preference: Preference) -> Terms:

@@ -12,12 +12,14 @@ import pytest
 
 from models.presets.handles import HUBS
 from models.presets.table import FAMILIES
+from worker.contract.tracing import EXPORTING
 
 ROOT = Path(__file__).parents[1]
-OURS = ("benchmarks", "models", "service", "tests", "training", "triptych", "worker")
+OURS = ("benchmarks", "dashboards", "models", "service", "tests", "training", "triptych", "worker")
 
 # Per package: what of ours it may import, and what of others' it must not.
 ALLOWED = {
+    "dashboards": ("dashboards",),
     "service": ("service", "worker.contract"),
     "worker": ("worker", "models"),
     "models": ("models",),
@@ -127,10 +129,21 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def test_what_sends_spans_is_imported_by_tracing_alone() -> None:
+    senders = {
+        (name_of(Path(path)), is_within(name, ("opentelemetry",)))
+        for package in ("models", "service", "triptych", "worker")
+        for path, name in imports_of(package)
+        if is_within(name, ("opentelemetry", EXPORTING))
+    }
+    assert senders == {(EXPORTING, True), ("worker.contract.tracing", False)}
+
+
 @pytest.mark.parametrize(
     ("process", "not_needed"),
     [
-        ("service.main", {"torch", "diffusers", "transformers", "PIL", "numpy"}),
+        ("service.main", {"torch", "diffusers", "transformers", "PIL", "numpy", EXPORTING}),
+        ("models.flux.text_to_image", {"diffusers", "transformers", "torch._dynamo"}),
         (
             "triptych.supervisor",
             {"torch", "numpy", "fastapi", "prometheus_client", "httpx", "huggingface_hub"},

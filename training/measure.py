@@ -161,12 +161,15 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     flux = parser.add_argument_group("flux_shapes only")
     flux.add_argument("--steps", type=int, help="else the preset's default")
     flux.add_argument("--guidance", type=float, help="else the preset's default")
-    flux.add_argument("--dtype", choices=("float32", "bfloat16"), help="else float32")
+    flux.add_argument(
+        "--bfloat16", action="store_true", help="multiply as workers do; else float32"
+    )
     flux.add_argument("--wrong", type=Path, help="a file for the free prompts that went wrong")
     arguments = parser.parse_args(words)
-    flux_only = (arguments.steps, arguments.guidance, arguments.dtype, arguments.wrong)
-    if arguments.name != "flux_shapes" and any(each is not None for each in flux_only):
-        parser.error(f"--steps, --guidance, --dtype and --wrong are not for {arguments.name}")
+    flux_only = (arguments.steps, arguments.guidance, arguments.wrong)
+    is_given = arguments.bfloat16 or any(each is not None for each in flux_only)
+    if arguments.name != "flux_shapes" and is_given:
+        parser.error(f"--steps, --guidance, --bfloat16 and --wrong are not for {arguments.name}")
     return arguments
 
 
@@ -176,9 +179,7 @@ def settings_of(arguments: argparse.Namespace) -> PaintSettings:
         settings = replace(settings, num_steps=arguments.steps)
     if arguments.guidance is not None:
         settings = replace(settings, guidance_scale=arguments.guidance)
-    if arguments.dtype is not None:
-        settings = replace(settings, dtype=arguments.dtype)
-    return settings
+    return replace(settings, multiplies_in_bfloat16=arguments.bfloat16)
 
 
 def measure(arguments: argparse.Namespace) -> list[Measurement]:

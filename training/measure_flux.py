@@ -15,7 +15,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.flux.text_to_image import TextToImage
-from models.layers.dtypes import as_torch_dtype
 from models.vit.image_classifier import ImageClassifier
 from training.captions import caption
 from training.free_prompts import FreePrompt, load_free_prompts, load_outside_prompts
@@ -41,7 +40,7 @@ class PaintSettings:
     height: int
     num_steps: int
     guidance_scale: float | None  # None for a backbone without guidance
-    dtype: str = "float32"
+    multiplies_in_bfloat16: bool = False  # as workers do, on processors that do so natively
 
     @classmethod
     def defaults(cls) -> "PaintSettings":
@@ -72,8 +71,9 @@ class Judged:
 
 def measure_flux(directory: Path, settings: PaintSettings, wrong: Path | None) -> list[Measurement]:
     """Paint and judge all groups; `wrong` is a file for the free prompts that went wrong."""
-    dtype = as_torch_dtype(settings.dtype)
-    pipeline, rng = TextToImage.from_preset(directory, dtype=dtype), random.Random(SEED)
+    pipeline, rng = TextToImage.from_preset(directory), random.Random(SEED)
+    if settings.multiplies_in_bfloat16:
+        pipeline.pack(torch.bfloat16)
     if not pipeline.has_guidance:
         settings = replace(settings, guidance_scale=None)
     free = [free for free in load_free_prompts() for _ in range(NUM_SEEDS)]

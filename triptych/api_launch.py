@@ -38,6 +38,7 @@ def api_environment(
         "TRIPTYCH_DATA_DIR": str(settings.data_dir),
         "TRIPTYCH_TASKS": json.dumps(tasks),
         "TRIPTYCH_DRAIN_GRACE_S": str(settings.drain_grace_s),
+        "TRIPTYCH_LOG_FORMAT": settings.log_format,
     }
 
 

@@ -1,6 +1,5 @@
 """The command line. Each command imports what it needs when it runs: `--help` loads no torch."""
 
-import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +36,10 @@ Workers = Annotated[
     typer.Option(help="How many per task, such as images=2,classify=1."),
 ]
 ApiProcesses = Annotated[int | None, typer.Option(help="How many share the port of the API.")]
+Observe = Annotated[
+    bool | None,
+    typer.Option("--observe", help="Run Prometheus and Grafana too, those that are installed."),
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -80,6 +83,7 @@ def serve(
     device: Devices = None,
     workers: Workers = None,
     api_processes: ApiProcesses = None,
+    observe: Observe = None,
     model: Models = None,
     config: Config = None,
 ) -> None:
@@ -88,15 +92,16 @@ def serve(
     from triptych.settings import ServeSettings
     from triptych.supervisor import Supervisor, plan
     from triptych.worker_slots import served_tasks
+    from worker.contract.log_lines import write_logs
     from worker.model_specs import with_tasks
     from worker.settings import WorkerSettings
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     given = _given(host=host, port=port, data_dir=data_dir, redis_url=redis_url, device=device,
-                   workers=workers, api_processes=api_processes, models=model,
-                   config=config)  # fmt: skip
+                   workers=workers, api_processes=api_processes, observe=observe,
+                   models=model, config=config)  # fmt: skip
     with _complaints():
         settings = ServeSettings.model_validate(given)
+        write_logs(settings.log_format)
         specs = with_tasks(settings.specs)
         # the children's own settings, so that a bad one stops the start and not each child
         ServiceSettings(port=settings.port)

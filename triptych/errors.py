@@ -6,6 +6,7 @@ StartError
 ├── DataDirTakenError another `triptych serve` keeps its queue in the same directory
 ├── DeviceError       a device that was asked for is none of this machine
 ├── WorkersError      the number of workers asked for does not fit the models
+├── ObserveError      the dashboards and rules are not there
 └── ValkeyError       the embedded Valkey is not installed, ends at once, or never answers
 """
 
@@ -32,6 +33,10 @@ class DeviceError(StartError):
 
 class WorkersError(StartError):
     """Raised for workers that would have nothing to do, or not the task's default model."""
+
+
+class ObserveError(StartError):
+    """Raised where Prometheus and Grafana would have nothing to show."""
 
 
 class ValkeyError(StartError):

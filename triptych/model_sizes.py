@@ -13,7 +13,8 @@ from models.presets.file_selection import Part, choose_files
 from models.presets.handles import HANDLE, fetch
 from worker.model_specs import ModelSpec
 
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# int8 is what float32 is packed into once it is loaded
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}
 
 
 def stored_bytes(spec: ModelSpec) -> int | None:

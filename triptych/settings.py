@@ -73,6 +73,15 @@ class ServeSettings(ModelSettings):
     api_processes: int = Field(
         default=1, ge=1, le=64, description="how many processes of the API share its port"
     )
+    observe: bool = Field(
+        default=False, description="run Prometheus and Grafana too, those that are installed"
+    )
+    prometheus_port: int = Field(
+        default=9090, ge=1, le=65_535, description="where it listens on this host"
+    )
+    grafana_port: int = Field(
+        default=3000, ge=1, le=65_535, description="where it listens on this host"
+    )
     drain_grace_s: int = Field(
         default=30, ge=0, description="how long open requests are waited for at shutdown"
     )

@@ -1,4 +1,4 @@
-"""`triptych serve`: Valkey, the API and the workers, kept running until a signal.
+"""`triptych serve`: Valkey, the API, workers and who observes them, run until a signal.
 
 At the first SIGTERM or SIGINT, or when its terminal closes (SIGHUP), the API stops accepting and
 answers what is open, then the workers finish what fits in their grace and give the rest back, then
@@ -34,6 +34,7 @@ from triptych.fork_server import ServerProcess
 from triptych.host_devices import this_host
 from triptych.lost_workers import LostWorkers
 from triptych.model_sizes import stored_bytes
+from triptych.observe import prepare
 from triptych.prometheus_targets import write_targets
 from triptych.settings import ServeSettings
 from triptych.worker_launch import (
@@ -109,10 +110,15 @@ class Supervisor:
         )
         ports = free_worker_ports(settings, self._slots)
         write_targets(settings.data_dir, settings.host, ports)
+        observers = prepare(settings)
         with self._lost_workers(redis_url) as lost, launch_thread() as launches:
             workers = self._worker_children(redis_url, ports, lost, launches)
             try:
-                self._watch([*servers, self._fork_server, first_api, *workers], other_apis)
+                self._watch(
+                    [*servers, self._fork_server, first_api, *workers],
+                    [*other_apis, *observers.children],
+                    observers.lines,
+                )
             finally:
                 logger.info("event=draining")
                 for listener in listeners:
@@ -124,6 +130,7 @@ class Supervisor:
                     workers,
                 )
                 end(workers, settings.drain_grace_s + _LAST_WRITES_S, self._stop_now)
+                end(observers.children, _STOP_TIMEOUT_S, self._stop_now)
 
     @contextmanager
     def _lost_workers(self, redis_url: str) -> Iterator[LostWorkers]:
@@ -158,7 +165,9 @@ class Supervisor:
             for each in launchers
         ]
 
-    def _watch(self, first: Sequence[Child], later: Sequence[Child]) -> None:
+    def _watch(
+        self, first: Sequence[Child], later: Sequence[Child], said_when_ready: Sequence[str]
+    ) -> None:
         """Start the children that do not run, now and whenever one dies, until a signal.
 
         The later ones wait until the first serve, whom they would take the cores from, or a while.
@@ -175,7 +184,8 @@ class Supervisor:
             if not is_ready and answers_ready(url):
                 is_ready = True
                 logger.info("event=ready url=%s", url)
-                sys.stderr.write(f"\n  Triptych is ready: {url}\n\n")
+                lines = [f"Triptych is ready: {url}", *said_when_ready]
+                sys.stderr.write("".join(["\n", *(f"  {line}\n" for line in lines), "\n"]))
             sentinels = [child.sentinel for child in children]
             wait([each for each in sentinels if each is not None], _WATCH_INTERVAL_S)
 

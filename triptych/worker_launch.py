@@ -5,6 +5,7 @@ Knows nothing of when it is started, and when again.
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from triptych.settings import ServeSettings
 from triptych.worker_process import run_worker
 from triptych.worker_slots import CPU, WorkerSlot
 from worker.contract.jobs import Task
+from worker.contract.tracing import EXPORTING, is_tracing
 from worker.host_memory import usable_host_bytes
 from worker.model_specs import ModelSpec, as_json
 from worker.settings import WorkerSettings, new_worker_name
@@ -33,6 +35,7 @@ class WorkerProgram:
         return [
             self.module,
             *(name for task in tasks for name in self.imports_of_task.get(task, ())),
+            *([EXPORTING] if is_tracing(os.environ) else []),
         ]
 
 
@@ -137,6 +140,7 @@ def worker_environment(
         "TRIPTYCH_METRICS_PORT": str(metrics_port),
         "TRIPTYCH_NUM_THREADS": str(slot.num_threads),
         "TRIPTYCH_DRAIN_GRACE_S": str(settings.drain_grace_s),
+        "TRIPTYCH_LOG_FORMAT": settings.log_format,
         **_memory_shares(worker_settings(settings, redis_url, slot), slot),
     }
 

@@ -19,6 +19,8 @@ _OOM_SCORE = Path("/proc/self/oom_score_adj")
 # least: the other processes, and the fork server, are needed to start it again.
 _OOM_SCORE_MORE = 100
 _WORST_OOM_SCORE = 1000
+# To the API and Redis, which answer within milliseconds or hold up everybody: a forward can wait.
+_NICE = 5
 
 
 def run_worker(
@@ -32,6 +34,7 @@ def run_worker(
     with suppress(OSError):
         _COMM.write_text(title, encoding="utf-8")
     _offer_to_the_oom_killer()
+    os.nice(_NICE)
     os.environ.update(environment)
     import_module(module).main(WorkerSettings.model_validate({}))
 

@@ -57,13 +57,12 @@ class ClassifyTask:
 
     def forward(self, model: str, prepared: Sequence[PreparedImage]) -> list[Tensor]:
         """One row of scores [K] for each image, by its own function, on the CPU."""
-        with self._metrics.stage_duration.labels(model, "forward").time():
-            pixels = torch.stack([image.pixels for image in prepared])
-            logits = self._residency.get(model).logits(pixels).float()
-            scores = {
-                function: _SCORES[function](logits).cpu().unbind()
-                for function in {image.function for image in prepared}
-            }
+        pixels = torch.stack([image.pixels for image in prepared])
+        logits = self._residency.get(model).logits(pixels).float()
+        scores = {
+            function: _SCORES[function](logits).cpu().unbind()
+            for function in {image.function for image in prepared}
+        }
         self._metrics.classified_images.labels(model).inc(len(prepared))
         return [scores[image.function][row] for row, image in enumerate(prepared)]
 
@@ -84,8 +83,7 @@ class ClassifyTask:
         self, job: ClassifyJob, index: int, encoded: str, classifier: Classifier
     ) -> Row[PreparedImage]:
         try:
-            with self._metrics.stage_duration.labels(job.model, "preprocess").time():
-                pixels = classifier.preprocess(decode_image(from_base64(encoded)))
+            pixels = classifier.preprocess(decode_image(from_base64(encoded)))
         except Exception as error:
             raise BadInputError(f"input[{index}]") from error
         key = BatchKey(job.model, tuple(pixels.shape))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from worker.batch import BatchKey, Row
-from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, Pooling, TruncationSide
+from worker.contract.jobs import EmbeddingsJob, EmbeddingsResult, Pooling, Task, TruncationSide
 from worker.contract.record import AnyJob
 from worker.failures import BadInputError
 from worker.metrics import WorkerMetrics
@@ -69,24 +69,21 @@ class EmbeddingsTask:
 
     def prepare(self, job: AnyJob) -> list[Row[PreparedText]]:
         assert isinstance(job, EmbeddingsJob), f"a {job.task} job to embed: this is a bug"
-        embedder = self._residency.get(job.model)
-        with self._metrics.stage_duration.labels(job.model, "tokenize").time():
-            return _rows(job, embedder)
+        return _rows(job, self._residency.get(job.model))
 
     def forward(self, model: str, prepared: Sequence[PreparedText]) -> list[EmbeddedText]:
         texts = [text.tokens for text in prepared]
-        with self._metrics.stage_duration.labels(model, "forward").time():
-            embedder = self._residency.get(model)
-            sequence_output = embedder.encode(texts)
-            vectors = {
-                kind: embedder.pool(sequence_output, texts, kind.pooling, kind.normalizes)
-                .float()
-                .cpu()
-                .numpy()
-                .astype("<f4", copy=False)
-                for kind in {text.kind for text in prepared}
-            }
-        self._metrics.embedding_tokens.labels(model).inc(sum(text.num_tokens for text in texts))
+        embedder = self._residency.get(model)
+        sequence_output = embedder.encode(texts)
+        vectors = {
+            kind: embedder.pool(sequence_output, texts, kind.pooling, kind.normalizes)
+            .float()
+            .cpu()
+            .numpy()
+            .astype("<f4", copy=False)
+            for kind in {text.kind for text in prepared}
+        }
+        self._count(model, texts)
         return [
             EmbeddedText(
                 base64.b64encode(vectors[text.kind][row].tobytes()).decode(),
@@ -106,6 +103,12 @@ class EmbeddingsTask:
             num_tokens=sum(row.num_tokens for row in rows),
             truncated=tuple(index for index, row in enumerate(rows) if row.is_truncated),
         )
+
+    def _count(self, model: str, texts: Sequence[TokenizedText]) -> None:
+        num_tokens = sum(text.num_tokens for text in texts)
+        num_padded = sum(len(text.token_ids) for text in texts)
+        self._metrics.embedding_tokens.labels(model).inc(num_tokens)
+        self._metrics.batch_padding.labels(Task.EMBEDDINGS).observe(1 - num_tokens / num_padded)
 
     def warm_up(self, model: str) -> None:
         embedder = self._residency.get(model)

@@ -16,6 +16,7 @@ import torch
 
 from models.errors import ImageDecodeError, PresetError, TextTooLongError
 from worker.contract.jobs import Failure, FailureCode
+from worker.contract.record import AnyJob
 
 logger = logging.getLogger(__name__)
 
@@ -114,16 +115,20 @@ def _is_of_device(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_BROKEN_LIBRARY.search(str(error)))
 
 
-def explain(job_id: str, error: Exception) -> Failure:
+def explain(job: AnyJob, error: Exception) -> Failure:
     """`failure_of`, logged; with the traceback unless the code says all.
 
     Raises DeviceLostError where it is the device that failed.
     """
     if is_device_lost(error):
-        raise DeviceLostError(f"the device failed on {job_id}") from error
+        raise DeviceLostError(f"the device failed on {job.id}") from error
     failure = failure_of(error)
     # of a model that is unusable the log has said already why
     is_known = failure.code in _SAYS_ALL or isinstance(error, ModelUnusableError)
     cause = None if is_known else error
-    logger.warning("event=job_failed job=%s code=%s", job_id, failure.code, exc_info=cause)
+    logger.warning(
+        "event=job_failed job=%s code=%s request_id=%s trace_id=%s",
+        *(job.id, failure.code, *job.log_ids),
+        exc_info=cause,
+    )
     return failure

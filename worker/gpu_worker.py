@@ -41,6 +41,7 @@ from worker.work import Work
 
 WORKER_TTL_S = 60  # RQ forgets a silent worker after this and one more minute
 _CHORES_S = 5.0  # how often RQ's suspension and maintenance are looked after
+_QUIET_S = 0.1  # without a job, before time is used for what can wait: few requests come alone
 _PAUSE_S = 1.0  # where there is nothing to do but to look again
 _WRITE_AGAIN_S = 0.2  # at the end, where Redis is away
 _SALVAGE_S = 5.0  # for what needs a lost device no more
@@ -182,6 +183,9 @@ class GpuWorker(SimpleWorker):
                     self._work.advance()
             else:
                 self._note(WorkerState.IDLE)
+                if self._work.wants_time:
+                    with self._interruptible(), self._work.pieces.at_work():
+                        self._work.use_time()
 
     def _drain(self) -> None:
         """Do what can be done in the grace period, and give back what is left between two steps."""
@@ -204,8 +208,9 @@ class GpuWorker(SimpleWorker):
                 self._pause()
             return self._jobs.claim_again()
         if self._work.is_idle and not self._jobs.has_unanswered_claim:
+            self._note(WorkerState.IDLE)  # from here on, not only once nothing came
             with self._interruptible():
-                self._selection.wait(_CHORES_S)
+                self._selection.wait(_QUIET_S if self._work.wants_time else _CHORES_S)
         return self._selection.claim(self._work.room())
 
     def _advance_models(self) -> None:

@@ -5,6 +5,7 @@ Knows nothing of jobs.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ class Heartbeat:
         self._cards: list[ModelCard] = []
         self._companions: list[Callable[[], object]] = []
         self._is_listed = False
+        self._beat_at = -math.inf  # by the monotonic clock: the last one that Redis took
         self._away = AwayLog(logger, "heartbeat_failed")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -45,6 +47,11 @@ class Heartbeat:
     @property
     def task(self) -> Task:
         return self._status.task
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether others see that this worker lives."""
+        return time.monotonic() - self._beat_at < workers.STATUS_TTL_S
 
     def start(self) -> None:
         self._write()
@@ -156,4 +163,4 @@ class Heartbeat:
             self._status = replace(self._status, heartbeat_at=time.time())
             status, cards = self._status, tuple(self._cards)
         workers.write(self._redis, status, cards)
-        self._is_listed = True
+        self._is_listed, self._beat_at = True, time.monotonic()

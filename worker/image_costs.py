@@ -1,4 +1,4 @@
-"""What the denoise steps of each model cost: measured at its first use, refined by those that run.
+"""What the denoise steps of each model cost: measured early, refined by those that run.
 
 The scheduler asks it how many rows pay. Knows nothing of jobs.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ImageLimits
 from worker.image_run import ImageRow
-from worker.metrics import WorkerMetrics
+from worker.metrics import WorkerMetrics, pixels_bucket
 from worker.row_scheduler import Group
 from worker.step_costs import StepCosts
 
@@ -36,8 +36,12 @@ class ImageCosts:
             self._by_model[model] = StepCosts(limits.max_tokens_at_once)
 
     def take(self, model: str, costs: StepCosts) -> None:
-        """Go by what was measured."""
+        """Go by these, which may be measured further."""
         self._by_model[model] = costs
+
+    def log(self, model: str) -> None:
+        """Say what was measured."""
+        costs = self._by_model[model]
         for row_tokens, seconds in costs.table.items():
             logger.info(
                 "event=step_costs model=%s row_tokens=%d places_that_pay=%d step_ms=%s",
@@ -53,9 +57,11 @@ class ImageCosts:
         loras = frozenset[str]().union(*(row.loras for row in rows))
         num_places = sum(row.num_places for row in rows)
         self._by_model[group.model].note(group.row_tokens, num_places, loras, seconds)
-        self._metrics.denoise_step_duration.labels(group.model).observe(seconds)
+        job = rows[0].run.job
+        bucket = pixels_bucket(job.width * job.height)
+        self._metrics.denoise_step_duration.labels(bucket).observe(seconds)
         self._metrics.denoise_steps.labels(group.model).inc(len(rows))
-        self._metrics.batch_size.labels(Task.IMAGES, group.model).observe(len(rows))
+        self._metrics.batch_size.labels(Task.IMAGES).observe(len(rows))
 
     def note_too_many(self, rows: Sequence[ImageRow]) -> None:
         """Learn that the memory does not hold a step of these; the next ones have fewer rows."""

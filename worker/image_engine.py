@@ -12,18 +12,20 @@ import queue
 import time
 from collections.abc import Collection, Sequence
 
+from rq.exceptions import StopRequested
+
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import JobState
 from worker.contract.record import Outcome, Record
 from worker.contract.records import Records, Room
 from worker.device_sharing import DeviceSharing
-from worker.failures import explain, is_out_of_memory
+from worker.failures import explain, is_device_lost, is_out_of_memory
 from worker.image_costs import ImageCosts
 from worker.image_finishing import Decoded, ImageFinishing
 from worker.image_preparing import ImagePreparing
 from worker.image_reports import ImageReports
 from worker.image_run import ImagePipeline, ImageRow, ImageRun, Painted, runs_of
-from worker.image_warm_up import warm_up
+from worker.image_warm_up import StepMeasuring, warm_up
 from worker.metrics import WorkerMetrics
 from worker.pieces import Pieces
 from worker.residency import Residency
@@ -33,6 +35,7 @@ from worker.side_thread import OwnStream, SideThread, synchronize
 from worker.work import Settle
 
 _WAIT_S = 0.05  # for a job that is being prepared, where there is nothing else to do
+_STEPS_A_MEASUREMENT = 50  # one in so many, where it is never quiet
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +59,16 @@ class ImageWork:
         self._sharing = DeviceSharing(self.pieces)
         self._preparing = ImagePreparing(files, metrics, self._sharing, text_cache_bytes)
         self._finishing = ImageFinishing(files, metrics, self._sharing)
-        self._reports = ImageReports(records, self._scheduler, self._finishing, self._sharing)
+        self._reports = ImageReports(
+            records, self._scheduler, self._finishing, self._sharing, metrics
+        )
         self._runs: list[ImageRun] = []  # in hand; those that are over leave between two steps
         self._to_join: set[ImageRun] = set()  # whose rows are not known yet
         self._unprepared: list[ImageRun] = []  # for this thread to prepare
         self._prepared: queue.SimpleQueue[Sequence[ImageRun]] = queue.SimpleQueue()
         self._prepare_s: float | None = None  # lately, from the claim on
+        self._measuring: dict[str, StepMeasuring] = {}  # what is left to measure, by model
+        self._num_steps = 0
         self._prepare_stream, self._decode_stream = OwnStream(), OwnStream()
         self._prepare_thread = SideThread("preparing", self._prepare_beside, self.pieces)
         self._decode_thread = SideThread("decoding", self._decode_beside, self.pieces)
@@ -84,7 +91,7 @@ class ImageWork:
                 pipeline = self._residency.get(record.job.model)
                 card = self._residency.card(record.job.model)
             except Exception as error:
-                self._settle([(record, explain(record.id, error))])
+                self._settle([(record, explain(record.job, error))])
                 continue
             runs.append(ImageRun(record, pipeline, card, self._settle))
             self._expect(runs[-1])
@@ -98,6 +105,7 @@ class ImageWork:
         self._end_overdue()
         if rows := self._scheduler.next():
             self._step(rows)
+            self._measure_between_steps(rows[0].run.job.model)
 
     @property
     def is_idle(self) -> bool:
@@ -133,9 +141,44 @@ class ImageWork:
         self._store_thread.finish(timeout_s)
 
     def warm_up(self, model: str) -> None:
-        """Run each part once, and measure what a step costs by the number of rows in it."""
+        """Run each part once, and measure what steps cost as far as that is quick."""
         pipeline, card = self._residency.get(model), self._residency.card(model)
-        self._costs.take(model, self._sharing.run(lambda: warm_up(pipeline, card)))
+        measuring = self._sharing.run(lambda: warm_up(pipeline, card))
+        self._costs.take(model, measuring.costs)
+        self._measuring[model] = measuring
+
+    @property
+    def wants_time(self) -> bool:
+        return any(model in self._measuring for model in self._residency.resident)
+
+    def use_time(self) -> None:
+        """Measure one step of a model, but none while images are decoded."""
+        if self.models_in_use:
+            return
+        model = next((each for each in self._residency.resident if each in self._measuring), None)
+        if model is not None:
+            self._measure(model)
+
+    def _measure_between_steps(self, model: str) -> None:
+        """Now and then; else who is busy from the start would never learn how many rows pay."""
+        self._num_steps += 1
+        if model in self._measuring and self._num_steps % _STEPS_A_MEASUREMENT == 0:
+            self._measure(model)
+
+    def _measure(self, model: str) -> None:
+        measuring, pipeline = self._measuring[model], self._residency.get(model)
+        try:
+            has_measured = self._sharing.run(lambda: measuring.advance(pipeline))
+        except StopRequested:  # by a signal
+            raise
+        except Exception as error:  # what is known until then will do
+            if is_device_lost(error):
+                raise
+            has_measured = False
+            logger.warning("event=measuring_failed model=%s", model, exc_info=True)
+        if not has_measured:
+            del self._measuring[model]
+            self._costs.log(model)
 
     @property
     def _threads(self) -> tuple[SideThread[ImageRun], SideThread[Painted], SideThread[Decoded]]:
@@ -206,14 +249,14 @@ class ImageWork:
         try:
             seconds = self._forward(rows)
         except Exception as error:
-            self._end([(run, explain(run.record.id, error)) for run in runs_of(rows)])
+            self._end([(run, explain(run.job, error)) for run in runs_of(rows)])
             return
         if seconds is None:
             self._step_alone(rows)
             return
         now = time.monotonic()
         for row in rows:
-            row.note_step(now - seconds, now)
+            row.note_step(now - seconds, now, len(rows))
         self._scheduler.note_step(rows, seconds, now)
         self._costs.note_step(rows, seconds)
         # those that wait, are being prepared or are decoded are asked for as well; of a stale
@@ -235,6 +278,7 @@ class ImageWork:
         try:
             return self._sharing.run(step)
         except Exception as error:
+            self._metrics.note_error(run.job.model, error)
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
         return None
@@ -270,6 +314,14 @@ class ImageWork:
         assert run.stepped_at is not None, "this is a bug: it has had steps"
         stage = self._metrics.stage_duration.labels(run.job.model, "denoise")
         stage.observe(run.stepped_at - run.began_at)
+        said = {
+            "triptych.steps": run.num_steps,
+            "triptych.image.width": run.job.width,
+            "triptych.image.height": run.job.height,
+            "triptych.rows": run.record.num_rows,
+            "triptych.batch.most_rows": run.most_rows,
+        }
+        self._metrics.spans.note_stage("denoise", run.record, run.began_at, run.stepped_at, said)
 
     def _decode_beside(self, painted: Sequence[Painted]) -> None:
         with self._decode_stream.on(painted[0].run.card.device):

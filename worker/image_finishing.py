@@ -6,7 +6,6 @@ about the denoise loop.
 
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,25 +85,29 @@ class ImageFinishing:
         """
         run = painted[0].run
         try:
-            with self._stage(run, "vae_decode"):
+            records = [each.record for each in dict.fromkeys(each.run for each in painted)]
+            with self._metrics.stage("vae_decode", records, {"triptych.batch.rows": len(painted)}):
                 patches = torch.stack([each.patches for each in painted])
                 return self._sharing.run(
                     lambda: run.pipeline.decode(patches, run.job.width, run.job.height)
                 )
         except Exception as error:
+            self._metrics.note_error(run.job.model, error)
             if len(painted) == 1 or is_device_lost(error):
                 raise
         return None  # what the frames of the error held is free from here on
 
     def _store(self, decoded: Decoded) -> Image:
         run, index = decoded.run, decoded.index
-        with self._stage(run, "image_encode"):
+        whose, which = [run.record], {"triptych.image.index": index}
+        with self._metrics.stage("image_encode", whose, which):
             file = encode_image(decoded.pixels, run.job, run.job.seeds[index])
-        with self._stage(run, "store"):
+        with self._metrics.stage("store", whose, which):
             try:
-                name = self._files.store(
-                    file, run.job.id, run.record.attempt, index, run.job.output_format
-                )
+                with self._metrics.store_operation("store"):
+                    name = self._files.store(
+                        file, run.job.id, run.record.attempt, index, run.job.output_format
+                    )
             except OSError as error:
                 kind = DiskFullError if is_disk_full(error) else StorageError
                 raise kind(f"image {index} of {run.job.id}") from error
@@ -137,9 +140,6 @@ class ImageFinishing:
             taken_s = time.monotonic() - run.stepped_at
             group, lately = run.group.name, self._after_last_step_s.get(run.group.name)
             self._after_last_step_s[group] = smoothed(lately, taken_s)
-
-    def _stage(self, run: ImageRun, stage: str) -> AbstractContextManager[object]:
-        return self._metrics.stage_duration.labels(run.job.model, stage).time()
 
 
 def _in_parts(painted: Sequence[Painted]) -> Iterator[Sequence[Painted]]:

@@ -17,9 +17,10 @@ from worker.contract.model_cards import ImageLimits, ModelCard
 from worker.device_sharing import DeviceSharing
 from worker.failures import BadInputError, NotServedError, StorageError
 from worker.image_decoding import decode_image
+from worker.metrics import WorkerMetrics
 from worker.text_cache import TextCache
 
-if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' workers do without
+if TYPE_CHECKING:  # other queues' workers do without
     from models.flux.latents import Start
     from models.flux.text_encoders import TextFeatures
     from models.flux.text_to_image import Negative
@@ -105,12 +106,14 @@ def encode_texts(
     return [_texts(job, found) for job in jobs]
 
 
-def read_start(start: StartImage, files: ImageFiles) -> Start:
+def read_start(start: StartImage, files: ImageFiles, metrics: WorkerMetrics) -> Start:
     """Decode what a job starts from; raises BadInputError where it is no image."""
     from models.flux.latents import Start  # the pipeline has it loaded
 
     try:
-        image = decode_image(files.read_start(start.file_name))
+        with metrics.store_operation("read"):
+            content = files.read_start(start.file_name)
+        image = decode_image(content)
     except OSError as error:
         raise StorageError(f"start image {start.file_name}") from error
     except ImageDecodeError as error:

@@ -6,7 +6,6 @@ What fails is the fault of one job, and ends that one alone. Knows nothing about
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from worker.contract.image_files import ImageFiles
@@ -17,7 +16,7 @@ from worker.image_run import ImageRow, ImageRun
 from worker.metrics import WorkerMetrics
 from worker.text_cache import TextCache
 
-if TYPE_CHECKING:  # transformers takes seconds to import
+if TYPE_CHECKING:  # other queues' workers do without
     from models.flux.latents import Start
 
 
@@ -67,11 +66,14 @@ class ImagePreparing:
         """Encode the texts of jobs; None where one of several is at fault, or memory lacks."""
         first, jobs = runs[0], [run.job for run in runs]
         try:
-            with self._stage(first, "text_encode"):
+            with self._metrics.stage(
+                "text_encode", [run.record for run in runs], {"triptych.jobs": len(runs)}
+            ):
                 return encode_texts(
                     jobs, first.pipeline, first.card, self._text_cache, self._sharing
                 )
         except Exception as error:
+            self._metrics.note_error(first.job.model, error)
             if len(runs) == 1 or is_device_lost(error):
                 raise
         return None  # what the frames of the error held is free from here on
@@ -99,8 +101,5 @@ class ImagePreparing:
     def _start(self, run: ImageRun) -> Start | None:
         if run.job.start is None:
             return None
-        with self._stage(run, "start_decode"):
-            return read_start(run.job.start, self._files)
-
-    def _stage(self, run: ImageRun, stage: str) -> AbstractContextManager[object]:
-        return self._metrics.stage_duration.labels(run.job.model, stage).time()
+        with self._metrics.stage("start_decode", [run.record]):
+            return read_start(run.job.start, self._files, self._metrics)

@@ -5,16 +5,19 @@ nothing about how a job ends.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
 from worker import png
+from worker.contract.jobs import Task
 from worker.contract.records import Preview, Records, StepReport, Verdict
 from worker.device_sharing import DeviceSharing
 from worker.failures import is_out_of_memory
 from worker.image_finishing import ImageFinishing
 from worker.image_run import ImageRow, ImageRun, runs_of
+from worker.metrics import WorkerMetrics
 from worker.redis_clients import is_unavailable
 from worker.row_scheduler import RowScheduler
 
@@ -28,11 +31,13 @@ class ImageReports:
         scheduler: RowScheduler[ImageRow],
         finishing: ImageFinishing,
         sharing: DeviceSharing,
+        metrics: WorkerMetrics,
     ) -> None:
         self._records = records
         self._scheduler = scheduler
         self._finishing = finishing
         self._sharing = sharing
+        self._metrics = metrics
 
     def report(self, runs: Sequence[ImageRun], rows: Sequence[ImageRow]) -> list[ImageRun]:
         """Publish how far these runs are, of which some rows have had a step.
@@ -55,12 +60,22 @@ class ImageReports:
             for run in runs
         ]
         try:
-            verdicts = self._records.report(reports)
+            verdicts = dict(zip(runs, self._records.report(reports), strict=True))
+            self._note_cancels([run for run in runs if verdicts[run] is Verdict.CANCEL])
         except RedisError as error:
             if not is_unavailable(error):
                 raise
             return []  # the next step's report makes up for it
-        return [run for run, said in zip(runs, verdicts, strict=True) if said is not Verdict.GO_ON]
+        return [run for run in runs if verdicts[run] is not Verdict.GO_ON]
+
+    def _note_cancels(self, runs: Sequence[ImageRun]) -> None:
+        """From here on nothing more is computed for these."""
+        if not runs:
+            return
+        now, latency = time.time(), self._metrics.cancel_latency.labels(Task.IMAGES)
+        for asked_at in self._records.cancels_asked_at([run.record.id for run in runs]):
+            if asked_at is not None:  # the record may have ended meanwhile
+                latency.observe(max(0.0, now - asked_at))  # two hosts' clocks
 
     def _remaining_s(self, runs: Sequence[ImageRun]) -> dict[ImageRun, float]:
         """Seconds until each of these is settled; they are of one group."""
@@ -83,6 +98,7 @@ class ImageReports:
                 for row, pixels in zip(due, shown, strict=True)
             )
         except Exception as error:
+            self._metrics.note_error(run.job.model, error)
             if is_out_of_memory(error):  # the image goes on without it
                 logger.warning("event=preview_left_out job=%s", run.record.id)
             else:

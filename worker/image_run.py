@@ -20,7 +20,7 @@ from worker.image_inputs import Encoder, text_length_of
 from worker.row_scheduler import Group
 from worker.work import Settle
 
-if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' workers do without
+if TYPE_CHECKING:  # other queues' workers do without
     from models.flux.latents import Start
     from models.flux.rows import PaintRow
     from models.flux.text_encoders import TextFeatures
@@ -94,8 +94,10 @@ class ImageRow:
     def steps_left(self) -> int:
         return self.num_steps - self.step
 
-    def note_step(self, began_at: float, ended_at: float) -> None:
+    def note_step(self, began_at: float, ended_at: float, num_rows: int) -> None:
+        """Of a forward of so many rows, its own and others'."""
         self.step += 1
+        self.run.most_rows = max(self.run.most_rows, num_rows)
         self.run.stepped_at = ended_at
         if self.run.began_at is None:
             self.run.began_at = began_at
@@ -134,6 +136,7 @@ class ImageRun:
         self.taken_at = time.monotonic()
         self.began_at: float | None = None  # its first step
         self.stepped_at: float | None = None  # its last one until now
+        self.most_rows = 0  # of the forwards that it had a part in
         self._settle = settle
         self._is_over = False
         self._ending = threading.Lock()
@@ -185,7 +188,7 @@ class ImageRun:
         """End it with what may be told of an error; raises DeviceLostError where that is one."""
         # the device is lost to all, whatever has become of this one
         if is_device_lost(error) or not self._is_over:
-            self.end(explain(self.record.id, error))
+            self.end(explain(self.job, error))
 
     def begin_ending(self) -> bool:
         """Make it over; True once, for who is to settle it."""

@@ -1,15 +1,15 @@
 """The first use of a text-to-image model: each part once, and what its steps cost, measured.
 
-Knows nothing about jobs.
+At once as far as that is quick, so that the first jobs share forwards; later the rest, a step at a
+time. Knows nothing about jobs.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from worker import png
@@ -19,83 +19,136 @@ from worker.image_run import ImagePipeline
 from worker.side_thread import synchronize
 from worker.step_costs import StepCosts
 
-if TYPE_CHECKING:  # transformers takes seconds to import, and other queues' workers do without
+if TYPE_CHECKING:  # other queues' workers do without
     from models.flux.rows import PaintRow
     from models.flux.text_encoders import TextFeatures
 
-_MEASURING_S = 0.8  # of the start; after it nothing further is measured
-_NUM_TIMED_STEPS = 2
+_MEASURING_S = 0.8  # in all; after it nothing further is measured
+_AT_ONCE_S = 0.3  # before the model is ready, with the step of the image that nobody sees
 _LONG_STEP_S = 0.2  # from here on one step is enough to measure
 
 _Size: TypeAlias = tuple[int, int]  # width and height, pixels
 
 
-def warm_up(pipeline: ImagePipeline, card: ModelCard) -> StepCosts:
-    """Paint an image that nobody sees, and measure the default size and the usual ones."""
+def warm_up(pipeline: ImagePipeline, card: ModelCard) -> StepMeasuring:
+    """Paint an image that nobody sees, measure some steps; say what is left to be measured."""
     limits = card.image_limits
     assert limits is not None, f"this is a bug: {card.name} has no limits"
     text = pipeline.encode(["warm up"], limits.max_sequence_length, loras={})
-    trial = _Trial(pipeline, limits, card.device, text)
-    trial.paint()
-    costs = StepCosts(limits.max_tokens_at_once)
-    give_up_at = time.perf_counter() + _MEASURING_S
-    for size in _sizes(limits):
-        if time.perf_counter() > give_up_at:
-            break
-        num_patches = size[0] * size[1] // limits.side_multiple**2
-        row_tokens = limits.max_sequence_length + num_patches
-        costs.learn(row_tokens, partial(trial.step_s, size, give_up_at))
-    return costs
+    trial = _Trial(limits, card.device, text)
+    size = limits.default_width, limits.default_height
+    [row] = trial.begin(pipeline, size, num_rows=1)
+    before = time.perf_counter()
+    pipeline.step([row])
+    synchronize(card.device)
+    step_s = time.perf_counter() - before
+    [pixels] = pipeline.decode(row.patches.cpu()[None], *size)
+    png.encode(pixels, {})
+    measuring = StepMeasuring(trial, row, step_s)
+    while step_s + measuring.spent_s < _AT_ONCE_S and measuring.advance(pipeline):
+        pass
+    return measuring
+
+
+class StepMeasuring:
+    """What steps of a model cost by the number of rows: for the default size and the usual ones.
+
+    It holds nothing of the pipeline, which may leave the device at any time.
+    """
+
+    def __init__(self, trial: _Trial, row: PaintRow, step_s: float) -> None:
+        limits = trial.limits
+        self.costs = StepCosts(limits.max_tokens_at_once)
+        size = limits.default_width, limits.default_height
+        self.costs.note(_row_tokens(limits, size), 1, frozenset(), step_s)
+        self._trial = trial
+        self._row: PaintRow | None = row  # of which there was no preview yet
+        self.spent_s = 0.0  # without that step: the very first has kernels to load
+        self._questions = self._ask()
+        self._next = next(self._questions, None)
+
+    def advance(self, pipeline: ImagePipeline) -> bool:
+        """Do the next piece, of one forward; False where nothing is left."""
+        if self._next is None:
+            return self._preview(pipeline)
+        before = time.perf_counter()
+        size, num_rows = self._next.size, self._next.num_rows
+        is_over = num_rows > 1 and self.spent_s > _MEASURING_S
+        seconds = math.inf if is_over else self._trial.step_s(pipeline, size, num_rows)
+        self.spent_s += time.perf_counter() - before
+        try:
+            self._next = self._questions.send(seconds)
+        except StopIteration:
+            self._next = None
+        return True
+
+    def _preview(self, pipeline: ImagePipeline) -> bool:
+        """Have the first preview find what colours are; False where it has done so."""
+        if self._row is None:
+            return False
+        pipeline.preview(self._row)
+        self._row = None
+        return True
+
+    def _ask(self) -> Generator[_Question, float, None]:
+        """Ask for the seconds of a step, inf where it does not fit or there is no time for it."""
+        for size in _sizes(self._trial.limits):
+            if self.spent_s > _MEASURING_S:
+                return
+            learning = self.costs.learn(_row_tokens(self._trial.limits, size))
+            num_rows: int | None = next(learning)
+            while num_rows is not None:
+                seconds = yield from _ask_again(_Question(size, num_rows))
+                try:
+                    num_rows = learning.send(seconds)
+                except StopIteration:
+                    num_rows = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    size: _Size
+    num_rows: int
+
+
+def _ask_again(question: _Question) -> Generator[_Question, float, float]:
+    """Take the shorter of two answers, as the first step has memory to find."""
+    first_s = yield question
+    return first_s if first_s > _LONG_STEP_S else min(first_s, (yield question))
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A pipeline, and all that a job would say."""
+    """All that a job would say."""
 
-    pipeline: ImagePipeline
     limits: ImageLimits
     device: str
     text: TextFeatures
 
-    def paint(self) -> None:
-        size = self.limits.default_width, self.limits.default_height
-        [row] = self._begin(size, num_rows=1)
-        self.pipeline.step([row])
-        self.pipeline.preview(row)
-        [pixels] = self.pipeline.decode(row.patches.cpu()[None], *size)
-        png.encode(pixels, {})
-
-    def step_s(self, size: _Size, give_up_at: float, num_rows: int) -> float:
-        """Measure a step; inf where it does not fit, or the time for more than one row is over."""
-        if num_rows > 1 and time.perf_counter() > give_up_at:
-            return math.inf
+    def step_s(self, pipeline: ImagePipeline, size: _Size, num_rows: int) -> float:
+        """Measure a step; inf where it does not fit."""
         try:
-            return self._shortest_step_s(self._begin(size, num_rows))
+            return self._step_s(pipeline, self.begin(pipeline, size, num_rows))
         except Exception as error:
             if num_rows == 1 or not is_out_of_memory(error):
                 raise
             return math.inf
 
-    def _shortest_step_s(self, rows: Sequence[PaintRow]) -> float:
-        """Of two, as the first has memory to find."""
+    def begin(self, pipeline: ImagePipeline, size: _Size, num_rows: int) -> list[PaintRow]:
+        guidance_scale = self.limits.default_guidance_scale if pipeline.has_guidance else None
+        return pipeline.begin(self.text, range(num_rows), *size, 1, guidance_scale, loras={})
+
+    def _step_s(self, pipeline: ImagePipeline, rows: Sequence[PaintRow]) -> float:
         # of a processor that others use as well, only what this thread had of it
         clock = time.thread_time if self.device == "cpu" else time.perf_counter
-        shortest_s = math.inf
-        for _ in range(_NUM_TIMED_STEPS):
-            before = clock()
-            self.pipeline.step(rows)
-            synchronize(self.device)
-            shortest_s = min(shortest_s, clock() - before)
-            if shortest_s > _LONG_STEP_S:
-                break
-        return shortest_s
+        before = clock()
+        pipeline.step(rows)
+        synchronize(self.device)
+        return clock() - before
 
-    def _begin(self, size: _Size, num_rows: int) -> list[PaintRow]:
-        limits, seeds = self.limits, range(num_rows)
-        guidance_scale = limits.default_guidance_scale if self.pipeline.has_guidance else None
-        return self.pipeline.begin(
-            self.text, seeds, *size, _NUM_TIMED_STEPS, guidance_scale, loras={}
-        )
+
+def _row_tokens(limits: ImageLimits, size: _Size) -> int:
+    return limits.max_sequence_length + size[0] * size[1] // limits.side_multiple**2
 
 
 def _sizes(limits: ImageLimits) -> Iterator[_Size]:

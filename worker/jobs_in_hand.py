@@ -115,6 +115,7 @@ class JobsInHand:
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Let others run these; where Redis is away they do when the leases end."""
+        by_id = {record.id: record for record in records}
         leases = {record.id: record.attempt for record in records}
         self._forget(leases.items())
         try:
@@ -123,7 +124,12 @@ class JobsInHand:
             logger.warning("event=give_back_failed jobs=%d reason=%s", len(leases), error)
             return
         for job_id in leases.keys() - set(stale):
-            logger.warning("event=job_given_back job=%s attempt=%d", job_id, leases[job_id])
+            record = by_id[job_id]
+            self._metrics.spans.note_run(record, time.time(), "given_back", None)
+            logger.warning(
+                "event=job_given_back job=%s attempt=%d request_id=%s trace_id=%s",
+                *(job_id, record.attempt, *record.job.log_ids),
+            )
 
     def give_back_unknown(self) -> None:
         """Let others run what the last claim took whose reply was lost, if it was."""
@@ -161,12 +167,15 @@ class JobsInHand:
             if is_current:
                 self._count(each)
             else:
-                logger.warning("event=stale_attempt job=%s attempt=%d", *each.lease)
+                self._note_stale(each)
 
     def _drop(self, ended: _Ended, error: RedisError) -> None:
         """Its lease ends, and another attempt may come to an end that can be written."""
         self._forget([ended.lease])
-        logger.error("event=ending_lost job=%s attempt=%d reason=%s", *ended.lease, error)
+        logger.error(
+            "event=ending_lost job=%s attempt=%d reason=%s request_id=%s trace_id=%s",
+            *(*ended.lease, error, *ended.record.job.log_ids),
+        )
 
     def _next_beside(self, ended: Collection[tuple[str, int]]) -> str | None:
         with self._leases_lock:
@@ -179,8 +188,15 @@ class JobsInHand:
                 if self._leases.get(job_id) == attempt:
                     del self._leases[job_id]
 
+    def _note_stale(self, ended: _Ended) -> None:
+        self._metrics.spans.note_run(ended.record, ended.ended_at, "stale", None)
+        logger.warning(
+            "event=stale_attempt job=%s attempt=%d request_id=%s trace_id=%s",
+            *(*ended.lease, *ended.record.job.log_ids),
+        )
+
     def _count(self, ended: _Ended) -> None:
-        """Note how a job ended: in the metrics, and in the one line that the log has of it."""
+        """Note how a job ended: in metrics, in spans, and in the one line of it in the log."""
         record, outcome = ended.record, ended.outcome
         task, model, state = record.task, record.job.model, _final_state(outcome)
         run_s = max(0.0, ended.ended_at - _started_at(record))
@@ -188,9 +204,15 @@ class JobsInHand:
         if isinstance(outcome, Failure):
             self._metrics.job_failures.labels(task, model, outcome.code).inc()
         self._metrics.job_run_duration.labels(task, model).observe(run_s)
+        if state is JobState.SUCCEEDED:
+            self._metrics.observe_e2e(record.job, ended.ended_at - record.job.created_at)
+        error = outcome.code if isinstance(outcome, Failure) else None
+        self._metrics.spans.note_run(record, ended.ended_at, state, error)
         logger.info(
-            "event=job_ended job=%s task=%s model=%s state=%s attempt=%d wait_s=%.3f run_s=%.3f",
+            "event=job_ended job=%s task=%s model=%s state=%s attempt=%d wait_s=%.3f run_s=%.3f "
+            "request_id=%s trace_id=%s",
             *(record.id, task, model, state, record.attempt, _wait_s(record), run_s),
+            *record.job.log_ids,
         )
 
 

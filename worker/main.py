@@ -15,17 +15,19 @@ from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import torch
-from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
 from models.errors import PresetError
 from worker.classify import ClassifyTask
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import Task
+from worker.contract.log_lines import write_logs
 from worker.contract.records import Records
+from worker.contract.tracing import open_tracing
 from worker.contract.workers import ModelState, ServedModel, WorkerState, WorkerStatus
 from worker.device_memory import Memory, memory_of
 from worker.embeddings import EmbeddingsTask
+from worker.gpu_metrics import gpu_collectors
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
 from worker.image_engine import ImageWork
@@ -33,6 +35,7 @@ from worker.job_selection import JobSelection
 from worker.jobs_in_hand import JobsInHand
 from worker.loading import ModelLoader
 from worker.metrics import WorkerMetrics
+from worker.metrics_server import MetricsServer
 from worker.model_specs import ModelSpec
 from worker.reaper import Reaper
 from worker.redis_clients import connect, connect_impatient, is_unavailable, until_available
@@ -48,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 def main(settings: WorkerSettings) -> None:
     """Serve one queue until a signal; exits 0 after a drain, 1 after anything else."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    write_logs(settings.log_format)
     # its every job is logged by us already; RQ sets this level itself when it is imported
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     try:
@@ -82,15 +85,21 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
     specs = settings.specs_of_queue()
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    metrics = WorkerMetrics()
+    name = settings.worker_name or new_worker_name(settings.queue)
+    tracing = open_tracing("triptych-worker", name, os.environ)
+    metrics = WorkerMetrics(settings.queue, [spec.name for spec in specs], tracing)
+    if (device := _device(settings.device)) != "cpu":
+        for collector in gpu_collectors(device):
+            metrics.registry.register(collector)
     with ExitStack() as stack:
+        stack.callback(tracing.close)
         # between two steps; for threads beside the loop; and for its wait for jobs, of 5 s at most
         redis = stack.enter_context(connect_impatient(settings.redis_url))
         side_redis = stack.enter_context(connect(settings.redis_url, timeout_s=3.0))
         idle_redis = stack.enter_context(connect(settings.redis_url, timeout_s=15.0))
-        publish_metrics(settings, metrics, stack)
         side_records = Records(side_redis, settings.result_ttl_s, int(settings.result_cache_bytes))
-        heartbeat = Heartbeat(side_redis, _status(settings, specs), settings.heartbeat_s)
+        heartbeat = Heartbeat(side_redis, _status(settings, name, specs), settings.heartbeat_s)
+        publish_metrics(settings, metrics, heartbeat, stack)
         stack.callback(heartbeat.stop)  # before the start, where a signal may come in between
         until_available(heartbeat.start)
         records = Records(redis, settings.result_ttl_s, int(settings.result_cache_bytes))
@@ -136,18 +145,19 @@ def build_work(
             return RowWork(settings.queue, embeddings, settings.max_batch, settle, metrics)
 
 
-def publish_metrics(settings: WorkerSettings, metrics: WorkerMetrics, stack: ExitStack) -> None:
+def publish_metrics(
+    settings: WorkerSettings, metrics: WorkerMetrics, heartbeat: Heartbeat, stack: ExitStack
+) -> None:
     """Serve them until the stack unwinds, or go on without where their port is taken."""
     if settings.metrics_port is None:
         return
     host, port = settings.metrics_host, settings.metrics_port
     try:
-        server, _ = start_http_server(port, host, metrics.registry)
+        server = MetricsServer(host, port, metrics.registry, lambda: heartbeat.is_fresh)
     except OSError as error:  # measuring must not keep us from serving
         logger.warning("event=metrics_unavailable host=%s port=%d reason=%s", host, port, error)
         return
-    stack.callback(server.server_close)
-    stack.callback(server.shutdown)
+    stack.callback(server.close)
 
 
 def _device(name: str) -> str:
@@ -156,10 +166,10 @@ def _device(name: str) -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def _status(settings: WorkerSettings, specs: Sequence[ModelSpec]) -> WorkerStatus:
+def _status(settings: WorkerSettings, name: str, specs: Sequence[ModelSpec]) -> WorkerStatus:
     host = socket.gethostname()
     return WorkerStatus(
-        name=settings.worker_name or new_worker_name(settings.queue),
+        name=name,
         task=settings.queue,
         state=WorkerState.LOADING,
         pid=os.getpid(),

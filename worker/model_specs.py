@@ -97,7 +97,7 @@ class ModelSpec(BaseModel):
     handle: str | None = None  # None: the built-in preset of that name
     task: Task | None = None  # None: told by the checkpoint's configuration
     aliases: tuple[PublicName, ...] = ()
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None  # int8: on the CPU
     device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] | None = None  # None: the worker's
     pinned: bool = False  # never leaves the device for another model
     execution: FixedExecution | None = None  # None: what loses nothing on the device
@@ -207,8 +207,8 @@ BUNDLED = tuple(ModelSpec(name=name) for name in BUNDLED_NAMES)
 def with_tasks(specs: Iterable[ModelSpec]) -> tuple[ModelSpec, ...]:
     """Give every model its task; a checkpoint's configuration is fetched where it is needed.
 
-    Raises PresetError for a checkpoint that cannot be found, for one without a pipeline, and for
-    LoRAs of a model that does not paint.
+    Raises PresetError for a checkpoint that cannot be found, for one without a pipeline, for LoRAs
+    of a model that does not paint, and for int8 of one that does.
     """
     return tuple(_with_task(spec) for spec in specs)
 
@@ -217,6 +217,10 @@ def _with_task(spec: ModelSpec) -> ModelSpec:
     task = _task_of(spec)
     if spec.loras and task is not Task.IMAGES:
         raise PresetError(f"model {spec.name} is for {task}; loras are for images alone")
+    if spec.dtype == "int8" and task is Task.IMAGES:
+        raise PresetError(
+            f"model {spec.name} is for {task}; dtype int8 is for classify and embeddings alone"
+        )
     levers = spec.execution or FixedExecution()
     if task is not Task.IMAGES and (levers.block_cache is not None or levers.channels_last):
         raise PresetError(

@@ -122,7 +122,7 @@ class Residency(Generic[P]):
         self._is_default_settled = False
         self._warm_up: Callable[[str], None] | None = None
         if memory.device_bytes is not None:
-            metrics.memory_budget.set(memory.device_bytes)
+            metrics.set_memory_budget(memory.device_bytes)
 
     def before_ready(self, warm_up: Callable[[str], None]) -> None:
         """Run this on every model that was loaded, before the first of its jobs."""
@@ -412,6 +412,7 @@ class Residency(Generic[P]):
         model.retry_at = self._now() + retry_s
         model.num_failures += 1
         self._metrics.model_loads.labels(name, "failed").inc()
+        self._metrics.note_error(name, error)
         self._note_resident(model)
         trace = None if isinstance(error, PresetError) else error
         logger.error("event=model_unusable model=%s retry_in_s=%.0f reason=%s", name, retry_s,

@@ -29,6 +29,7 @@ from worker.work import Settle
 _WAIT_S = 0.05  # for what is being prepared, before jobs are looked for again
 _BATCHES_IN_HAND = 2  # one runs, one is prepared
 _FEWER_FOR_S = 60.0  # what took the memory may be gone then: all rows are tried again
+_PREPARING = {Task.CLASSIFY: "preprocess", Task.EMBEDDINGS: "tokenize"}  # the stage's name
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class _Prepared(Generic[T, R]):
     job: _OpenJob[R]
     rows: Sequence[Row[T]] = ()
     error: Exception | None = None
+    prepared_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class _ReadyRow(Generic[T, R]):
     job: _OpenJob[R]
     index: int  # place within the job
     row: Row[T]
+    prepared_at: float  # by the monotonic clock
 
     @property
     def key(self) -> BatchKey:
@@ -162,6 +165,7 @@ class RowWork(Generic[T, R]):
         if self._ready:
             max_rows = self._rows_that_fit.of(self._ready[0].key)
             group, self._ready = next_forward(self._ready, max_rows)
+            self._note_waits(group)
             self._forward(group)
 
     def give_back(self) -> list[Record]:
@@ -173,6 +177,13 @@ class RowWork(Generic[T, R]):
 
     def salvage(self, timeout_s: float) -> None:
         """Nothing: what a forward gave is settled at its end."""
+
+    @property
+    def wants_time(self) -> bool:
+        return False
+
+    def use_time(self) -> None:
+        raise AssertionError("there is nothing that could wait: this is a bug")
 
     def warm_up(self, model: str) -> None:
         self._row_task.warm_up(model)
@@ -187,7 +198,8 @@ class RowWork(Generic[T, R]):
 
     def _prepare_one(self, job: _OpenJob[R]) -> _Prepared[T, R]:
         try:
-            return _Prepared(job, self._row_task.prepare(job.record.job))
+            with self._metrics.stage(_PREPARING[self._task], [job.record]):
+                return _Prepared(job, self._row_task.prepare(job.record.job))
         except Exception as error:  # the job's own end; the thread goes on
             return _Prepared(job, error=error)
 
@@ -195,11 +207,17 @@ class RowWork(Generic[T, R]):
         failed: dict[_OpenJob[R], Outcome] = {}
         for each in prepared:
             self._ready.extend(
-                _ReadyRow(each.job, index, row) for index, row in enumerate(each.rows)
+                _ReadyRow(each.job, index, row, each.prepared_at)
+                for index, row in enumerate(each.rows)
             )
             if each.error is not None:
-                failed[each.job] = explain(each.job.record.id, each.error)
+                failed[each.job] = explain(each.job.record.job, each.error)
         self._end(failed)
+
+    def _note_waits(self, group: Sequence[_ReadyRow[T, R]]) -> None:
+        now, waits = time.monotonic(), self._metrics.batch_wait.labels(self._task)
+        for row in group:
+            waits.observe(now - row.prepared_at)
 
     def _forward(self, group: Sequence[_ReadyRow[T, R]]) -> None:
         live = [each for each in group if each.job in self._open]
@@ -209,7 +227,7 @@ class RowWork(Generic[T, R]):
         try:
             outputs = self._outputs(live)
         except Exception as error:
-            self._end({job: explain(job.record.id, error) for job in jobs})
+            self._end({job: explain(job.record.job, error) for job in jobs})
             return
         if outputs is None:
             half = len(live) // 2
@@ -223,13 +241,16 @@ class RowWork(Generic[T, R]):
     def _outputs(self, rows: Sequence[_ReadyRow[T, R]]) -> Sequence[R] | None:
         """Run rows of one key through the model; None where the memory holds fewer at once."""
         key = rows[0].key
+        records = [job.record for job in dict.fromkeys(row.job for row in rows)]
+        said = {"triptych.batch.rows": len(rows), "triptych.jobs": len(records)}
         self.pieces.begin_next()
         try:
-            with self._threads.of(key, len(rows)):
+            with self._threads.of(key, len(rows)), self._metrics.stage("forward", records, said):
                 outputs = self._row_task.forward(key.model, [row.row.prepared for row in rows])
-            self._metrics.batch_size.labels(self._task, key.model).observe(len(rows))
+            self._metrics.batch_size.labels(self._task).observe(len(rows))
             return outputs
         except Exception as error:
+            self._metrics.note_error(key.model, error)
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
         logger.warning("event=fewer_rows model=%s rows=%d", key.model, len(rows))
@@ -241,7 +262,7 @@ class RowWork(Generic[T, R]):
         try:
             return self._row_task.result(job.record.job, rows)
         except Exception as error:
-            return explain(job.record.id, error)
+            return explain(job.record.job, error)
 
     def _end(self, outcomes: Mapping[_OpenJob[R], Outcome]) -> None:
         self._open.difference_update(outcomes)

@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from models.errors import PresetError
 from worker.contract.jobs import Task
+from worker.contract.log_lines import LogFormat
 from worker.contract.records import RESULT_CACHE_BYTES, RESULT_TTL_S
 from worker.model_specs import (
     BUNDLED,
@@ -32,11 +33,14 @@ from worker.model_specs import (
 
 _PREFIX = "TRIPTYCH_"
 TEXT_CACHE_BYTES = 2**28  # 60 prompts of FLUX.1 [dev], at 4.2 MB
-SERVE_ALONE = ("host", "port", "workers", "api_processes")  # of the settings of `triptych serve`
+SERVE_ALONE = (  # of the settings of `triptych serve`
+    *("host", "port", "workers", "api_processes"),
+    *("observe", "prometheus_port", "grafana_port"),
+)
 
 
 class ModelSettings(BaseSettings):
-    """What every process that knows the models is told of them.
+    """What every process that knows the models is told of them, and of its log.
 
     A keyword wins over the environment, the environment over the TOML file `config`.
     """
@@ -46,6 +50,9 @@ class ModelSettings(BaseSettings):
     )
 
     config: Path | None = Field(default=None, description="a TOML file with any of these settings")
+    log_format: LogFormat = Field(
+        default="text", description="of the log's lines; json: an object a line"
+    )
     # what the whole installation serves; a worker takes those that are for its queue
     models: ModelSpecs = Field(
         default=BUNDLED,

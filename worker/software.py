@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGES = ("models", "worker")
-_LIBRARIES = ("torch", "transformers", "diffusers", "tokenizers", "numpy", "pillow")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 
 
 @cache

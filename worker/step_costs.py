@@ -2,11 +2,11 @@
 
 `learn` decides how many rows pay: doubled while that makes each a twentieth cheaper. That is one
 where a row alone keeps the device busy, and many for small images and models. Steps that run refine
-the seconds, never that number. Knows nothing of tensors; who measures is passed in.
+the seconds, never that number. Knows nothing of tensors, nor how it is measured.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -48,22 +48,28 @@ class StepCosts:
         self._most_places: dict[int, int] = {}  # what the memory turned out to hold; likewise
         self._lora_s: dict[str, float] = {}  # of its low-rank products, for a token
 
-    def learn(self, row_tokens: int, time_step: Callable[[int], float]) -> None:
-        """Measure steps of one size by places.
+    def learn(self, row_tokens: int) -> Generator[int, float, None]:
+        """Ask for the seconds of steps of one size by places, and know each answer at once.
 
-        `time_step` gives inf for more than fit, or than there is time to measure.
+        It is inf for more than fit, or than there is time to measure. Long may pass between two
+        answers: until the last one as many places pay as did before, if not more.
         """
         most = min(_MOST_PLACES, self._places_that_fit(row_tokens))
-        seconds = {1: time_step(1)}
-        places, paying = 1, 1
+        paid_before = self.places_that_pay(row_tokens)
+        seconds = {1: (yield 1)}
+        places = paying = 1
+        points = self._curves.setdefault(row_tokens, _Curve()).points  # steps that ran may be there
+        points[row_tokens] = seconds[1]
+        self._paying_tokens[row_tokens] = paid_before * row_tokens
         # two doublings ahead: others may have disturbed one measurement
         while places < 4 * paying and 2 * places <= most:
             places *= 2
-            seconds[places] = time_step(places)
+            seconds[places] = yield places
+            if isfinite(seconds[places]):
+                points[places * row_tokens] = seconds[places]
             if seconds[places] / places <= _GAIN * seconds[paying] / paying:
                 paying = places
-        points = {each * row_tokens: s for each, s in seconds.items() if isfinite(s)}
-        self._curves[row_tokens] = _Curve(points)
+                self._paying_tokens[row_tokens] = max(paid_before, paying) * row_tokens
         self._paying_tokens[row_tokens] = paying * row_tokens
 
     def places_that_pay(self, row_tokens: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from worker.metrics import WorkerMetrics
 
-if TYPE_CHECKING:  # transformers takes seconds to import
+if TYPE_CHECKING:  # other queues' workers do without
     from models.flux.text_encoders import TextFeatures
 
 

@@ -50,5 +50,12 @@ class Work(Protocol):
     def salvage(self, timeout_s: float) -> None:
         """Settle what needs the lost device no more, as far as there is time; called at the end."""
 
+    @property
+    def wants_time(self) -> bool:
+        """Whether there is something that `use_time` could do."""
+
+    def use_time(self) -> None:
+        """With no job in hand, do a small piece of what can wait; a signal may end it midway."""
+
     def warm_up(self, model: str) -> None:
         """Do one small piece of a resident model's work, so that its first job is fast."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Family = Literal["vit", "fnet"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 NUM_THREADS = 2
 KERAS_SUFFIX = "_keras"  # beside a family's folder in transformers' format, the one for KerasHub
@@ -147,8 +147,8 @@ def _keras_module(family: str, precision: str, models: Path) -> Callable[[object
 
 
 def onnxruntime(case: Case, models: Path) -> Compute:
-    """In float32 alone."""
-    if case.precision != "float32":
+    """In float32, and in int8 by its own dynamic quantization, with a scale per output."""
+    if case.precision == "bfloat16":
         raise NotImplementedError("ONNX Runtime has no bfloat16 products on x86")
     from onnxruntime import InferenceSession, SessionOptions
 
@@ -158,11 +158,28 @@ def onnxruntime(case: Case, models: Path) -> Compute:
         module = _transformers_module(case.family, torch.float32, models)
         two = case.inputs(models)[:1].repeat_interleave(2, dim=0)
         torch.onnx.export(module, (two,), file, dynamic_shapes={"given": {0: "batch"}})
+    if case.precision == "int8":
+        file = _quantized(file)
     options = SessionOptions()
     options.intra_op_num_threads = NUM_THREADS
     session = InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     given = {session.get_inputs()[0].name: case.inputs(models).numpy()}
     return lambda: cast(Outputs, session.run(None, given)[0])
+
+
+def _quantized(file: Path) -> Path:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantized = file.with_stem(f"{file.stem}_int8")
+    if not quantized.exists():
+        quantize_dynamic(
+            file,
+            quantized,
+            op_types_to_quantize=["MatMul", "Gemm"],  # it has no fast convolution in int8
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+    return quantized
 
 
 def openvino(case: Case, models: Path) -> Compute:
@@ -195,6 +212,7 @@ RUNTIMES: dict[str, Callable[[Case, Path], Compute]] = {
     runtime.__name__: runtime
     for runtime in (triptych, transformers, timm, keras_hub, onnxruntime, openvino)
 }
+IN_INT8 = (triptych.__name__, onnxruntime.__name__)
 
 
 class _Composed(nn.Module):
@@ -266,7 +284,10 @@ def _array(outputs: Tensor) -> Outputs:
 
 
 def load(runtime: str, models: Path, case: str) -> Compute:
-    return RUNTIMES[runtime](Case.parse(case), models)
+    parsed = Case.parse(case)
+    if parsed.precision == "int8" and runtime not in IN_INT8:
+        raise NotImplementedError(f"{runtime} has no int8 but by a package for quantization")
+    return RUNTIMES[runtime](parsed, models)
 
 
 def torchvision_operators() -> torch.library.Library | None:

@@ -69,7 +69,7 @@ def read_model(directory: Path, name: str, model: type[Config]) -> Config:
 
     Raises PresetFileError for a missing file or one that does not fit.
     """
-    return _parse(_read_json(directory / name), model, directory / name)
+    return parse(_read_json(directory / name), model, directory / name)
 
 
 def read_config(directory: Path, name: str, model: type[Config]) -> Config:
@@ -77,7 +77,7 @@ def read_config(directory: Path, name: str, model: type[Config]) -> Config:
 
     Raises PresetFileError for a missing file or one that does not fit.
     """
-    return _parse(read_object(directory, name).config, model, directory / name)
+    return parse(read_object(directory, name).config, model, directory / name)
 
 
 def read_labels(directory: Path) -> tuple[str, ...]:
@@ -116,7 +116,11 @@ def write_json(directory: Path, name: str, value: object) -> None:
         written.write_text(json.dumps(value, indent=4))
 
 
-def _parse(value: object, model: type[Config], file: Path) -> Config:
+def parse(value: object, model: type[Config], file: Path) -> Config:
+    """Turn what a file holds into a pydantic model.
+
+    Raises PresetFileError where it does not fit.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:

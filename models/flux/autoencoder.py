@@ -1,183 +1,238 @@
-"""Load the autoencoder, from diffusers' `vae/` or the original `ae.safetensors`.
+"""The autoencoder: pixels to latents and back.
 
-Both become diffusers' AutoencoderKL. The original (black-forest-labs/flux,
-src/flux/modules/autoencoder.py, commit 802fb47) has no configuration: sizes are read off the
-shapes, and the constants are those of FLUX.1. Knows nothing about latents.
+Attribute names are the keys of diffusers' AutoencoderKL, and what it computes (0.42,
+models/autoencoders/vae.py, models/resnet.py) is computed here. Knows nothing about files, and
+nothing of what latents are scaled and shifted by.
 """
 
-import re
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from itertools import pairwise
 
 import torch
-from diffusers import AutoencoderKL
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.checkpoints import preset_files
-from models.checkpoints.filling import Target, fill, on_meta_device
-from models.checkpoints.float8 import Float8Files
-from models.checkpoints.safetensors_files import SafetensorsFiles
-from models.checkpoints.weights import Recipe, identity_recipes, ignore_none
-from models.errors import PresetFileError
-from models.flux.formats.original_format import find_all_in_one
-from models.flux.formats.stored_shapes import StoredShapes
+from models.flux.part_configs import AutoencoderConfig
+from models.layers.adapters import Linear
 
-FOLDER = "vae"
-WEIGHTS_STEM = "diffusion_pytorch_model"
-ORIGINAL_FILE = "ae.safetensors"
-ALL_IN_ONE_PREFIXES = ("vae.", "first_stage_model.")
-
-NUM_NORM_GROUPS = 32
-SCALING_FACTOR = 0.3611
-SHIFT_FACTOR = 0.1159
-SAMPLE_SIZE = 1024
-
-# diffusers' names to the original's, but for the levels of the decoder: those count from the
-# image, diffusers' from the latents.
-_RENAMED = tuple(
-    (re.compile(theirs), original)
-    for theirs, original in (
-        (r"^encoder\.down_blocks\.(\d+)\.", r"encoder.down.\1."),
-        (r"\.mid_block\.resnets\.0\.", ".mid.block_1."),
-        (r"\.mid_block\.resnets\.1\.", ".mid.block_2."),
-        (r"\.mid_block\.attentions\.0\.", ".mid.attn_1."),
-        (r"\.resnets\.", ".block."),
-        (r"\.downsamplers\.0\.", ".downsample."),
-        (r"\.upsamplers\.0\.", ".upsample."),
-        (r"\.conv_shortcut\.", ".nin_shortcut."),
-        (r"\.conv_norm_out\.", ".norm_out."),
-        (r"\.attn_1\.group_norm\.", ".attn_1.norm."),
-        (r"\.attn_1\.to_([qkv])\.", r".attn_1.\1."),
-        (r"\.attn_1\.to_out\.0\.", ".attn_1.proj_out."),
-    )
-)
-_UP_BLOCK = re.compile(r"^decoder\.up_blocks\.(\d+)\.")
+NORM_EPSILON = 1e-6
+LOG_VARIANCES = (-30.0, 20.0)  # beyond, a standard deviation says nothing
 
 
-def load_autoencoder(directory: Path, device: str, dtype: torch.dtype | None) -> AutoencoderKL:
-    """Load from `vae/`, from `ae.safetensors`, or out of an all-in-one file, in this order.
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentDistribution:
+    """Of each latent, [B, 16, h, w]: where a start image's noise is drawn from."""
 
-    `dtype` None keeps what the files hold.
+    mean: Tensor
+    log_variance: Tensor
 
-    Raises PresetFileError for a missing or malformed file, WeightsError for weights that do not
-    fit.
-    """
-    if (directory / FOLDER).is_dir() or preset_files.is_diffusers_directory(directory):
-        return _load_folder(directory / FOLDER, device, dtype)
-    if (directory / ORIGINAL_FILE).is_file():
-        return load_original(directory / ORIGINAL_FILE, device, dtype)
-    all_in_one = find_all_in_one(directory, ALL_IN_ONE_PREFIXES)
-    if all_in_one is None:
-        raise PresetFileError(f"{directory} has no autoencoder: neither vae/ nor {ORIGINAL_FILE}")
-    return load_original(all_in_one, device, dtype)
+    @property
+    def std(self) -> Tensor:
+        return torch.exp(0.5 * self.log_variance.clamp(*LOG_VARIANCES))
 
 
-def _load_folder(folder: Path, device: str, dtype: torch.dtype | None) -> AutoencoderKL:
-    with preset_files.reading(folder), on_meta_device():
-        config = AutoencoderKL.load_config(folder, local_files_only=True)
-        autoencoder = AutoencoderKL.from_config(config)
-    with SafetensorsFiles.in_directory(folder, WEIGHTS_STEM) as weights:
-        fill(autoencoder, weights, identity_recipes(autoencoder), Target(device, dtype))
-    return _finished(autoencoder)
-
-
-def load_original(file: Path, device: str, dtype: torch.dtype | None) -> AutoencoderKL:
-    """Load from a file in the original's names: `ae.safetensors`, or one that holds more parts.
-
-    Raises PresetFileError for a missing or malformed file and one without an autoencoder,
-    WeightsError for weights that do not fit.
-    """
-    with Float8Files([file]) as weights:
-        stored = weights.shapes
-        prefixes = (p for p in ALL_IN_ONE_PREFIXES if any(name.startswith(p) for name in stored))
-        prefix = next(prefixes, "")
-        sizes = _read_sizes(StoredShapes.below(prefix, file, "original autoencoder", stored))
-        with on_meta_device():
-            autoencoder = sizes.build()
-        is_ignored: Callable[[str], bool] = ignore_none
-        if prefix:
-            is_ignored = partial(_is_outside, prefix)
-        recipes = _recipes(autoencoder, prefix, len(sizes.widths))
-        target = Target(device, dtype or weights.pipeline_dtype)
-        fill(autoencoder, weights, recipes, target, is_ignored)
-    return _finished(autoencoder)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """What differs between autoencoders of one design."""
-
-    widths: tuple[int, ...]  # channels per level, from the image down
-    blocks_per_level: int
-    latent_channels: int
-    image_channels: int
-
-    def build(self) -> AutoencoderKL:
-        num_levels = len(self.widths)
-        return AutoencoderKL(
-            in_channels=self.image_channels,
-            out_channels=self.image_channels,
-            down_block_types=("DownEncoderBlock2D",) * num_levels,
-            up_block_types=("UpDecoderBlock2D",) * num_levels,
-            block_out_channels=self.widths,
-            layers_per_block=self.blocks_per_level,
-            latent_channels=self.latent_channels,
-            norm_num_groups=NUM_NORM_GROUPS,
-            sample_size=SAMPLE_SIZE,
-            scaling_factor=SCALING_FACTOR,
-            shift_factor=SHIFT_FACTOR,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
+class Autoencoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        num_moments, num_latents = 2 * config.latent_channels, config.latent_channels
+        self.quant_conv = nn.Conv2d(num_moments, num_moments, 1) if config.use_quant_conv else None
+        self.post_quant_conv = (
+            nn.Conv2d(num_latents, num_latents, 1) if config.use_post_quant_conv else None
         )
 
+    def encode(self, images: Tensor) -> LatentDistribution:
+        """Encode images [B, 3, H, W] in -1 … 1, of any dtype and device."""
+        moments = self.encoder(images.to(self.encoder.conv_in.weight))
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        return LatentDistribution(*moments.chunk(2, dim=1))
 
-def _read_sizes(stored: StoredShapes) -> _Sizes:
-    widths = tuple(
-        stored.of(f"encoder.down.{level}.block.0.conv1.weight", 4)[0]
-        for level in range(stored.count("encoder.down"))
-    )
-    if not widths or any(width % NUM_NORM_GROUPS for width in widths):
-        raise PresetFileError(
-            f"{stored.where} has an autoencoder of widths {list(widths)}; "
-            f"multiples of {NUM_NORM_GROUPS} are allowed"
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, 16, h, w] to images [B, 3, H, W]; most values are in -1 … 1."""
+        latents = latents.to(self.decoder.conv_in.weight)
+        if self.post_quant_conv is not None:
+            latents = self.post_quant_conv(latents)
+        images: Tensor = self.decoder(latents)
+        return images
+
+
+class Encoder(nn.Module):
+    """Level by level to half of the size, but behind the last."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        groups, widths = config.norm_num_groups, config.block_out_channels
+        self.conv_in = _conv(config.in_channels, widths[0])
+        self.down_blocks = nn.ModuleList(
+            DownBlock(
+                _resnets((before, *(width,) * config.layers_per_block), groups),
+                Downsample(width) if level < len(widths) - 1 else None,
+            )
+            for level, (before, width) in enumerate(pairwise((widths[0], *widths)))
         )
-    return _Sizes(
-        widths,
-        blocks_per_level=stored.count("encoder.down.0.block"),
-        latent_channels=stored.of("decoder.conv_in.weight", 4)[1],
-        image_channels=stored.of("encoder.conv_in.weight", 4)[1],
-    )
+        self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
+        self.conv_norm_out = _norm(groups, widths[-1])
+        self.conv_out = _conv(widths[-1], 2 * config.latent_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] to the means and log variances of latents, [B, 32, h, w]."""
+        x = self.conv_in(images)
+        for block in self.down_blocks:
+            x = block(x)
+        moments: Tensor = self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return moments
 
 
-def _recipes(autoencoder: nn.Module, prefix: str, num_levels: int) -> dict[str, Recipe]:
-    recipes = {}
-    for name in autoencoder.state_dict():
-        original = original_name(name, num_levels)
-        is_projection = ".attn_1." in original and ".norm." not in original
-        names = (f"{prefix}{original}",)
-        is_kernel = is_projection and name.endswith(".weight")
-        recipes[name] = Recipe(names, _without_kernel) if is_kernel else Recipe(names)
-    return recipes
+class Decoder(nn.Module):
+    """Level by level to twice the size, but behind the last; each with a block more."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        groups, widths = config.norm_num_groups, config.block_out_channels[::-1]
+        self.conv_in = _conv(config.latent_channels, widths[0])
+        self.mid_block = MidBlock(widths[0], groups, config.mid_block_add_attention)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(
+                _resnets((before, *(width,) * (config.layers_per_block + 1)), groups),
+                Upsample(width) if level < len(widths) - 1 else None,
+            )
+            for level, (before, width) in enumerate(pairwise((widths[0], *widths)))
+        )
+        self.conv_norm_out = _norm(groups, widths[-1])
+        self.conv_out = _conv(widths[-1], config.out_channels)
+
+    @property
+    def blocks(self) -> list[UpBlock]:
+        return [block for block in self.up_blocks if isinstance(block, UpBlock)]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """[B, 16, h, w] to [B, 3, H, W]."""
+        x = self.mid_block(self.conv_in(latents))
+        for block in self.up_blocks:
+            x = block(x)
+        images: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return images
 
 
-def original_name(name: str, num_levels: int) -> str:
-    """Give the original's name of one of AutoencoderKL's tensors."""
-    name = _UP_BLOCK.sub(lambda match: f"decoder.up.{num_levels - 1 - int(match[1])}.", name)
-    for theirs, original in _RENAMED:
-        name = theirs.sub(original, name)
-    return name
+class DownBlock(nn.Module):
+    def __init__(self, resnets: nn.ModuleList, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.resnets = resnets
+        self.downsamplers = nn.ModuleList([] if downsample is None else [downsample])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _in_turn((*self.resnets, *self.downsamplers), x)
 
 
-def _without_kernel(weight: Tensor) -> Tensor:
-    """Turn a convolution of one pixel, [D, D, 1, 1], into the same linear layer's [D, D]."""
-    return weight.flatten(1)
+class UpBlock(nn.Module):
+    def __init__(self, resnets: nn.ModuleList, upsample: Upsample | None) -> None:
+        super().__init__()
+        self.resnets = resnets
+        self.upsamplers = nn.ModuleList([] if upsample is None else [upsample])
+
+    @property
+    def resnet_blocks(self) -> list[ResnetBlock]:
+        return [block for block in self.resnets if isinstance(block, ResnetBlock)]
+
+    @property
+    def upsample(self) -> Upsample | None:
+        """What makes four pixels of each; None in the last block."""
+        return next((each for each in self.upsamplers if isinstance(each, Upsample)), None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _in_turn((*self.resnets, *self.upsamplers), x)
 
 
-def _is_outside(prefix: str, name: str) -> bool:
-    return not name.startswith(prefix)
+class MidBlock(nn.Module):
+    def __init__(self, width: int, num_groups: int, has_attention: bool) -> None:
+        super().__init__()
+        self.resnets = _resnets((width,) * 3, num_groups)
+        attentions = [PixelAttention(width, num_groups)] if has_attention else []
+        self.attentions = nn.ModuleList(attentions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.resnets
+        return _in_turn((first, *self.attentions, last), x)
 
 
-def _finished(autoencoder: AutoencoderKL) -> AutoencoderKL:
-    return autoencoder.eval().requires_grad_(False)
+class ResnetBlock(nn.Module):
+    """Two convolutions, each behind a norm and an activation, added to what comes in."""
+
+    def __init__(self, in_width: int, width: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(num_groups, in_width)
+        self.conv1 = _conv(in_width, width)
+        self.norm2 = _norm(num_groups, width)
+        self.conv2 = _conv(width, width)
+        self.conv_shortcut = None if in_width == width else nn.Conv2d(in_width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        total: Tensor = hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return total
+
+
+class PixelAttention(nn.Module):
+    """Each pixel attends to all, in one head."""
+
+    def __init__(self, width: int, num_groups: int) -> None:
+        super().__init__()
+        self.group_norm = _norm(num_groups, width)
+        self.to_q, self.to_k, self.to_v = (Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([Linear(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = rearrange(self.group_norm(x), "B C h w -> B 1 (h w) C")
+        attended = F.scaled_dot_product_attention(
+            self.to_q(pixels), self.to_k(pixels), self.to_v(pixels)
+        )
+        [project] = self.to_out
+        total: Tensor = x + rearrange(project(attended), "B 1 (h w) C -> B C h w", h=x.shape[2])
+        return total
+
+
+class Downsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))  # at the right and at the bottom alone
+        return halved
+
+
+class Upsample(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = _conv(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return doubled
+
+
+def _resnets(widths: Iterable[int], num_groups: int) -> nn.ModuleList:
+    """Blocks from each width to the next."""
+    return nn.ModuleList(ResnetBlock(*pair, num_groups) for pair in pairwise(widths))
+
+
+def _conv(in_width: int, width: int) -> nn.Conv2d:
+    return nn.Conv2d(in_width, width, 3, padding=1)
+
+
+def _norm(num_groups: int, width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups, width, NORM_EPSILON)
+
+
+def _in_turn(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for module in modules:
+        x = module(x)
+    return x

@@ -112,6 +112,20 @@ class FluxBackbone(Backbone):
         """All blocks in the order in which they run, the double ones first."""
         return [*self.double_blocks, *self.single_blocks]
 
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay weights out for the CPU's products in this dtype: for inference there.
+
+        Takes float32 and bfloat16, where `onednn.multiplies` does; what the products are added to,
+        and norms, stay in float32, as which the backbone is to be loaded. What steers the blocks is
+        packed like them: packed products are the same for any number of rows, and by bfloat16 the
+        last bit of others would become a visible difference between alone and in company.
+        """
+        steering = (self.time_in, self.vector_in, self.guidance_in)
+        for module in (*steering, *self.blocks, self.final_layer.adaLN_modulation):
+            for layer in () if module is None else module.modules():
+                if isinstance(layer, Linear):
+                    layer.pack(dtype)
+
     def forward(
         self,
         image: Tensor,

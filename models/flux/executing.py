@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from models.execution.apply import Subject, apply
 from models.execution.execution import Execution
 from models.execution.fallback import report_off, report_on
+from models.flux.autoencoder import Autoencoder
 from models.flux.backbone import FluxBackbone
 
 # What is compiled with; as many patches as text tokens would look like one size
@@ -18,7 +18,7 @@ EXAMPLE_GUIDANCE = 3.5
 
 def turn_on(
     backbone: FluxBackbone,
-    autoencoder: AutoencoderKL,
+    autoencoder: Autoencoder,
     call: Callable[[int], Tensor],
     execution: Execution,
     backend: str = "inductor",
@@ -30,9 +30,9 @@ def turn_on(
         _lay_channels_last(autoencoder)
 
 
-def _lay_channels_last(autoencoder: AutoencoderKL) -> None:
+def _lay_channels_last(autoencoder: Autoencoder) -> None:
     try:
-        autoencoder.to(memory_format=torch.channels_last)
+        autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     except RuntimeError as error:  # no memory for a second copy; what is laid already may stay
         report_off("channels_last", error)
     else:

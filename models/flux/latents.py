@@ -15,8 +15,9 @@ from einops import rearrange
 from torch import Tensor
 
 if TYPE_CHECKING:  # slow to import, and rows alone do without
-    from diffusers import AutoencoderKL
     from PIL import Image
+
+    from models.flux.autoencoder import Autoencoder
 
 LATENT_CHANNELS = 16
 PIXELS_PER_LATENT = 8  # the autoencoder's reduction, per side
@@ -92,7 +93,7 @@ class Start:
 
 
 def noisy_latents(
-    autoencoder: AutoencoderKL, pixels: Tensor, seeds: Sequence[int], sigma: float
+    autoencoder: Autoencoder, pixels: Tensor, seeds: Sequence[int], sigma: float
 ) -> Tensor:
     """Encode pixels [P, 3, H, W] and mix in noise: [B, 16, h, w] float32 on the CPU.
 
@@ -100,7 +101,7 @@ def noisy_latents(
     draws first the sample of the autoencoder's distribution, then the noise.
     """
     height, width = pixels.shape[-2:]
-    encoded = autoencoder.encode(pixels.to(autoencoder.device, autoencoder.dtype)).latent_dist
+    encoded = autoencoder.encode(pixels)
     own_generators = generators(seeds)
     sample = draw(own_generators, width, height)
     mean, std = (each(moment.float().cpu(), len(seeds)) for moment in (encoded.mean, encoded.std))

@@ -11,12 +11,12 @@ from itertools import cycle
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.flux import pixels
+from models.flux.autoencoder import Autoencoder
 from models.flux.latents import LATENT_CHANNELS, PIXELS_PER_LATENT
 
 SAMPLE_SIDE = 128  # pixels: nine samples are 2,304 latents, for the 17 numbers of a colour
@@ -38,11 +38,10 @@ class PreviewMap:
 
     @classmethod
     @torch.inference_mode()
-    def fit(cls, autoencoder: AutoencoderKL) -> PreviewMap:
+    def fit(cls, autoencoder: Autoencoder) -> PreviewMap:
         """Fit to what the encoder makes of smooth coloured samples, by least squares."""
         samples = _samples()
-        placed = samples.to(autoencoder.device, autoencoder.dtype)
-        encoded = autoencoder.encode(placed).latent_dist.mean.double().cpu()
+        encoded = autoencoder.encode(samples).mean.double().cpu()
         config = autoencoder.config
         latents = (encoded - config.shift_factor) * config.scaling_factor
         known = rearrange(latents, "B C h w -> (B h w) C")

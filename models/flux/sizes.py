@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTextModel, T5EncoderModel
 
 from models.checkpoints.float8 import Float8Files
-from models.flux.autoencoder import load_autoencoder
+from models.flux.autoencoder import Autoencoder
 from models.flux.backbone import FluxBackbone
+from models.flux.clip import ClipTextEncoder
+from models.flux.formats.autoencoder_files import load_autoencoder
 from models.flux.formats.encoder_files import load_clip, load_t5
 from models.flux.parts import load_backbone
 from models.flux.placement import FluxSizes, Placement
+from models.flux.t5 import T5Encoder
 from models.presets import formats
 from models.presets.flux_variants import require_text_to_image
 
@@ -34,9 +35,9 @@ class FluxParts:
 
     backbone: FluxBackbone
     float8_backbone: FluxBackbone
-    clip: CLIPTextModel
-    t5: T5EncoderModel
-    autoencoder: AutoencoderKL
+    clip: ClipTextEncoder
+    t5: T5Encoder
+    autoencoder: Autoencoder
 
 
 def read_sizes(path: Path, dtype: torch.dtype | None = None) -> FluxSizes:
@@ -60,7 +61,7 @@ def measure(parts: FluxParts, is_float8: bool) -> FluxSizes:
     """Count the bytes of modules."""
     backbone, t5 = parts.backbone, parts.t5
     block_bytes = tuple(map(_num_bytes, backbone.blocks))
-    t5_block_bytes = tuple(map(_num_bytes, t5.encoder.block))
+    t5_block_bytes = tuple(map(_num_bytes, t5.blocks))
     modules = (backbone, parts.clip, t5, parts.autoencoder)
     return FluxSizes(
         block_bytes=block_bytes,
@@ -73,7 +74,7 @@ def measure(parts: FluxParts, is_float8: bool) -> FluxSizes:
         hidden_size=backbone.hidden_size,
         num_heads=backbone.num_heads,
         mlp_ratio=backbone.mlp_ratio,
-        autoencoder_widths=tuple(parts.autoencoder.config.block_out_channels),
+        autoencoder_widths=parts.autoencoder.config.block_out_channels,
         is_float8=is_float8,
         num_parameters=sum(each.numel() for module in modules for each in module.parameters()),
     )

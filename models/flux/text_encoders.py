@@ -1,4 +1,4 @@
-"""CLIP and T5, from transformers: prompts in, features out."""
+"""CLIP and T5 with their tokenizers: prompts in, features out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from transformers import (
-    CLIPTextModel,
-    CLIPTokenizer,
-    PreTrainedTokenizerBase,
-    T5EncoderModel,
-    T5Tokenizer,
-)
 
-from models.checkpoints import preset_files
+from models.flux.clip import ClipTextEncoder
 from models.flux.formats.encoder_files import load_clip, load_t5
+from models.flux.t5 import T5Encoder
+from models.flux.tokenizers import TextTokenizer
 
 MAX_T5_TOKENS = 512  # FLUX.1 was trained up to here; some tokenizers state no limit of their own
 UNGUIDED_T5_TOKENS = 256  # schnell (black-forest-labs/flux, src/flux/cli.py, commit 802fb47)
@@ -43,14 +38,14 @@ class TextEncoders:
 
     def __init__(
         self,
-        clip: CLIPTextModel,
-        clip_tokenizer: CLIPTokenizer,
-        t5: T5EncoderModel,
-        t5_tokenizer: T5Tokenizer,
+        clip: ClipTextEncoder,
+        clip_tokenizer: TextTokenizer,
+        t5: T5Encoder,
+        t5_tokenizer: TextTokenizer,
     ) -> None:
-        self.clip, self.t5 = clip.eval(), t5.eval()
+        self.clip, self.t5 = clip, t5
         self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
-        self.max_tokens = min(t5_tokenizer.model_max_length, MAX_T5_TOKENS)
+        self.max_tokens = min(t5_tokenizer.max_tokens, MAX_T5_TOKENS)
 
     @classmethod
     def from_directory(
@@ -68,8 +63,8 @@ class TextEncoders:
         Raises PresetFileError for a missing or malformed file, WeightsError for weights that do
         not fit.
         """
-        clip_tokenizer = _load_tokenizer(CLIPTokenizer, directory / "tokenizer")
-        t5_tokenizer = _load_tokenizer(T5Tokenizer, directory / "tokenizer_2")
+        clip_tokenizer = TextTokenizer.clip(directory / "tokenizer")
+        t5_tokenizer = TextTokenizer.t5(directory / "tokenizer_2")
         return cls(
             load_clip(directory, clip_tokenizer.eos_token_id, device, dtype),
             clip_tokenizer,
@@ -90,34 +85,12 @@ class TextEncoders:
         length = self.max_tokens if max_sequence_length is None else max_sequence_length
         if not 1 <= length <= self.max_tokens:
             raise ValueError(f"max_sequence_length {length} is not in 1 … {self.max_tokens}")
-        clip_ids = _token_ids(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
-        t5_ids = _token_ids(self._t5_tokenizer, prompts, length)
-        counts = [len(ids) for ids in self._t5_tokenizer(list(prompts), verbose=False).input_ids]
+        clip_length = min(self._clip_tokenizer.max_tokens, self.clip.max_tokens)
+        for_clip = self._clip_tokenizer.encode(prompts, clip_length)
+        for_t5 = self._t5_tokenizer.encode(prompts, length)
         return TextFeatures(
-            text=self.t5(input_ids=t5_ids.to(self.t5.device)).last_hidden_state,
-            pooled=self.clip(input_ids=clip_ids.to(self.clip.device)).pooler_output,
-            num_tokens=tuple(min(count, length) for count in counts),
-            truncated=tuple(count > length for count in counts),
+            text=self.t5(for_t5.ids),
+            pooled=self.clip(for_clip.ids),
+            num_tokens=tuple(min(count, length) for count in for_t5.num_tokens),
+            truncated=tuple(count > length for count in for_t5.num_tokens),
         )
-
-
-def _load_tokenizer(
-    tokenizer: type[PreTrainedTokenizerBase], directory: Path
-) -> PreTrainedTokenizerBase:
-    with preset_files.reading(directory) as folder:
-        return tokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _token_ids(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int
-) -> Tensor:
-    """Token ids [B, T], padded and truncated to `max_tokens`."""
-    encoded = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=max_tokens,
-        truncation=True,
-        return_tensors="pt",
-    )
-    ids: Tensor = encoded.input_ids
-    return ids

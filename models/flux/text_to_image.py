@@ -14,16 +14,16 @@ from typing import Self
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
 from models.execution.block_cache import BlockCache
 from models.execution.execution import Execution
 from models.flux import conditioning, executing, latents, painting, pixels
-from models.flux.autoencoder import load_autoencoder
+from models.flux.autoencoder import Autoencoder
 from models.flux.backbone import FluxBackbone
 from models.flux.conditioning import ClassifierFreeGuidance, Conditioning
+from models.flux.formats.autoencoder_files import load_autoencoder
 from models.flux.latents import Start
 from models.flux.loras import LoadedLoras
 from models.flux.painting import PaintOptions
@@ -33,7 +33,7 @@ from models.flux.previews import PreviewMap
 from models.flux.rows import PaintRow, step_rows
 from models.flux.sampling import DenoiseStep, Schedule
 from models.flux.text_encoders import UNGUIDED_T5_TOKENS, TextEncoders, TextFeatures
-from models.flux.tiled_decoding import require_tiles, tiled_decode
+from models.flux.tiled_decoding import tiled_decode
 from models.layers.streaming import BlockStream, move
 from models.presets import handles
 from models.presets.flux_variants import require_text_to_image
@@ -54,7 +54,7 @@ class TextToImage:
         self,
         backbone: FluxBackbone,
         text_encoders: TextEncoders,
-        autoencoder: AutoencoderKL,
+        autoencoder: Autoencoder,
         schedule: Schedule,
         streams: Sequence[BlockStream] = (),
         tile_from: int | None = None,
@@ -92,8 +92,6 @@ class TextToImage:
         require_text_to_image(directory)
         # smallest first: what is missing is said before 24 GB are read
         autoencoder = load_autoencoder(directory, device, dtype)
-        if placement.tile_from is not None:
-            require_tiles(autoencoder)
         text_encoders = TextEncoders.from_directory(
             directory, device, dtype, placement.streams_text_encoder
         )
@@ -116,6 +114,14 @@ class TextToImage:
             stream.to(device)
         for module in self.modules:
             move(module, device, self._streams)
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Lay the transformer's weights out for the CPU's products: see the backbone's.
+
+        Of float32, resident and eager; in bfloat16 an image stays the same alone and in company
+        (within 1 of 255 levels), which a pipeline loaded as bfloat16 does not hold.
+        """
+        self.backbone.pack(dtype)
 
     def execute(self, execution: Execution, compile_backend: str = "inductor") -> None:
         """Paint by these levers from now on; those that cannot be had are logged and left out.
@@ -342,10 +348,9 @@ class TextToImage:
         config = self.autoencoder.config
         normalised = latents.unpatchify(patches, width, height)
         unscaled = normalised / config.scaling_factor + config.shift_factor
-        placed = unscaled.to(self.autoencoder.device, self.autoencoder.dtype)
         if self._tile_from is not None and max(width, height) >= self._tile_from:
-            return pixels.to_levels(tiled_decode(self.autoencoder, placed))
-        return pixels.to_levels(self.autoencoder.decode(placed).sample)
+            return pixels.to_levels(tiled_decode(self.autoencoder, unscaled))
+        return pixels.to_levels(self.autoencoder.decode(unscaled))
 
     def _example_step(self, num_rows: int) -> Tensor:
         """Take a step of images that nobody sees: velocities [B, S, 64]."""
@@ -421,5 +426,5 @@ def _stream(
         # a step follows a step; a prompt is encoded once
         streams.append(BlockStream(blocks, device, is_cyclic=True))
     if placement.streams_text_encoder:
-        streams.append(BlockStream(text_encoders.t5.encoder.block, device, is_cyclic=False))
+        streams.append(BlockStream(text_encoders.t5.blocks, device, is_cyclic=False))
     return streams

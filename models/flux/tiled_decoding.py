@@ -1,4 +1,4 @@
-"""Decode latents in bands of rows: what `AutoencoderKL.decode` computes, in half of its memory.
+"""Decode latents in bands of rows: what `Autoencoder.decode` computes, in half of its memory.
 
 The decoder runs layer by layer, each layer over bands of the image that reach as far beyond as its
 kernel does, and a group norm takes its statistics from all bands. So there are no seams to blend.
@@ -6,7 +6,7 @@ diffusers' own tiling decodes every tile as an image of its own, whose norms and
 tile alone: colours and contrasts then change from tile to tile.
 
 The largest of the decoder's maps, what its last upsampler makes, is never stored: its rows are
-computed when they are needed, twice. Names of modules as in diffusers' vae.py and resnet.py (0.42).
+computed when they are needed, twice.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import PresetError
+from models.flux.autoencoder import Autoencoder, ResnetBlock
 
 # 128 rows of 1024 pixels: few launches, and 128 MiB for 256 channels of float32
 BAND_PIXELS = 2**17
 REACH = 1  # pixels, of all of the decoder's convolutions
-TILED_BLOCK = "UpDecoderBlock2D"
 
 
 Layer = Callable[[Tensor], Tensor]
@@ -89,70 +86,58 @@ class _Map:
         return parts
 
 
-def tiled_decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Decode latents [B, 16, h, w] to [B, 3, H, W] in -1 … 1, one image at a time.
-
-    Raises PresetError as `require_tiles` does.
-    """
-    require_tiles(autoencoder)
-    return torch.cat([_decode(autoencoder, one) for one in latents.split(1)])
+def tiled_decode(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
+    """Decode latents [B, 16, h, w] to [B, 3, H, W] in -1 … 1, one image at a time."""
+    placed = latents.to(autoencoder.decoder.conv_in.weight)
+    return torch.cat([_decode(autoencoder, one) for one in placed.split(1)])
 
 
-def require_tiles(autoencoder: AutoencoderKL) -> None:
-    """Raise PresetError for a decoder with blocks other than those of FLUX.1's design."""
-    others = set(autoencoder.config.up_block_types) - {TILED_BLOCK}
-    if others:
-        raise PresetError(
-            f"the autoencoder has blocks {', '.join(sorted(others))}; "
-            f"decoding in tiles is for {TILED_BLOCK}"
-        )
-
-
-def _decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
+def _decode(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
     decoder = autoencoder.decoder
     if autoencoder.post_quant_conv is not None:
         latents = autoencoder.post_quant_conv(latents)
     channels = _Map.of(decoder.mid_block(decoder.conv_in(latents)))
-    num_upsampled = sum(block.upsamplers is not None for block in decoder.up_blocks)
-    for index, block in enumerate(decoder.up_blocks, start=1):
-        for resnet in block.resnets:
+    blocks = decoder.blocks
+    num_upsampled = sum(block.upsample is not None for block in blocks)
+    for index, block in enumerate(blocks, start=1):
+        for resnet in block.resnet_blocks:
             channels = _Map.of(_resnet(resnet, channels))
-        if block.upsamplers is not None:
-            (upsampler,) = block.upsamplers
-            channels = channels.doubled().then(upsampler.conv, REACH)
+        if block.upsample is not None:
+            channels = channels.doubled().then(block.upsample.conv, REACH)
             if index < num_upsampled:
                 channels = _Map.of(*channels.store())
-    activate = _activation(channels, decoder.conv_norm_out, decoder.conv_act)
+    activate = _activation(channels, decoder.conv_norm_out)
     (image,) = channels.then(activate).then(decoder.conv_out, REACH).store()
     return image
 
 
-def _resnet(block: ResnetBlock2D, channels: _Map) -> Tensor:
+def _resnet(block: ResnetBlock, channels: _Map) -> Tensor:
     """Compute a block in place: what comes in may be what goes out."""
-    activate = _activation(channels, block.norm1, block.nonlinearity)
+    activate = _activation(channels, block.norm1)
     if block.conv_shortcut is None:
         (hidden,) = channels.then(activate).then(block.conv1, REACH).store()
         (total,) = channels.store() if channels.stored is None else (channels.stored,)
     else:
+        shortcut = block.conv_shortcut
 
         def both(rows: Tensor) -> Tensor:
-            return torch.cat((block.conv1(activate(rows)), block.conv_shortcut(rows)), dim=1)
+            return torch.cat((block.conv1(activate(rows)), shortcut(rows)), dim=1)
 
         hidden, total = channels.then(both, REACH).store(num_parts=2)
     convolved = _Map.of(hidden)
-    activate = _activation(convolved, block.norm2, block.nonlinearity)
+    activate = _activation(convolved, block.norm2)
     convolved = convolved.then(activate).then(block.conv2, REACH)
     for first, end in convolved.bands():
         total[:, :, first:end].add_(convolved.rows(first, end))
     return total
 
 
-def _activation(channels: _Map, norm: nn.GroupNorm, activation: Layer) -> Layer:
+def _activation(channels: _Map, norm: nn.GroupNorm) -> Layer:
     """Take the norm's statistics over the whole image; give the layer of norm and activation."""
     scale, shift = _scale_and_shift(channels, norm)
 
     def layer(rows: Tensor) -> Tensor:
-        return activation(torch.addcmul(shift, rows.float(), scale).to(rows.dtype))
+        return F.silu(torch.addcmul(shift, rows.float(), scale).to(rows.dtype))
 
     return layer
 

@@ -59,6 +59,7 @@ class EncoderLayer(nn.Module):
         self.mixing_layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
         self.intermediate_dense = Linear(width, intermediate_width)
         self.output_dense = Linear(intermediate_width, width)
+        self.output_dense.follows_gelu = True
         self.output_layer_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
         self.dropout = nn.Dropout(dropout)
 
@@ -147,10 +148,10 @@ class FNetBackbone(Backbone):
     def pack(self, dtype: torch.dtype) -> None:
         """Lay the weights out for the CPU's products in this dtype: for inference there.
 
-        Takes float32 and bfloat16, where `onednn.multiplies` does; all but the products stays in
-        float32, as which the backbone is to be loaded. Tokens of padding are alike until they are
-        mixed, so the Fourier transform would add up the rounding of their projection: that product
-        stays in float32.
+        Takes float32, bfloat16 and int8, where `onednn.multiplies` does; all but the products stays
+        in float32, as which the backbone is to be loaded. Tokens of padding are alike until they
+        are mixed, so the Fourier transform would add up the rounding of their projection: that
+        product stays in float32.
         """
         pack_linear_layers(self.embeddings, torch.float32)
         pack_linear_layers(self.encoder_layers, dtype)

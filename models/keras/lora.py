@@ -48,7 +48,7 @@ class Target:
 
     def fresh(self, rank: int) -> Pair:
         """Make an adapter that adds nothing: A is He-uniform, B zero."""
-        kernel = self._form.to_keras(self.layer.weight).shape
+        kernel = self._kernel_shape
         bound = math.sqrt(6 / math.prod(kernel[:-1]))
         a, b = (
             torch.zeros(shape, device=self.layer.weight.device, dtype=torch.float32)
@@ -79,11 +79,16 @@ class Target:
 
     def fault(self, pair: Pair, rank: int) -> str | None:
         """Say what is wrong with an adapter for this layer."""
-        kernel = self._form.to_keras(self.layer.weight).shape
+        kernel = self._kernel_shape
         wanted = (self._kind, [*kernel[:-1], rank], [rank, kernel[-1]])
         got = (pair.kind, list(pair.a.shape), list(pair.b.shape))
         told = "{}: A is {}, B is {}"
         return None if got == wanted else f"{told.format(*got)}, not {told.format(*wanted)}"
+
+    @property
+    def _kernel_shape(self) -> torch.Size:
+        """In Keras' layout."""
+        return self._form.to_keras(torch.empty(self.layer.weight_shape, device="meta")).shape
 
     @property
     def _form(self) -> Form:

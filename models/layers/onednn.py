@@ -24,8 +24,12 @@ def multiplies(dtype: torch.dtype) -> bool:
         return False
     if not torch.backends.mkldnn.is_available():
         return False
-    has_bfloat16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_bfloat16)
+    if dtype == torch.bfloat16:
+        has_bfloat16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return has_bfloat16
+    if dtype == torch.int8:  # without VNNI they are slower than those of float32
+        return torch.cpu._is_vnni_supported()
+    return dtype == torch.float32
 
 
 def can_take(x: Tensor, weight: Tensor) -> bool:

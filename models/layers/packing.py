@@ -1,7 +1,7 @@
 """Weights laid out once for the processor's matrix products: for inference on the CPU.
 
-In bfloat16 the products alone are rounded: what they are added to, and norms, stay in float32.
-Knows nothing about families.
+In bfloat16 and int8 the products alone are rounded: what they are added to, and norms, stay in
+float32. Knows nothing about families.
 """
 
 import torch
@@ -11,7 +11,7 @@ from models.layers import onednn
 from models.layers.adapters import Linear
 
 # elements of a weight: below, oneDNN's calls, and casts, cost more than its products gain
-SMALL = {torch.float32: 1 << 16, torch.bfloat16: 1 << 14}
+SMALL = {torch.float32: 1 << 16, torch.bfloat16: 1 << 14, torch.int8: 1 << 14}
 
 
 def has_fast_bfloat16() -> bool:
@@ -24,7 +24,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def pack_linear_layers(module: nn.Module, dtype: torch.dtype) -> None:
-    """Pack the `Linear`s of a module on the CPU, for products in float32 or bfloat16.
+    """Pack the `Linear`s of a module on the CPU, for products in float32, bfloat16 or int8.
 
     Those stay as they are that would not gain.
     """

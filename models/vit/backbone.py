@@ -69,10 +69,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, D]."""
-        if self.query.is_packed:
-            x = x.to(self.query.weight.dtype)  # once for all three
+        x, rounded = self.query.as_input(x), self.query.rounded(x)  # once for all three
         query, key, value = (
-            rearrange(project(x), "B L (n d) -> B n L d", n=self.num_heads)
+            rearrange(project(x, rounded), "B L (n d) -> B n L d", n=self.num_heads)
             for project in (self.query, self.key, self.value)
         )
         attended = attend(query, key, value, self.dropout if self.training else 0.0)
@@ -93,6 +92,7 @@ class EncoderBlock(nn.Module):
         self.layer_norm_2 = nn.LayerNorm(width, eps=epsilon)
         self.dense_1 = Linear(width, backbone.mlp_dim, bias=backbone.use_mlp_bias)
         self.dense_2 = Linear(backbone.mlp_dim, width, bias=backbone.use_mlp_bias)
+        self.dense_2.follows_gelu = True
         self.dropout = nn.Dropout(backbone.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,8 +188,8 @@ class ViTBackbone(Backbone):
     def pack(self, dtype: torch.dtype) -> None:
         """Lay the weights out for the CPU's products in this dtype: for inference there.
 
-        Takes float32 and bfloat16, where `onednn.multiplies` does; all but the products stays in
-        float32, as which the backbone is to be loaded.
+        Takes float32, bfloat16 and int8, where `onednn.multiplies` does; all but the products stays
+        in float32, as which the backbone is to be loaded.
         """
         pack_linear_layers(self.encoder_layers, dtype)
 

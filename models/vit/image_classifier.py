@@ -101,7 +101,7 @@ class ImageClassifier:
             module.to(device)
 
     def pack(self, dtype: torch.dtype) -> None:
-        """Lay the weights out for the CPU's products in float32 or bfloat16: see the backbone's."""
+        """Lay the weights out for the CPU's products in this dtype: see the backbone's."""
         self.backbone.pack(dtype)
 
     def execute(self, execution: Execution) -> None:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from anyio import to_thread
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from fastapi import APIRouter, Request, Response
 
 from service.dependencies import CurrentParts
 from service.errors import UnavailableError
@@ -55,16 +54,20 @@ async def get_readiness(parts: CurrentParts) -> Response:
     response_class=Response,
     responses={
         200: {
-            "content": {"text/plain": {"schema": {"type": "string"}}},
-            "description": "Prometheus' text format",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                "application/openmetrics-text": {"schema": {"type": "string"}},
+            },
+            "description": "Prometheus' text format, or OpenMetrics to who asks for that",
         },
         **errors(),
     },
 )
-async def get_metrics(parts: CurrentParts) -> Response:
+async def get_metrics(request: Request, parts: CurrentParts) -> Response:
     """Expose the API's metrics and the state of queues and workers to Prometheus."""
-    text = await to_thread.run_sync(parts.metrics.render)
-    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    accept = request.headers.get("accept", "")
+    exposition = await to_thread.run_sync(parts.metrics.render, accept)
+    return Response(exposition.text, media_type=exposition.media_type)
 
 
 def _of_task(task: Task, statuses: Sequence[WorkerStatus]) -> list[WorkerStatus]:

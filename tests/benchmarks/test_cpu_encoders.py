@@ -11,7 +11,7 @@ import pytest
 from benchmarks import cpu_encoders
 from benchmarks.cpu_encoders import NOT_INSTALLED, Measured, Report, Workload, rows_of
 from benchmarks.peers import install
-from benchmarks.peers.encoders import Case
+from benchmarks.peers.encoders import Case, load
 from benchmarks.peers.line_protocol import Compute, Outputs, answer
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
@@ -38,8 +38,10 @@ def test_every_case_is_measured_beside_the_limit(report: Report) -> None:
     assert [str(row.case) for row in ours] == [
         "vit float32 2 0",
         "vit bfloat16 2 0",
+        "vit int8 2 0",
         "fnet float32 2 8",
         "fnet bfloat16 2 8",
+        "fnet int8 2 8",
     ]
     for row in ours:
         assert row.unavailable is None
@@ -47,12 +49,17 @@ def test_every_case_is_measured_beside_the_limit(report: Report) -> None:
         assert row.num_runs >= 2
         assert row.of_limit is not None
         assert row.of_limit > 0
-    assert set(report.product_gflops) == {"float32", "bfloat16"}
+    assert set(report.product_gflops) == {"float32", "bfloat16", "int8"}
+
+
+def test_a_peer_without_int8_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotImplementedError, match="timm has no int8 but by a package"):
+        load("timm", tmp_path, "vit int8 1 0")
 
 
 def test_a_peer_that_is_not_installed_is_a_row_that_says_how(report: Report) -> None:
     peers = [row for row in report.rows if row.runtime == "openvino"]
-    assert len(peers) == 4
+    assert len(peers) == 6
     assert {row.unavailable for row in peers} == {NOT_INSTALLED}
     assert NOT_INSTALLED in cpu_encoders.table(report)
 

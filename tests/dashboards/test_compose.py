@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from service.settings import ServiceSettings
-from tests.dashboards.test_dashboards import scrape_targets
+from tests.dashboards.test_scrape_configs import scrape_targets
 from worker.contract.jobs import Task
 from worker.settings import WorkerSettings
 
@@ -33,7 +33,7 @@ def test_prometheus_asks_at_the_ports_that_the_images_open() -> None:
         "service": ServiceSettings.model_fields["port"].default,
         "worker": int(re.findall(r"TRIPTYCH_METRICS_PORT=(\d+)", target("worker"))[0]),
     }
-    for address in scrape_targets("prometheus.yml"):
+    for address in scrape_targets("compose.yml"):
         host, _, port = address.partition(":")
         assert int(port) == ports[host.partition("-")[0]]
         assert f"EXPOSE {port}" in target(host.partition("-")[0])

@@ -47,6 +47,7 @@ CONFIG = """
 [[models]]
 name = "oil"
 handle = "{oil}"
+dtype = "float32"  # as diffusers computes here
 default_size = "64x96"
 num_steps = 5
 loras = {{ one = "{loras}/one.safetensors", two = "hf://someone/styles/two.safetensors", peft = "{loras}/peft" }}

@@ -19,6 +19,9 @@ from training.shapes_world import all_singles
 
 SEED = 20260
 NUM_SCENES = 100
+needs_int8 = pytest.mark.skipif(
+    not multiplies(torch.int8), reason="this processor has no products in int8"
+)
 # texts of which nearly all tokens are padding lose most
 ODD_TEXTS = ["", " ", "\U0001f642\U0001f643", "~{}|`", "ÀÉÎ", "日本語の文" * 9, "x" * 300]
 
@@ -87,3 +90,29 @@ def test_products_in_bfloat16_hardly_turn_an_embedding(texts: list[str]) -> None
     cosines = (embed(texts, torch.bfloat16) * embed(texts)).sum(dim=-1)
 
     assert cosines.min() >= 0.9999
+
+
+@needs_int8
+def test_products_in_int8_change_hardly_a_label(pixels: Tensor) -> None:
+    chosen = classifier(torch.int8).logits(pixels).argmax(dim=-1)
+
+    assert (chosen == classifier().logits(pixels).argmax(dim=-1)).float().mean() >= 0.99
+
+
+@needs_int8
+def test_products_in_int8_turn_an_embedding_little(texts: list[str]) -> None:
+    texts = [*texts, *ODD_TEXTS]
+
+    cosines = (embed(texts, torch.int8) * embed(texts)).sum(dim=-1)
+
+    assert cosines.min() >= 0.999
+
+
+@needs_int8
+def test_in_int8_an_image_has_the_logits_in_a_batch_that_it_has_alone(pixels: Tensor) -> None:
+    packed = classifier(torch.int8)
+
+    together, alone = packed.logits(pixels[:5]), packed.logits(pixels[:1])
+
+    torch.testing.assert_close(together[:1], alone, atol=0.05, rtol=0.01)
+    assert packed.logits(pixels[:0]).shape == (0, len(packed.labels))

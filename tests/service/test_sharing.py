@@ -355,5 +355,5 @@ def test_a_record_is_kept_for_who_was_told_to_come_back(
     assert response.status_code in (202, 504)
     gate.open()
     key = record_key(response.headers["location"].rpartition("/")[2])
-    # the API says so to Redis behind its answer: the job may end before, and be kept briefly till then
+    # the API tells Redis behind its answer: the job may end before, and is kept briefly till then
     wait_for(lambda: redis.ttl(key) > 80_000)

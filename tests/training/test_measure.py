@@ -123,13 +123,16 @@ def test_settings_are_the_presets_unless_given() -> None:
     defaults = PaintSettings.defaults()
 
     assert settings_of(parse_arguments(["flux_shapes"])) == defaults
-    words = ["flux_shapes", "--steps", "2", "--guidance", "1.5", "--dtype", "bfloat16"]
+    words = ["flux_shapes", "--steps", "2", "--guidance", "1.5", "--bfloat16"]
     given = settings_of(parse_arguments(words))
-    assert given == PaintSettings(defaults.width, defaults.height, 2, 1.5, "bfloat16")
+    assert given == PaintSettings(defaults.width, defaults.height, 2, 1.5, True)
 
 
-def test_options_of_another_preset_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", [["--steps", "2"], ["--bfloat16"]])
+def test_options_of_another_preset_are_refused(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        parse_arguments(["vit_shapes", "--steps", "2"])
+        parse_arguments(["vit_shapes", *option])
 
     assert "--steps" in capsys.readouterr().err

@@ -96,9 +96,15 @@ class Serve:
 
 
 def start(
-    data_dir: Path, workers: str = "", api_processes: int = 1, lease_s: float = 30.0
+    data_dir: Path,
+    workers: str = "",
+    api_processes: int = 1,
+    lease_s: float = 30.0,
+    **settings: str,
 ) -> Serve:
     """Start a supervisor on a free port; `workers` as `--workers` takes it.
+
+    `settings` are further environment variables.
 
     No lease ends by itself while a test runs, unless it asks for that: what is given back is given
     back by the supervisor.
@@ -113,6 +119,7 @@ def start(
         "TRIPTYCH_LEASE_S": str(lease_s),
         "TRIPTYCH_HEARTBEAT_S": "0.2",
         "OMP_NUM_THREADS": "1",
+        **settings,
     }
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / f"serve-{port}.log"

@@ -77,6 +77,7 @@ def test_a_built_in_model_that_was_never_fetched_is_estimated_from_its_parameter
     assert stored_bytes(spec(PRESETS["flux_dev"].handle)) == 2 * parameters
     vit = "vit_base_patch16_224_imagenet"  # run in float32 unless the configuration says otherwise
     assert stored_bytes(spec(name=vit)) == 4 * PRESETS[vit].num_parameters
+    assert stored_bytes(spec(name=vit, dtype="int8")) == 4 * PRESETS[vit].num_parameters
 
 
 @pytest.mark.usefixtures("hub_cache")

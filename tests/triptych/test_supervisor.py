@@ -120,10 +120,25 @@ def test_deaths_are_seen_while_a_worker_waits_for_the_fork_server(serve: Serve) 
 
 
 def test_a_worker_goes_first_where_the_host_has_no_memory_left(serve: Serve) -> None:
-    scores = {name: oom_score(pid) for name, pid in serve.children().items()}
-    workers = [score for name, score in scores.items() if name.startswith("worker-")]
-    others = [score for name, score in scores.items() if not name.startswith("worker-")]
+    workers, others = of_children(serve, oom_score)
     assert min(workers) > max(others)
+
+
+def test_workers_leave_the_cores_to_the_other_processes(serve: Serve) -> None:
+    workers, others = of_children(serve, nice_value)
+    assert min(workers) > max(others)
+
+
+def of_children(serve: Serve, ask: Callable[[int], int]) -> tuple[list[int], list[int]]:
+    """What the kernel says of the workers, once they are at work, and of the other children."""
+    serve.wait_until_ready()
+    answers = {name: ask(pid) for name, pid in serve.children().items()}
+    workers = [answer for name, answer in answers.items() if name.startswith("worker-")]
+    return workers, [answer for name, answer in answers.items() if not name.startswith("worker-")]
+
+
+def nice_value(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
 
 
 def oom_score(pid: int) -> int:

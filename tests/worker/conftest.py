@@ -130,7 +130,7 @@ def local_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[MakeW
     def make(task: Task, client: Redis | None = None, drain_grace_s: float = 30.0) -> LocalWorker:
         client = client or redis
         settings = WorkerSettings(redis_url=redis_url, queue=task, data_dir=tmp_path, device="cpu")
-        metrics = WorkerMetrics()
+        metrics = WorkerMetrics(task)
         spec = ModelSpec(name=MODELS[task], task=task)
         status = WorkerStatus(
             f"local-{task}", task, WorkerState.LOADING, os.getpid(), "here", "cpu", (), 0.0, 0.0

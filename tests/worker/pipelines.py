@@ -36,7 +36,7 @@ from worker.model_specs import ModelSpec
 from worker.residency import ModelEvents, Residency
 from worker.swap_policy import SwapPolicy
 
-if TYPE_CHECKING:  # diffusers takes a second, and each process of a tiny worker does without
+if TYPE_CHECKING:  # each process of a tiny worker does without
     from models.flux.latents import Start
     from models.flux.text_to_image import Negative
 
@@ -341,7 +341,7 @@ def resident(
     specs = [ModelSpec(name=name, task=task)]
     loader = Given(pipeline, image_limits)
     residency = Residency(
-        specs, loader, WorkerMetrics(), events or Silent(), Memory(), SwapPolicy()
+        specs, loader, WorkerMetrics(Task.IMAGES), events or Silent(), Memory(), SwapPolicy()
     )
     bring_all(residency)
     return residency

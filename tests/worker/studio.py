@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,15 @@ MODEL = "flux_shapes"
 _LIMIT_S = 60.0  # for a thread to do its part; reached only by a failing test
 
 
+def learn(costs: StepCosts, row_tokens: int, time_step: Callable[[int], float]) -> None:
+    """Answer all that it asks."""
+    learning = costs.learn(row_tokens)
+    with suppress(StopIteration):
+        places = next(learning)
+        while True:
+            places = learning.send(time_step(places))
+
+
 class Studio:
     def __init__(
         self,
@@ -38,7 +48,7 @@ class Studio:
         self._redis = redis
         self.records = Records(redis)
         self.files = ImageFiles(directory / "images")
-        self.metrics = WorkerMetrics()
+        self.metrics = WorkerMetrics(Task.IMAGES)
         residency: Residency[ImagePipeline] = resident(
             pipeline, MODEL, Task.IMAGES, image_limits=limits
         )
@@ -52,7 +62,7 @@ class Studio:
         costs = StepCosts(None)
         for num_patches in (24, 64):  # of 64x96 and 128x128
             row_tokens = self._limits.max_sequence_length + num_patches
-            costs.learn(row_tokens, lambda asked: 1.0 if asked <= places else 1000.0)
+            learn(costs, row_tokens, lambda asked: 1.0 if asked <= places else 1000.0)
         self.work._costs.take(MODEL, costs)
 
     def claim(self, *jobs: ImageJob) -> list[Record]:
@@ -109,7 +119,7 @@ class Studio:
             self.work.advance()
 
     def _num_forwards(self) -> float:
-        collected = self.metrics.batch_size.labels(Task.IMAGES, MODEL).collect()
+        collected = self.metrics.batch_size.labels(Task.IMAGES).collect()
         return sum(
             sample.value
             for family in collected

@@ -43,7 +43,9 @@ def classifier() -> TinyClassifier:
 
 @pytest.fixture
 def task(classifier: TinyClassifier) -> ClassifyTask:
-    return ClassifyTask(resident(classifier, "vit_shapes", Task.CLASSIFY), WorkerMetrics())
+    return ClassifyTask(
+        resident(classifier, "vit_shapes", Task.CLASSIFY), WorkerMetrics(Task.CLASSIFY)
+    )
 
 
 def job_of(**changes: object) -> ClassifyJob:

@@ -23,7 +23,9 @@ def embedder() -> TinyEmbedder:
 
 @pytest.fixture
 def task(embedder: TinyEmbedder) -> EmbeddingsTask:
-    return EmbeddingsTask(resident(embedder, "f_net_shapes", Task.EMBEDDINGS), WorkerMetrics())
+    return EmbeddingsTask(
+        resident(embedder, "f_net_shapes", Task.EMBEDDINGS), WorkerMetrics(Task.EMBEDDINGS)
+    )
 
 
 def job_of(*texts: str | tuple[int, ...], **changes: object) -> EmbeddingsJob:

@@ -12,6 +12,7 @@ from models.errors import (
     UnknownPresetError,
     WeightsError,
 )
+from tests.worker.jobs import embeddings_job
 from worker.contract.jobs import FailureCode
 from worker.failures import (
     BadInputError,
@@ -23,6 +24,7 @@ from worker.failures import (
 )
 
 SECRET = "/secret/path"
+JOB = embeddings_job("a text")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ def test_a_bad_input_is_named() -> None:
 def test_a_device_that_fails_is_no_fault_of_the_job(cause: Exception) -> None:
     broken = RuntimeError("the forward broke")
     broken.__cause__ = cause
-    with pytest.raises(DeviceLostError, match="job_1"):
-        explain("job_1", broken)
+    with pytest.raises(DeviceLostError, match=JOB.id):
+        explain(JOB, broken)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_device_that_fails_is_no_fault_of_the_job(cause: Exception) -> None:
     ids=["of_torch", "of_cuda", "of_a_library"],
 )
 def test_a_lack_of_memory_is_no_failure_of_the_device(error: Exception) -> None:
-    assert explain("job_1", error).code is FailureCode.GPU_OOM
+    assert explain(JOB, error).code is FailureCode.GPU_OOM
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_a_lack_of_memory_is_no_failure_of_the_device(error: Exception) -> None:
 def test_the_log_has_a_traceback_only_where_the_code_does_not_say_all(
     error: Exception, has_traceback: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    explain("job_1", error)
+    explain(JOB, error)
     [line] = caplog.records
     assert f"code={failure_of(error).code}" in line.getMessage()
     assert bool(line.exc_info) is has_traceback

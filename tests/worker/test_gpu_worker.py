@@ -34,6 +34,7 @@ from worker.contract.jobs import (
 from worker.contract.record import AnyJob, Record, queue_key, queue_name
 from worker.contract.records import Finished, Records, Room
 from worker.contract.submission import enqueue
+from worker.contract.workers import WorkerState
 from worker.pieces import Pieces
 from worker.rq_entries import open_queue
 from worker.work import Settle
@@ -380,6 +381,30 @@ def test_the_metrics_count_how_jobs_ended(redis: Redis, local_worker: MakeWorker
     assert values == {"succeeded": 1.0, "failed": 1.0}
 
 
+def test_a_worker_that_waits_for_its_next_job_is_idle(
+    redis: Redis, local_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = local_worker(Task.CLASSIFY)
+    submit(redis, classify_job(image()))
+    noted: list[WorkerState] = []
+    while_waiting: list[WorkerState] = []
+    note, wait = local.heartbeat.note, local.selection.wait
+
+    def noting(state: WorkerState) -> None:
+        noted.append(state)
+        note(state)
+
+    def waiting(timeout_s: float) -> None:
+        while_waiting.append(noted[-1])
+        wait(timeout_s)
+
+    monkeypatch.setattr(local.heartbeat, "note", noting)
+    monkeypatch.setattr(local.selection, "wait", waiting)
+    local.run_until_idle()
+    assert WorkerState.BUSY in noted
+    assert set(while_waiting) == {WorkerState.IDLE}
+
+
 def test_a_signal_ends_a_wait_at_once(local_worker: MakeWorker) -> None:
     local = local_worker(Task.CLASSIFY)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
@@ -440,6 +465,11 @@ class Steps:
     def salvage(self, timeout_s: float) -> None:
         pass
 
+    wants_time: bool = False
+
+    def use_time(self) -> None:
+        pass
+
     def warm_up(self, model: str) -> None:
         pass
 
@@ -482,6 +512,33 @@ def test_the_work_goes_on_while_redis_is_away_and_jobs_are_taken_when_it_is_back
     assert not local.worker.has_failed
     assert [final_record(redis, job).state for job in jobs] == [JobState.SUCCEEDED] * 2
     assert work.num_done == 8
+
+
+class Measuring(Steps):
+    """Has something to do beside jobs, which takes long."""
+
+    has_ended = False
+
+    def use_time(self) -> None:
+        assert self.is_idle
+        os.kill(os.getpid(), signal.SIGTERM)
+        until = time.monotonic() + 60.0
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        self.has_ended = True
+
+
+def test_time_without_jobs_is_used_and_a_signal_ends_that_at_once(
+    redis: Redis, local_worker: MakeWorker
+) -> None:
+    submit(redis, job := classify_job(image()))
+    local = local_worker(Task.CLASSIFY)
+    local.worker._work = work = Measuring(local.jobs.settle, lambda _: None, wants_time=True)
+    local.worker.serve()
+    assert final_record(redis, job).state is JobState.SUCCEEDED
+    assert local.worker.was_asked_to_stop
+    assert not local.worker.has_failed
+    assert not work.has_ended
 
 
 def test_the_loops_client_keeps_its_timeout(redis_url: str, local_worker: MakeWorker) -> None:

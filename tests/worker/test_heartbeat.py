@@ -84,7 +84,7 @@ def test_a_worker_is_of_use_while_it_has_a_model_that_is_ready(
 def test_leases_are_renewed_until_their_jobs_are_settled(
     redis: Redis, records: Records, heartbeat: Heartbeat
 ) -> None:
-    jobs = JobsInHand(records, records, WorkerMetrics(), heartbeat.name, LEASE_S)
+    jobs = JobsInHand(records, records, WorkerMetrics(Task.CLASSIFY), heartbeat.name, LEASE_S)
     heartbeat.also(jobs.renew)
     enqueue(redis, job := image_job())
     [record] = jobs.claim(Task.IMAGES, [job.model], Room(1, 1)).records
@@ -156,3 +156,14 @@ def test_a_signal_during_a_note_does_not_deadlock(heartbeat: Heartbeat) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert heartbeat._status.state is WorkerState.DRAINING
+
+
+def test_a_heartbeat_is_fresh_as_long_as_others_see_the_worker(
+    heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not heartbeat.is_fresh
+    heartbeat.start()
+    assert heartbeat.is_fresh
+    monkeypatch.setattr("worker.contract.workers.STATUS_TTL_S", 0)
+    assert not heartbeat.is_fresh
+    heartbeat.stop()

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from rq.exceptions import StopRequested
 from torch import Tensor
 
 from models.flux.text_encoders import TextFeatures
@@ -36,6 +37,7 @@ from tests.worker.pipelines import (
     TinyRow,
 )
 from tests.worker.studio import MODEL, Studio
+from worker import image_engine, image_warm_up
 from worker.contract.events import Event, PreviewEvent, StepEvent, events_key, parse_event
 from worker.contract.image_files import ImageFiles
 from worker.contract.jobs import (
@@ -555,7 +557,7 @@ def test_a_model_that_leaves_the_device_leaves_nothing_in_memory(
     residency: Residency[ImagePipeline] = Residency(
         [ModelSpec(name=n, handle="flux_shapes", task=Task.IMAGES) for n in ("a", "b")],
         cast(Loader[ImagePipeline], loader),
-        metrics := WorkerMetrics(),
+        metrics := WorkerMetrics(Task.IMAGES),
         Silent(),
         Memory(device_bytes=MEGABYTE, host_bytes=0),  # for one of them
         SwapPolicy(patience_s=0.0),
@@ -694,9 +696,66 @@ def test_finish_waits_until_all_is_settled(studio: Studio) -> None:
     assert set(studio.outcomes) == {job.id for job in jobs}
 
 
-def test_warming_up_measures_what_a_step_costs(studio: Studio, pipeline: TinyImagePipeline) -> None:
+@pytest.fixture
+def warm(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    """Ready, with everything left to measure."""
+    monkeypatch.setattr(image_warm_up, "_AT_ONCE_S", 0.0)
     studio.work.warm_up(MODEL)
-    assert pipeline.batch_sizes[:2] == [1, 1]
-    table = studio.work._costs.of(MODEL).table
-    assert 96 in table  # of 32 text tokens and 64 patches
+    return studio
+
+
+def test_what_a_step_costs_is_measured_after_warming_up(
+    warm: Studio, pipeline: TinyImagePipeline
+) -> None:
+    assert pipeline.batch_sizes == [1]
+    while warm.work.wants_time:
+        warm.work.use_time()
+    assert pipeline.batch_sizes[:4] == [1, 1, 1, 2]
+    table = warm.work._costs.of(MODEL).table
+    assert len(table[96]) > 1  # of 32 text tokens and 64 patches
     assert all(seconds > 0 for costs in table.values() for seconds in costs.values())
+
+
+def test_nothing_is_measured_while_jobs_are_in_hand(
+    warm: Studio, pipeline: TinyImagePipeline
+) -> None:
+    warm.add(image_job(num_steps=2))
+    warm.work.use_time()
+    assert pipeline.batch_sizes == [1]
+    warm.advance(2)
+    warm.work.finish()
+    warm.work.use_time()
+    assert pipeline.batch_sizes == [1, 1, 1, 1]
+    assert warm.work.wants_time
+
+
+def test_under_load_steps_are_measured_now_and_then(
+    warm: Studio, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_engine, "_STEPS_A_MEASUREMENT", 3)
+    warm.add(image_job(num_steps=7))
+    warm.advance(7)
+    warm.work.finish()
+    assert len(pipeline.batch_sizes) == 1 + 7 + 2  # the image that nobody sees, the job's
+    assert 96 in warm.work._costs.of(MODEL).table
+
+
+def test_a_signal_ends_a_measurement_and_loses_none(
+    warm: Studio, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: object) -> None:
+        raise StopRequested
+
+    monkeypatch.setattr(pipeline, "step", stop)
+    with pytest.raises(StopRequested):
+        warm.work.use_time()
+    assert warm.work.wants_time
+
+
+def test_what_cannot_be_measured_leaves_the_worker_as_it_is(
+    warm: Studio, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "step", lambda _: 1 / 0)
+    warm.work.use_time()
+    assert not warm.work.wants_time
+    assert warm.work._costs.of(MODEL).places_that_pay(96) == 1

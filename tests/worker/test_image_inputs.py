@@ -24,6 +24,7 @@ from worker.text_cache import TextCache
 
 LIMITS = SHAPES_LIMITS.model_copy(update={"loras": ("ink", "oil", "pixel-art")})
 CARD = card_of("flux_shapes", Task.IMAGES, image_limits=LIMITS)
+METRICS = WorkerMetrics(Task.IMAGES)
 
 
 def job_with(**fields: object) -> ImageJob:
@@ -31,7 +32,7 @@ def job_with(**fields: object) -> ImageJob:
 
 
 def text_cache() -> TextCache:
-    return TextCache(TEXT_CACHE_BYTES, WorkerMetrics())
+    return TextCache(TEXT_CACHE_BYTES, METRICS)
 
 
 def encode(*jobs: ImageJob, pipeline: TinyImagePipeline, cache: TextCache) -> list[Texts]:
@@ -108,7 +109,7 @@ def test_more_tokens_than_the_model_of_this_worker_reads_are_not_cut() -> None:
 def test_a_start_image_is_read_and_decoded(tmp_path: Path, file_format: str) -> None:
     files = ImageFiles(tmp_path)
     files.store_start(base64.b64decode(image(width=9, file_format=file_format)), "job_1")
-    start = read_start(StartImage(file_name=start_name("job_1"), strength=0.3), files)
+    start = read_start(StartImage(file_name=start_name("job_1"), strength=0.3), files, METRICS)
     assert [each.size for each in start.images] == [(9, 8)]
     assert start.strength == 0.3
 
@@ -128,7 +129,7 @@ def test_a_hostile_start_image_is_the_requests_fault(tmp_path: Path, content: by
     files = ImageFiles(tmp_path)
     files.store_start(content, "job_1")
     with pytest.raises(BadInputError) as caught:
-        read_start(StartImage(file_name=start_name("job_1"), strength=0.3), files)
+        read_start(StartImage(file_name=start_name("job_1"), strength=0.3), files, METRICS)
     failure = failure_of(caught.value)
     assert (failure.code, failure.param) == ("invalid_image", "image")
 
@@ -136,7 +137,7 @@ def test_a_hostile_start_image_is_the_requests_fault(tmp_path: Path, content: by
 def test_a_start_image_that_is_gone_is_a_storage_failure(tmp_path: Path) -> None:
     start = StartImage(file_name=start_name("job_1"), strength=0.3)
     with pytest.raises(StorageError):
-        read_start(start, ImageFiles(tmp_path))
+        read_start(start, ImageFiles(tmp_path), METRICS)
 
 
 def test_each_batch_of_many_texts_is_a_piece_of_its_own_for_the_watchdog() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from redis import Redis
 
 from models.flux.text_to_image import TextToImage
+from models.layers.onednn import multiplies
 from models.load import load_pipeline
 from tests.cards import SHAPES_LIMITS
 from tests.models.flux.lora_oracle import write
@@ -32,11 +34,17 @@ MOST_LEVELS = 1  # of 255: sums of a batch are in another order
 START = "job_1"
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    """The bundled preset, and two LoRAs that change its images visibly."""
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def pipeline(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> TextToImage:
+    """The bundled preset by products of each kind, and two LoRAs that change its images visibly."""
+    if not multiplies(request.param):
+        pytest.skip(f"this processor has no products in {request.param}")
     made = load_pipeline(MODEL)
     assert isinstance(made, TextToImage)
+    if request.param is torch.bfloat16:  # as workers do, before they attach LoRAs
+        made.pack(request.param)
     sizes = {"transformer_blocks.0.attn.to_q": Sizes(2, 192, 192)}
     for seed, name in enumerate(LORAS):
         file = tmp_path_factory.mktemp("loras") / f"{name}.safetensors"

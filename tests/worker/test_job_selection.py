@@ -98,7 +98,7 @@ def models() -> Models:
 
 @pytest.fixture
 def selection(redis: Redis, records: Records, clock: Clock, models: Models) -> JobSelection:
-    jobs = JobsInHand(records, records, WorkerMetrics(), "worker", lease_s=15.0)
+    jobs = JobsInHand(records, records, WorkerMetrics(Task.IMAGES), "worker", lease_s=15.0)
     return JobSelection(redis, records, jobs, Task.EMBEDDINGS, models, 60, clock)
 
 
@@ -214,7 +214,7 @@ def test_what_a_lost_claim_took_is_taken_in_hand_although_there_is_no_room_for_m
 ) -> None:
     with redis_proxy(redis_url) as proxy:
         records = Records(proxy.client(num_retries=0))
-        jobs = JobsInHand(records, records, WorkerMetrics(), "worker", lease_s=15.0)
+        jobs = JobsInHand(records, records, WorkerMetrics(Task.IMAGES), "worker", lease_s=15.0)
         selection = JobSelection(redis, records, jobs, Task.EMBEDDINGS, models)
         claim_one(selection)  # from here on the server knows the script
         lost, waiting_on = put(redis, "ours", "ours")
@@ -232,7 +232,7 @@ def test_a_job_that_was_woken_for_is_there_after_a_claim_that_failed(
 ) -> None:
     with redis_proxy(redis_url) as proxy:
         records = Records(proxy.client(num_retries=0))
-        jobs = JobsInHand(records, records, WorkerMetrics(), "worker", lease_s=15.0)
+        jobs = JobsInHand(records, records, WorkerMetrics(Task.IMAGES), "worker", lease_s=15.0)
         selection = JobSelection(redis, records, jobs, Task.EMBEDDINGS, models)
         assert claim_one(selection) is None
         [job] = put(redis, "ours")

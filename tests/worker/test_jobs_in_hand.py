@@ -26,7 +26,7 @@ RESULT = EmbeddingsResult(embeddings=(), num_tokens=0)
 
 @pytest.fixture
 def jobs(records: Records) -> JobsInHand:
-    return JobsInHand(records, records, WorkerMetrics(), "worker", LEASE_S)
+    return JobsInHand(records, records, WorkerMetrics(Task.IMAGES), "worker", LEASE_S)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def proxy(redis_url: str) -> Iterator[RedisProxy]:
 def behind(proxy: RedisProxy, num_retries: int) -> JobsInHand:
     """Jobs in hand whose every call goes by the proxy; the scripts are known to the server."""
     records = Records(proxy.client(num_retries))
-    jobs = JobsInHand(records, records, WorkerMetrics(), "worker", LEASE_S)
+    jobs = JobsInHand(records, records, WorkerMetrics(Task.IMAGES), "worker", LEASE_S)
     jobs.claim(Task.EMBEDDINGS, [], Room(1, 1))
     return jobs
 
@@ -88,7 +88,7 @@ def test_a_renewal_that_finds_a_stale_attempt_leaves_the_lease_of_the_next_one(
                 claim(in_hand)
             return super().renew(leases, lease_s)
 
-    in_hand = JobsInHand(records, Side(redis), WorkerMetrics(), "worker", LEASE_S)
+    in_hand = JobsInHand(records, Side(redis), WorkerMetrics(Task.IMAGES), "worker", LEASE_S)
     claim(in_hand)
     in_hand.renew()
     records.renew({job.id: 2}, -1.0)
@@ -272,6 +272,6 @@ def test_the_log_says_each_job_once(
     [line] = [logged.getMessage() for logged in caplog.records if job.id in logged.getMessage()]
     assert re.fullmatch(
         f"event=job_ended job={job.id} task=embeddings model=f_net_shapes state=succeeded "
-        r"attempt=1 wait_s=\d+\.\d{3} run_s=\d+\.\d{3}",
+        r"attempt=1 wait_s=\d+\.\d{3} run_s=\d+\.\d{3} request_id=- trace_id=-",
         line,
     )

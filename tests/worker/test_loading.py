@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from models import ImageClassifier, TextToImage
 from models.errors import PresetError
 from models.flux.painting import PaintOptions
+from models.layers.adapters import Linear
 from models.layers.onednn import multiplies
 from models.presets import get_preset
 from worker.contract.jobs import Task
@@ -50,18 +52,39 @@ def test_a_built_in_preset_is_described_by_the_table_and_by_itself() -> None:
 
 
 @pytest.mark.parametrize(("is_fast", "dtype"), [(True, "bfloat16"), (False, "float32")])
-@pytest.mark.parametrize("name", ["vit_shapes", "f_net_shapes"])
+@pytest.mark.parametrize("name", ["flux_shapes", "vit_shapes", "f_net_shapes"])
 def test_the_cpu_multiplies_in_bfloat16_where_it_does_so_natively(
     name: str, is_fast: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not multiplies(torch.bfloat16):
         pytest.skip("this processor has no product in bfloat16 at all")
-    monkeypatch.setattr("worker.loading.has_fast_bfloat16", lambda: is_fast)
+    monkeypatch.setattr("worker.precision.has_fast_bfloat16", lambda: is_fast)
 
     card = load(spec_of(name)).card
 
     assert card.dtype == dtype
     assert (card.memory_bytes < 4 * card.num_parameters) is is_fast  # the layers' weights shrink
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"dtype": "float32"},
+        {"placement": {"float8": True}},
+        {"placement": {"num_streamed_blocks": 1}},
+        {"execution": {"block_cache": 0.1}},
+    ],
+)
+def test_a_flux_model_of_which_more_is_said_is_not_packed(
+    said: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.precision.has_fast_bfloat16", lambda: True)
+
+    loaded = load(spec_of("flux_shapes", None, **said))
+
+    assert loaded.card.dtype == "float32"
+    backbone = cast(TextToImage, loaded.pipeline).backbone
+    assert not any(isinstance(each, Linear) and each.is_packed for each in backbone.modules())
 
 
 def test_a_dtype_without_products_of_its_own_is_that_of_the_whole_model(
@@ -71,7 +94,7 @@ def test_a_dtype_without_products_of_its_own_is_that_of_the_whole_model(
         pytest.skip("this processor has no product in bfloat16 at all")
     spec = spec_of("vit_shapes", dtype="bfloat16")
     packed = load(spec).card
-    monkeypatch.setattr("worker.loading.multiplies", lambda dtype: dtype is not torch.bfloat16)
+    monkeypatch.setattr("worker.precision.multiplies", lambda dtype: dtype is not torch.bfloat16)
 
     whole = load(spec).card
 
@@ -89,6 +112,35 @@ def test_what_the_operator_says_of_the_dtype_counts() -> None:
     assert [card.dtype for card in cards] == ["float32", "bfloat16", "float16"]
     assert cards[0].memory_bytes == 4 * cards[0].num_parameters
     assert len({card.results_digest for card in cards}) == 3
+
+
+@pytest.mark.parametrize("name", ["vit_shapes", "f_net_shapes"])
+def test_int8_is_said_by_the_card_and_by_the_digest_of_results(name: str) -> None:
+    if not multiplies(torch.int8):
+        pytest.skip("this processor has no products in int8")
+    cards = [load(spec_of(name, dtype=dtype)).card for dtype in ("float32", "bfloat16", "int8")]
+
+    assert cards[2].dtype == "int8"
+    assert cards[2].memory_bytes < cards[1].memory_bytes < cards[0].memory_bytes
+    assert cards[2].num_parameters == cards[0].num_parameters
+    assert len({card.results_digest for card in cards}) == 3
+
+
+@pytest.mark.parametrize(
+    ("device", "has_products", "message"),
+    [
+        ("cuda:7", True, "its device is cuda:7; dtype int8 is for cpu alone"),
+        ("cpu", False, "dtype int8 needs a processor with AVX-512 VNNI"),
+    ],
+)
+def test_int8_is_refused_where_it_would_be_slower(
+    device: str, has_products: bool, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.precision.multiplies", lambda _: has_products)
+    spec = spec_of("vit_shapes", dtype="int8", device=device)
+
+    with pytest.raises(PresetError, match=message):
+        ModelLoader("cpu", Memory()).measure(spec, print, None)
 
 
 def test_each_task_has_its_own_fields() -> None:

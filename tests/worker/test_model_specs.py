@@ -59,7 +59,7 @@ def test_a_directory_and_a_file_are_called_after_themselves(
         ([{"name": "a", "handle": "/x", "aliases": ["dall-e:3"]}], "'dall-e:3' is not allowed"),
         ([], "at least one model"),
         ([{"name": "a", "handle": "/x", "colour": "red"}], "not permitted"),
-        ([{"name": "a", "handle": "/x", "dtype": "int8"}], "'float32', 'bfloat16' or 'float16'"),
+        ([{"name": "a", "handle": "/x", "dtype": "int4"}], "'bfloat16', 'float16' or 'int8'"),
         ([{"name": "a", "handle": "/x", "default_size": "12"}], "should match pattern"),
         ([{"name": "a"}], "'a' is not one of flux_shapes"),
         ([{"name": "flux_dev", "loras": {"a b": "/x"}}], "the name 'a b' is not allowed"),
@@ -124,6 +124,13 @@ def test_levers_are_written_as_a_table_and_checked_together() -> None:
     assert SPECS.validate_python(as_json([spec])) == (spec,)
     with pytest.raises(ValidationError, match="cuda_graphs and block_cache exclude each other"):
         SPECS.validate_python([{"name": "flux_shapes", "execution": levers | {"cuda_graphs": 1}}])
+
+
+def test_int8_is_refused_for_images() -> None:
+    with pytest.raises(PresetError, match="flux_shapes is for images; dtype int8 is for classify"):
+        with_tasks([ModelSpec(name="flux_shapes", dtype="int8")])
+    [reads] = with_tasks([ModelSpec(name="f_net_shapes", dtype="int8")])
+    assert reads.dtype == "int8"
 
 
 def test_levers_of_images_are_refused_for_other_tasks() -> None:

@@ -23,7 +23,7 @@ MAX_ATTEMPTS = 2
 
 @pytest.fixture
 def reaper(redis: Redis, records: Records) -> Reaper:
-    return Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, LEASE_S)
+    return Reaper(redis, records, WorkerMetrics(Task.IMAGES), MAX_ATTEMPTS, LEASE_S)
 
 
 def lose(records: Records, job: ImageJob) -> None:
@@ -109,12 +109,12 @@ def test_a_queued_job_past_its_deadline_expires_though_no_worker_looks(
 def test_a_lost_hosts_jobs_wait_again_although_its_reaper_had_the_turn(
     redis: Redis, records: Records
 ) -> None:
-    lost = Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, lease_s=0.4)
+    lost = Reaper(redis, records, WorkerMetrics(Task.IMAGES), MAX_ATTEMPTS, lease_s=0.4)
     assert lost._is_my_turn()  # and is never heard of again
     enqueue(redis, job := image_job())
     lose(records, job)
     records.renew({job.id: 1}, 0.4)
-    another = Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, lease_s=0.4)
+    another = Reaper(redis, records, WorkerMetrics(Task.IMAGES), MAX_ATTEMPTS, lease_s=0.4)
     another.start()
 
     def waits_again() -> bool:
@@ -129,7 +129,7 @@ def test_by_default_a_lost_hosts_jobs_wait_again_within_20_s(
     redis: Redis, records: Records
 ) -> None:
     lease_s = WorkerSettings.model_fields["lease_s"].default
-    reaper = Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, lease_s)
+    reaper = Reaper(redis, records, WorkerMetrics(Task.IMAGES), MAX_ATTEMPTS, lease_s)
     last_lease_ends_s = lease_s  # if it was renewed in the host's last moment
     turn_is_free_s = 0.9 * reaper._interval_s  # if it was taken as the leases ended
     assert last_lease_ends_s + turn_is_free_s + reaper._interval_s < 20 - 2  # to be claimed
@@ -137,7 +137,7 @@ def test_by_default_a_lost_hosts_jobs_wait_again_within_20_s(
 
 def test_one_reaper_at_a_time_has_the_turn(redis: Redis, records: Records) -> None:
     first, second = (
-        Reaper(redis, records, WorkerMetrics(), MAX_ATTEMPTS, LEASE_S) for _ in range(2)
+        Reaper(redis, records, WorkerMetrics(Task.IMAGES), MAX_ATTEMPTS, LEASE_S) for _ in range(2)
     )
     assert [first._is_my_turn(), second._is_my_turn()] == [True, False]
 
@@ -162,7 +162,7 @@ def test_a_reaper_outlives_what_a_round_raises(redis: Redis) -> None:
             rounds.append("broken")
             raise KeyError
 
-    reaper = Broken(redis, Records(redis), WorkerMetrics(), MAX_ATTEMPTS, lease_s=0.06)
+    reaper = Broken(redis, Records(redis), WorkerMetrics(Task.IMAGES), MAX_ATTEMPTS, lease_s=0.06)
     reaper.start()
     wait_until(lambda: len(rounds) > 1, "the reaper stopped")
     reaper.stop()

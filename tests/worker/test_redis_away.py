@@ -76,7 +76,7 @@ def take(redis: Redis, jobs: JobsInHand, num_jobs: int = 1) -> list[Record]:
 
 def in_hand(client: Redis) -> JobsInHand:
     records = Records(client)
-    return JobsInHand(records, records, WorkerMetrics(), "worker", lease_s=15.0)
+    return JobsInHand(records, records, WorkerMetrics(Task.IMAGES), "worker", lease_s=15.0)
 
 
 def states(records: Records, taken: Sequence[Record]) -> list[JobState]:
@@ -242,7 +242,9 @@ def test_nobody_is_taken_for_lost_for_a_lease_after_redis_was_away(
     wait_until(lambda: redis.info("server")["uptime_in_seconds"] >= 1, "the clock stands still")
     lost, clock = lose(redis, records), Clock()
     with proxy.client(num_retries=0) as client:
-        reaper = Reaper(client, Records(client), WorkerMetrics(), 3, lease_s=1.0, now=clock)
+        reaper = Reaper(
+            client, Records(client), WorkerMetrics(Task.IMAGES), 3, lease_s=1.0, now=clock
+        )
         proxy.go_away()
         reaper.look()
         proxy.is_away = False
@@ -258,7 +260,7 @@ def test_nobody_is_taken_for_lost_for_a_lease_after_redis_was_away(
 def test_nobody_is_taken_for_lost_for_a_lease_after_redis_started(own_server: OwnServer) -> None:
     redis, records = own_server.client, Records(own_server.client)
     lost = lose(redis, records)
-    Reaper(redis, records, WorkerMetrics(), 3, lease_s=600.0).look()
+    Reaper(redis, records, WorkerMetrics(Task.IMAGES), 3, lease_s=600.0).look()
     assert states(records, [lost]) == [JobState.RUNNING]
 
 
@@ -266,7 +268,7 @@ def test_a_process_that_was_stopped_takes_nobody_for_lost_before_it_renewed_its_
     redis: Redis, records: Records
 ) -> None:
     clock = Clock()
-    reaper = Reaper(redis, records, WorkerMetrics(), 3, lease_s=1.0, now=clock)
+    reaper = Reaper(redis, records, WorkerMetrics(Task.IMAGES), 3, lease_s=1.0, now=clock)
     wait_until(lambda: redis.info("server")["uptime_in_seconds"] >= 1, "the clock stands still")
     lost = lose(redis, records)
     clock.now += 60.0

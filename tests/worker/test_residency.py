@@ -87,7 +87,7 @@ def residency_of(
     residency = Residency(
         specs_of(*names, pinned=pinned),
         loader,
-        metrics or WorkerMetrics(),
+        metrics or WorkerMetrics(Task.IMAGES),
         events or Silent(),
         memory,
         SwapPolicy(patience_s=5, first_retry_s=30),
@@ -113,7 +113,7 @@ def ask_for(residency: Residency[Tiny], name: str, is_idle: bool = True) -> None
 def test_a_model_is_held_as_it_was_loaded_and_warm_before_it_is_ready() -> None:
     loader, told = Loader(a=1, b=1), Told()
     residency: Residency[Tiny] = Residency(
-        specs_of("a", "b"), loader, WorkerMetrics(), told, Memory(), SwapPolicy()
+        specs_of("a", "b"), loader, WorkerMetrics(Task.IMAGES), told, Memory(), SwapPolicy()
     )
     warm: list[str] = []
     residency.before_ready(lambda name: warm.append(residency.card(name).name))
@@ -139,7 +139,7 @@ def test_all_are_loaded_once_and_the_first_of_the_list_stays() -> None:
 
 
 def test_a_model_comes_back_for_its_jobs_and_the_least_recently_used_leaves() -> None:
-    clock, loader, metrics = Clock(), Loader(a=4, b=4, c=4), WorkerMetrics()
+    clock, loader, metrics = Clock(), Loader(a=4, b=4, c=4), WorkerMetrics(Task.IMAGES)
     residency = residency_of(loader, "a", "b", "c", clock=clock, metrics=metrics)
     use(residency, clock, "c")
     ask_for(residency, "b")
@@ -291,7 +291,7 @@ def test_others_serve_while_one_is_loaded() -> None:
 
     loader = Slow(a=1, b=1)
     residency: Residency[Tiny] = Residency(
-        specs_of("a", "b"), loader, WorkerMetrics(), Silent(), Memory(), SwapPolicy()
+        specs_of("a", "b"), loader, WorkerMetrics(Task.IMAGES), Silent(), Memory(), SwapPolicy()
     )
     while not residency.resident:
         residency.advance()
@@ -361,7 +361,12 @@ def test_a_download_that_hangs_keeps_no_other_model_out() -> None:
 
     loader = Hanging(a=6, b=6, c=1)
     residency: Residency[Tiny] = Residency(
-        specs_of("a", "b", "c"), loader, WorkerMetrics(), Silent(), Memory(10 * GB), SwapPolicy()
+        specs_of("a", "b", "c"),
+        loader,
+        WorkerMetrics(Task.IMAGES),
+        Silent(),
+        Memory(10 * GB),
+        SwapPolicy(),
     )
     for wanted in ("a", "b", "a"):
         while wanted not in residency.resident:
@@ -399,7 +404,7 @@ def test_a_failed_load_leaves_the_others_and_is_tried_again_ever_later() -> None
                     raise PresetFileError("b/config.json is missing")
             return super().load(spec, report)
 
-    clock, told, loader, metrics = Clock(), Told(), Flaky(a=1, b=1), WorkerMetrics()
+    clock, told, loader, metrics = Clock(), Told(), Flaky(a=1, b=1), WorkerMetrics(Task.IMAGES)
     residency = residency_of(loader, "a", "b", events=told, clock=clock, metrics=metrics)
     assert (residency.resident, residency.failed) == (("a",), ("b",))
     with pytest.raises(ModelUnusableError, match=r"b: b.config\.json is missing"):
@@ -482,7 +487,7 @@ def test_clients_read_why_without_a_directory_of_the_host(error: Exception, publ
 def test_a_model_that_cannot_be_warmed_up_is_unusable() -> None:
     told = Told()
     residency: Residency[Tiny] = Residency(
-        specs_of("a"), Loader(a=1), WorkerMetrics(), told, Memory(), SwapPolicy()
+        specs_of("a"), Loader(a=1), WorkerMetrics(Task.IMAGES), told, Memory(), SwapPolicy()
     )
 
     def warm_up(name: str) -> None:

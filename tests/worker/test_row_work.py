@@ -93,7 +93,7 @@ def settled() -> Settled:
 
 @pytest.fixture
 def work(words: Words, settled: Settled) -> RowWork[str, str]:
-    return RowWork(Task.EMBEDDINGS, words, 4, settled, WorkerMetrics())
+    return RowWork(Task.EMBEDDINGS, words, 4, settled, WorkerMetrics(Task.EMBEDDINGS))
 
 
 def record_of(*texts: str, model: str = "m") -> Record:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.worker.studio import learn
 from worker.step_costs import StepCosts
 
 NO_LORAS: frozenset[str] = frozenset()
@@ -18,7 +19,7 @@ def costs_of(
     time_step: Callable[[int], float], max_tokens: int | None = None, row_tokens: int = 96
 ) -> StepCosts:
     costs = StepCosts(max_tokens)
-    costs.learn(row_tokens, time_step)
+    learn(costs, row_tokens, time_step)
     return costs
 
 
@@ -56,12 +57,35 @@ def test_no_more_rows_than_fit_into_the_memory(max_tokens: int | None, places: i
 
 def test_another_size_has_as_many_tokens_at_once_as_pay_at_the_nearest_one() -> None:
     costs = StepCosts(None)
-    costs.learn(96, device(launch_s=8 * 96e-4, token_s=1e-4, row_tokens=96))
-    costs.learn(4096, device(launch_s=0.0, token_s=1e-4, row_tokens=4096))
+    learn(costs, 96, device(launch_s=8 * 96e-4, token_s=1e-4, row_tokens=96))
+    learn(costs, 4096, device(launch_s=0.0, token_s=1e-4, row_tokens=4096))
     assert costs.places_that_pay(96) == 8
     assert costs.places_that_pay(48) == 16
     assert costs.places_that_pay(192) == 4
     assert costs.places_that_pay(3032) == 1
+
+
+def test_while_a_size_is_measured_as_many_rows_pay_as_at_the_nearest_one() -> None:
+    costs = costs_of(device(launch_s=8 * 96e-4, token_s=1e-4, row_tokens=96))
+    measuring = costs.learn(48)
+    assert (next(measuring), measuring.send(1.0), measuring.send(2.0)) == (1, 2, 4)
+    assert costs.places_that_pay(48) == 16
+    with pytest.raises(StopIteration):
+        measuring.send(4.0)
+    assert costs.places_that_pay(48) == 1
+
+
+def test_what_pays_while_it_is_measured_is_known_at_once() -> None:
+    measuring = (costs := StepCosts(None)).learn(96)
+    assert (next(measuring), measuring.send(1.0), measuring.send(1.2)) == (1, 2, 4)
+    assert costs.places_that_pay(96) == 2
+
+
+def test_steps_that_ran_before_a_size_was_measured_are_not_forgotten() -> None:
+    costs = StepCosts(None)
+    costs.note(96, 3, NO_LORAS, 2.5)
+    learn(costs, 96, float)
+    assert costs.step_s(96, 3, NO_LORAS) == 2.5
 
 
 def test_the_seconds_between_two_measurements_lie_on_a_line() -> None:

@@ -3,6 +3,7 @@
 import torch
 
 from models.flux.text_encoders import TextFeatures
+from worker.contract.jobs import Task
 from worker.metrics import WorkerMetrics
 from worker.text_cache import TextCache
 
@@ -15,7 +16,7 @@ def features(number: float) -> TextFeatures:
 
 
 def cache_of(num_prompts: int) -> TextCache:
-    return TextCache(num_prompts * PROMPT_BYTES, WorkerMetrics())
+    return TextCache(num_prompts * PROMPT_BYTES, WorkerMetrics(Task.IMAGES))
 
 
 def are_kept(cache: TextCache, *keys: str) -> list[bool]:
@@ -74,7 +75,7 @@ def test_a_cache_of_no_bytes_keeps_nothing() -> None:
 
 
 def test_requests_bytes_and_evictions_are_counted() -> None:
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(Task.IMAGES)
     cache = TextCache(PROMPT_BYTES, metrics)
     for key in ("a", "b"):
         cache.find(key, MODEL)

@@ -6,9 +6,15 @@ Every class here is written to Redis as JSON, so a change of a field is a change
 
 import secrets
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from worker.contract.trace_context import TraceContext, parse_trace_context
+
+# A job's is read at each of its stages. Not for headers, which may be of any length.
+_parse_trace = lru_cache(maxsize=256)(parse_trace_context)
 
 
 class Task(StrEnum):
@@ -75,6 +81,21 @@ class _Job(_Frozen):
     caller: str = ""  # who shares the device with others; the library's own calls are one caller
     priority: Priority = "normal"
     metadata: dict[str, str] = Field(default_factory=dict)  # the client's own words about it
+    request_id: str | None = None  # of the request that made it
+    traceparent: str | None = None  # the W3C's: that request's span, for those of the job
+    tracestate: str | None = None
+
+    @property
+    def trace(self) -> TraceContext | None:
+        if self.traceparent is None:
+            return None
+        return _parse_trace(self.traceparent, self.tracestate)
+
+    @property
+    def log_ids(self) -> tuple[str, str]:
+        """The ids of its request and of its trace, as lines of the log have them beside its own."""
+        trace = self.trace
+        return self.request_id or "-", "-" if trace is None else trace.trace_id
 
 
 class LoraScale(_Frozen):

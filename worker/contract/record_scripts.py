@@ -43,7 +43,7 @@ _LOOKED_AT_S = 3  # the reaper's rounds
 #   queued, how many jobs stand before it
 #   joined
 #   answered, the record's fields and values in turn
-#   attached, the id of the key's job: nothing is queued
+#   attached, the id of the key's job and its state: nothing is queued
 #   key_reused: the key stands for another request
 #   too_deep, the depth, how many of it are the caller's, the created_at of the oldest that waits
 # A client that lost the reply may send it again: nothing is queued twice.
@@ -98,7 +98,7 @@ if key_digest ~= '' then
   if earlier and its_asked ~= asked then return {{'key_reused'}} end
   if earlier then
     attach(earlier, waiter)
-    return {{'attached', earlier}}
+    return {{'attached', earlier, redis.call('HGET', record_key(earlier), 'state')}}
   end
 end
 local result = reads_cache == '1' and find_result(fingerprint, ttl_s)

@@ -203,6 +203,13 @@ class Records:
         args = [argument for report in reports for argument in _report_args(report)]
         return [Verdict(as_text(verdict)) for verdict in self._report(args=args)]
 
+    def cancels_asked_at(self, job_ids: Sequence[str]) -> list[float | None]:
+        """When clients first asked to stop these, in Unix seconds of Redis' clock."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(record_key(job_id), "cancel_requested_at")
+            return [None if at is None else float(at) for at in pipeline.execute()]
+
     def finish(
         self, endings: Sequence[Finished], worker: str | None = None, next_job: str | None = None
     ) -> list[bool]:

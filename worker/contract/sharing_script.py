@@ -20,6 +20,7 @@ from worker.contract.waiting_scripts import WAITING
 RESULTS_KEY = "triptych:results"
 RESULTS_BYTES = "bytes"  # the field with the sum; the others are digests
 _EXPIRIES_KEY = "triptych:results:expiries"
+NUM_EXPIRED_KEY = "triptych:num_expired"  # by task: how many jobs were never begun in time
 _RUN_PREFIX = "triptych:run:"  # by fingerprint: the job whose run others can share
 # Of a run: each is written to at every step of it. Where the result itself is in the record, its
 # rows times the sharers: all these copies are made at once.
@@ -207,6 +208,10 @@ end
 
 -- Ends a queued job that will not run.
 local function end_waiting(id, task, state, ttl_s)
+  if state == 'expired' then
+    redis.call('HINCRBY', '{NUM_EXPIRED_KEY}', task, 1)
+    redis.call('EXPIRE', '{NUM_EXPIRED_KEY}', ttl_s)
+  end
   withdraw(id)
   redis.call('DEL', rq_job_key(id))
   conclude(id, task, state, ttl_s)
@@ -215,6 +220,7 @@ end
 -- Ends the run of a job for all who share it: at once while it waits, else its worker is asked.
 local function stop_run(id, task, state, ttl_s)
   redis.call('HSET', record_key(id), 'cancel_requested', 1)
+  redis.call('HSETNX', record_key(id), 'cancel_requested_at', now_text)
   if state == 'queued' then end_waiting(id, task, 'canceled', ttl_s) end
 end
 

@@ -108,6 +108,7 @@ class Attached:
     """Its idempotency key has a job already, in whatever state: nothing was queued."""
 
     job_id: str
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def parse_submission(reply: Sequence[int | bytes | str]) -> Submission | Refusal
             assert record is not None, "this is a bug: an answer without a record"
             return Answered(record)
         case "attached":
-            return Attached(str(said[0]))
+            return Attached(str(said[0]), JobState(str(said[1])).is_final)
         case "key_reused":
             return KeyReused()
         case _:

@@ -4,9 +4,10 @@ The API's catalogue, readiness and metrics read this. Free of torch; knows nothi
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from redis import Redis
@@ -15,7 +16,7 @@ from worker.contract import model_cards
 from worker.contract.jobs import Task
 from worker.contract.model_cards import ModelCard
 from worker.contract.record import Scalar, as_text
-from worker.contract.script_prelude import ALLOW_OOM, WORKER_PREFIX
+from worker.contract.script_prelude import ALLOW_OOM, READING, WORKER_PREFIX
 
 STATUS_TTL_S = 15  # five heartbeats of 3 s: one lost packet does not kill a worker
 _NAMES_KEY = "triptych:workers"
@@ -31,6 +32,19 @@ redis.call('SADD', '{_NAMES_KEY}', ARGV[1])
 """
 )
 
+# Returns for each name its fields and values in turn. One command however many workers there are.
+READ = (
+    READING
+    + f"""
+local found = {{}}
+for i, name in ipairs(redis.call('SMEMBERS', '{_NAMES_KEY}')) do
+  found[i] = {{name, redis.call('HGETALL', '{WORKER_PREFIX}' .. name)}}
+end
+return found
+"""
+)
+
+Reply: TypeAlias = Sequence[tuple[bytes | str, Sequence[bytes | str]]]  # of `READ`
 
 logger = logging.getLogger(__name__)
 
@@ -118,15 +132,21 @@ def remove(redis: Redis, name: str) -> None:
 
 def read_all(redis: Redis) -> list[WorkerStatus]:
     """Every living worker, by name; forgets the names of those whose heartbeat stopped."""
-    names = sorted(as_text(name) for name in redis.smembers(_NAMES_KEY))
-    with redis.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.hgetall(worker_key(name))
-        hashes = pipeline.execute()
-    dead = [name for name, fields in zip(names, hashes, strict=True) if not fields]
+    reply = cast(Reply, redis.eval(READ, 0))
+    dead = [as_text(name) for name, fields in reply if not fields]
     if dead:
         redis.srem(_NAMES_KEY, *dead)
-    return [status for fields in hashes if fields and (status := _read(fields)) is not None]
+    return living(reply)
+
+
+def living(reply: Reply) -> list[WorkerStatus]:
+    """The statuses that a reply to `READ` has, by name."""
+    statuses = [
+        status
+        for _, fields in reply
+        if fields and (status := _read(dict(zip(fields[::2], fields[1::2], strict=True))))
+    ]
+    return sorted(statuses, key=lambda status: status.name)
 
 
 def _read(fields: Mapping[bytes | str, bytes | str]) -> WorkerStatus | None:

@@ -1,4 +1,4 @@
-"""CLIP's and T5's weights on disk, to modules of transformers.
+"""CLIP's and T5's weights on disk, to our modules.
 
 Either a folder as transformers writes it, or single files as ComfyUI uses them, under the same
 names and without configuration: `clip_l.safetensors`, `t5xxl_fp16.safetensors`,
@@ -9,22 +9,21 @@ tensor by tensor. Knows nothing about tokenizers.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedConfig, T5Config, T5EncoderModel
 
 from models.checkpoints import preset_files
 from models.checkpoints.filling import Target, fill, on_meta_device
 from models.checkpoints.float8 import Float8Files
 from models.checkpoints.weights import Recipe
 from models.errors import PresetFileError
+from models.flux.clip import ClipTextEncoder
 from models.flux.formats.original_format import find_all_in_one
 from models.flux.formats.stored_shapes import StoredShapes
+from models.flux.part_configs import ClipConfig, T5Config
+from models.flux.t5 import T5Encoder, T5GatedMLP
 from models.layers.streaming import names_within
-
-Encoder = TypeVar("Encoder", CLIPTextModel, T5EncoderModel)
 
 CLIP_FOLDER, T5_FOLDER = "text_encoder", "text_encoder_2"
 CLIP_FILES, T5_FILES = "clip_l*.safetensors", "t5xxl*.safetensors"
@@ -35,7 +34,7 @@ CLIP_PREFIX, T5_PREFIX = (
 WEIGHTS_STEM = "model"
 
 CLIP_HEAD_WIDTH = 64  # of all of OpenAI's text encoders
-INNER_CLIP = "text_model."  # transformers' files have it, its modules since 5 no longer
+INNER_CLIP = "text_model."  # the files have it, our modules have not
 # CLIP's projection and temperature; positions that older versions of transformers stored
 _POSITIONS = "embeddings.position_ids"
 CLIP_IGNORED = ("text_projection.weight", "logit_scale", _POSITIONS, f"{INNER_CLIP}{_POSITIONS}")
@@ -54,7 +53,7 @@ class _Found:
 
 def load_clip(
     directory: Path, eos_token_id: int, device: str, dtype: torch.dtype | None
-) -> CLIPTextModel:
+) -> ClipTextEncoder:
     """Load CLIP's text encoder; `dtype` None keeps what the files hold.
 
     `eos_token_id` says where the pooled output lies, where no configuration does.
@@ -68,17 +67,17 @@ def load_clip(
         if found.folder is None:
             config = _clip_config(stored, eos_token_id)
         else:
-            config = _read_config(CLIPTextConfig, found.folder)
-        clip = _build(CLIPTextModel, config)
+            config = preset_files.read_model(found.folder, preset_files.CONFIG_FILE, ClipConfig)
+        with on_meta_device():
+            clip = ClipTextEncoder(config)
         names = {name: _stored_clip_name(name, stored) for name in clip.state_dict()}
         _fill(clip, weights, found.prefix, names, CLIP_IGNORED, Target(device, dtype))
-    _place_positions(clip, device)
-    return clip
+    return clip.eval().requires_grad_(False)
 
 
 def load_t5(
     directory: Path, device: str, dtype: torch.dtype | None, leaves_blocks_on_host: bool = False
-) -> T5EncoderModel:
+) -> T5Encoder:
     """Load T5's encoder; `dtype` None keeps what the files hold.
 
     `leaves_blocks_on_host` is for blocks that shall be streamed.
@@ -92,17 +91,16 @@ def load_t5(
         if found.folder is None:
             config = _t5_config(stored)
         else:
-            config = _read_config(T5Config, found.folder)
-        t5 = _build(T5EncoderModel, config)
-        t5.encoder.embed_tokens = nn.Identity()  # so that `shared` is read once and not copied
+            config = preset_files.read_model(found.folder, preset_files.CONFIG_FILE, T5Config)
+        with on_meta_device():
+            t5 = T5Encoder(config)
         names = {name: name for name in t5.state_dict()}
         if T5_SHARED not in stored.shapes and T5_TIED in stored.shapes:
             names[T5_SHARED] = T5_TIED
-        on_host = names_within(t5, t5.encoder.block) if leaves_blocks_on_host else frozenset()
+        on_host = names_within(t5, t5.blocks) if leaves_blocks_on_host else frozenset()
         _fill(t5, weights, found.prefix, names, T5_IGNORED, Target(device, dtype, on_host))
-    t5.set_input_embeddings(t5.shared)
     _widen_overflowing(t5)
-    return t5
+    return t5.eval().requires_grad_(False)
 
 
 def _find(directory: Path, folder: str, files: str, prefix: str) -> _Found:
@@ -122,34 +120,26 @@ def _find(directory: Path, folder: str, files: str, prefix: str) -> _Found:
     return _Found(None, lambda: Float8Files([all_in_one]), prefix)
 
 
-def _read_config(kind: type[PreTrainedConfig], folder: Path) -> PreTrainedConfig:
-    with preset_files.reading(folder):
-        return kind.from_pretrained(folder, local_files_only=True)
-
-
-def _clip_config(stored: StoredShapes, eos_token_id: int) -> CLIPTextConfig:
+def _clip_config(stored: StoredShapes, eos_token_id: int) -> ClipConfig:
     vocabulary_size, width = stored.of(f"{INNER_CLIP}embeddings.token_embedding.weight", 2)
     if width % CLIP_HEAD_WIDTH:
         raise PresetFileError(
             f"{stored.where} holds a CLIP encoder of width {width}; "
             f"without a configuration, multiples of {CLIP_HEAD_WIDTH} are allowed"
         )
+    num_positions, _ = stored.of(f"{INNER_CLIP}embeddings.position_embedding.weight", 2)
     layers = f"{INNER_CLIP}encoder.layers"
-    return CLIPTextConfig(
-        vocab_size=vocabulary_size,
-        hidden_size=width,
-        projection_dim=width,
-        intermediate_size=stored.of(f"{layers}.0.mlp.fc1.weight", 2)[0],
-        num_hidden_layers=stored.count(layers),
-        num_attention_heads=width // CLIP_HEAD_WIDTH,
-        max_position_embeddings=stored.of(f"{INNER_CLIP}embeddings.position_embedding.weight", 2)[
-            0
-        ],
-        hidden_act="quick_gelu",
-        bos_token_id=None,
-        pad_token_id=None,
-        eos_token_id=eos_token_id,
-    )
+    sizes = {
+        "vocab_size": vocabulary_size,
+        "hidden_size": width,
+        "intermediate_size": stored.of(f"{layers}.0.mlp.fc1.weight", 2)[0],
+        "num_hidden_layers": stored.count(layers),
+        "num_attention_heads": width // CLIP_HEAD_WIDTH,
+        "max_position_embeddings": num_positions,
+        "hidden_act": "quick_gelu",
+        "eos_token_id": eos_token_id,
+    }
+    return preset_files.parse(sizes, ClipConfig, stored.where)
 
 
 def _t5_config(stored: StoredShapes) -> T5Config:
@@ -157,21 +147,17 @@ def _t5_config(stored: StoredShapes) -> T5Config:
     embedding = T5_SHARED if T5_SHARED in stored.shapes else T5_TIED
     vocabulary_size, width = stored.of(embedding, 2)
     num_buckets, num_heads = stored.of(f"{first}.0.SelfAttention.relative_attention_bias.weight", 2)
-    return T5Config(
-        vocab_size=vocabulary_size,
-        d_model=width,
-        d_kv=stored.of(f"{first}.0.SelfAttention.q.weight", 2)[0] // num_heads,
-        d_ff=stored.of(f"{first}.1.DenseReluDense.wi_0.weight", 2)[0],
-        num_layers=stored.count("encoder.block"),
-        num_heads=num_heads,
-        relative_attention_num_buckets=num_buckets,
-        feed_forward_proj="gated-gelu",  # T5 1.1, which alone has wi_0 and wi_1
-    )
-
-
-def _build(encoder: type[Encoder], config: PreTrainedConfig) -> Encoder:
-    with on_meta_device():
-        return encoder(config).eval().requires_grad_(False)
+    sizes = {
+        "vocab_size": vocabulary_size,
+        "d_model": width,
+        "d_kv": stored.of(f"{first}.0.SelfAttention.q.weight", 2)[0] // num_heads,
+        "d_ff": stored.of(f"{first}.1.DenseReluDense.wi_0.weight", 2)[0],
+        "num_layers": stored.count("encoder.block"),
+        "num_heads": num_heads,
+        "relative_attention_num_buckets": num_buckets,
+        "feed_forward_proj": "gated-gelu",  # T5 1.1, which alone has wi_0 and wi_1
+    }
+    return preset_files.parse(sizes, T5Config, stored.where)
 
 
 def _fill(
@@ -197,17 +183,9 @@ def _stored_clip_name(name: str, stored: StoredShapes) -> str:
     return bare if bare in stored.shapes else f"{INNER_CLIP}{bare}"
 
 
-def _place_positions(clip: CLIPTextModel, device: str) -> None:
-    """Count the positions, which no file holds."""
-    for module in clip.modules():
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            assert name == "position_ids", f"{name} would stay without values: this is a bug"
-            counted = torch.arange(buffer.shape[-1], device=device).expand(1, -1)
-            module.register_buffer(name, counted, persistent=False)
-
-
-def _widen_overflowing(t5: T5EncoderModel) -> None:
+def _widen_overflowing(t5: T5Encoder) -> None:
     """Keep in float32, as transformers does, what overflows in float16."""
-    if t5.dtype == torch.float16:
-        for block in t5.encoder.block:
-            block.layer[-1].DenseReluDense.wo.float()
+    if t5.shared.weight.dtype == torch.float16:
+        for module in t5.modules():
+            if isinstance(module, T5GatedMLP):
+                module.wo.float()

@@ -26,7 +26,7 @@ from models.errors import PresetFileError, WeightsError
 from models.flux.backbone import FluxBackbone
 from models.flux.formats.lora_entries import Entry, place
 from models.flux.formats.lora_keys import clip_rows, transformer_rows
-from models.layers.adapters import Adapter, Linear, Scale, adaptable_layers, adapters_of
+from models.layers.adapters import Adapter, Scale, adaptable_layers, adapters_of
 from models.layers.norm_folding import FoldingLinear
 from models.presets.file_selection import LORA_FILES, PEFT_CONFIG_FILE
 
@@ -105,8 +105,7 @@ def attach(
     """Add the adapters of a file, `scale` · alpha / rank times, as `name`.
 
     `file` is one in the style of diffusers, PEFT, kohya or black-forest-labs, or a directory that
-    diffusers or PEFT wrote. What it holds for the CLIP text encoder goes to `clip`, whose linear
-    layers are exchanged for ones that can hold adapters.
+    diffusers or PEFT wrote. What it holds for the CLIP text encoder goes to `clip`.
 
     Raises PresetFileError for a missing or malformed file; WeightsError, which names them, for
     entries that belong nowhere, are not whole or do not fit; ValueError for a name that is empty
@@ -131,8 +130,7 @@ def attach(
     scales = {is_clip: Scale(scale) for is_clip in (False, True)}
     for entry, adapter in zip(entries, adapters, strict=True):
         adapter.scale = scales[entry.is_clip]
-        root = clip if entry.is_clip and clip is not None else backbone
-        _adaptable(root, entry.rows.module).add_adapter(adapter)
+        entry.rows.layer.add_adapter(adapter)
 
 
 def detach(backbone: FluxBackbone, name: str, clip: nn.Module | None = None) -> None:
@@ -211,18 +209,3 @@ def _read(
         b = entry.rows.layer.fold.to_ours(b).to(b)
     adapter = Adapter(a, b, name, entry.rows.first, 1.0 if gain is None else gain)
     return adapter.requires_grad_(False)
-
-
-def _adaptable(root: nn.Module, name: str) -> Linear:
-    """Give the layer of this name, exchanged for one of ours where it is only torch's."""
-    layer = root.get_submodule(name)
-    if isinstance(layer, Linear):
-        return layer
-    assert isinstance(layer, nn.Linear), f"{name} is not linear: this is a bug"
-    with torch.device("meta"):
-        ours = Linear(layer.in_features, layer.out_features, layer.bias is not None)
-    ours.weight, ours.bias = layer.weight, layer.bias
-    ours.train(layer.training)
-    parent, _, last = name.rpartition(".")
-    setattr(root.get_submodule(parent), last, ours)
-    return ours

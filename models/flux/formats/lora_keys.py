@@ -56,7 +56,7 @@ class Rows:
     """The outputs of one of our layers that a module of a file is."""
 
     module: str
-    layer: nn.Linear
+    layer: Linear
     first: int
     count: int
     is_swapped: bool = False  # the halves come in the other order
@@ -107,9 +107,9 @@ def clip_rows(clip: nn.Module) -> dict[str, Rows]:
     """Give the linear layers of a text encoder by their names without dots."""
     found: dict[str, Rows] = {}
     for name, layer in clip.named_modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, Linear):
             rows = Rows(name, layer, 0, layer.out_features)
-            bare = without_dots(name.removeprefix("text_model."))
+            bare = without_dots(name)
             found |= {bare: rows, f"text_model_{bare}": rows}  # transformers 5 has left it out
     return found
 

@@ -1,6 +1,5 @@
 """LoRA files on a Flux backbone: their scales, how they go, what does not land."""
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from tests.models.flux.lora_styles import (
     random_adapters,
     with_underscores,
 )
+from tests.models.flux.our_parts import our_clip
 from tests.models.flux.test_backbone import backbone_of
 
 
@@ -106,7 +106,7 @@ def test_merged_weights_give_the_output_of_attached_files(
 
 def test_a_file_for_clip_changes_what_clip_gives(tmp_path: Path) -> None:
     pipeline = tiny_pipeline(has_guidance=True, use_dynamic_shifting=True)
-    backbone, clip = backbone_of(pipeline.transformer), copy.deepcopy(pipeline.text_encoder)
+    backbone, clip = backbone_of(pipeline.transformer), our_clip(pipeline.text_encoder)
     transformer = {"transformer_blocks.0.attn.to_q": Sizes(2, 32, 32)}
     sizes = {f"text_model.{name}": size for name, size in linear_sizes(clip).items()}
     tensors = random_adapters(transformer, PEFT) | random_adapters(
@@ -114,21 +114,21 @@ def test_a_file_for_clip_changes_what_clip_gives(tmp_path: Path) -> None:
     )
     file = write(tensors, tmp_path / "both.safetensors")
     tokens = torch.tensor([[5, 3, 9, 1]])
-    before, names = clip(tokens).pooler_output, clip.state_dict().keys()
+    before, names = clip(tokens), clip.state_dict().keys()
     attach(backbone, file, "both", scale=0.6, clip=clip)
     pipeline.load_lora_weights(tmp_path, weight_name=file.name, adapter_name="both")
     pipeline.set_adapters(["both"], [0.6])
-    got, wanted = clip(tokens).pooler_output, pipeline.text_encoder(tokens).pooler_output
+    got, wanted = clip(tokens), pipeline.text_encoder(tokens).pooler_output
     torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE)
     assert (got - before).abs().max() > 0.1
     detach(backbone, "both", clip)
-    assert torch.equal(clip(tokens).pooler_output, before)
+    assert torch.equal(clip(tokens), before)
     assert clip.state_dict().keys() == names
 
 
 def test_kohyas_keys_for_clip_land_too(backbone: FluxBackbone, tmp_path: Path) -> None:
     pipeline = tiny_pipeline(has_guidance=True, use_dynamic_shifting=True)
-    clip = pipeline.text_encoder
+    clip = our_clip(pipeline.text_encoder)
     sizes = {f"text_model.{name}": size for name, size in linear_sizes(clip).items()}
     file = write(
         with_underscores(random_adapters(sizes, KOHYA), "lora_te1_"), tmp_path / "te.safetensors"

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from diffusers import FluxPipeline
 
 from models.flux.painting import PaintOptions
 from models.flux.text_to_image import TextToImage
+from models.layers.onednn import multiplies
 from models.load import load_pipeline
 from models.presets import get_preset
 
@@ -33,6 +35,23 @@ def test_diffusers_paints_the_same_latents_from_the_bundled_directory() -> None:
     *_, last = pipeline.denoise(pipeline.encode([PROMPT]), [1], 128, 128, 8, 2.0)
 
     torch.testing.assert_close(last.patches, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.skipif(not multiplies(torch.bfloat16), reason="no products in bfloat16 here")
+def test_products_in_bfloat16_paint_what_float32_paints() -> None:
+    options = PaintOptions(width=128, height=128, num_steps=8, guidance_scale=2.0)
+    pipeline = TextToImage.from_preset("flux_shapes")
+    prompts = [PROMPT, "two blue stars", "a cat"]
+    plain = [np.asarray(image, dtype=int) for image in pipeline.generate(prompts, options, seeds=1)]
+
+    pipeline.pack(torch.bfloat16)
+
+    packed = [
+        np.asarray(image, dtype=int) for image in pipeline.generate(prompts, options, seeds=1)
+    ]
+    differences = np.abs(np.array(packed) - np.array(plain))
+    assert 0 < differences.mean() < 0.1  # of 255 levels
+    assert np.quantile(differences, 0.999) <= 2
 
 
 def test_image_to_image_recolours_a_shape_and_leaves_it_in_its_place() -> None:

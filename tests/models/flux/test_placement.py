@@ -176,7 +176,7 @@ def test_images_are_tiled_from_the_longer_side_on(
 ) -> None:
     pipeline = TextToImage.from_preset(directory, placement=Placement(tile_from=tile_from))
     whole_calls: list[object] = []
-    # diffusers runs the decoder as a whole; tiles run its layers
+    # whole, the decoder runs as one module; tiles run its layers
     pipeline.autoencoder.decoder.register_forward_hook(lambda *_: whole_calls.append(_))
     image = pipeline.decode(expected, *SIZE)
     assert bool(whole_calls) is not is_tiled

@@ -26,7 +26,7 @@ def check_against(sizes: FluxSizes, pipeline: TextToImage) -> None:
     assert sizes.block_bytes == tuple(map(num_bytes, backbone.blocks))
     assert sum(sizes.block_bytes) + sizes.other_transformer_bytes == num_bytes(backbone)
     assert sizes.clip_bytes == num_bytes(encoders.clip)
-    assert sizes.t5_block_bytes == tuple(map(num_bytes, encoders.t5.encoder.block))
+    assert sizes.t5_block_bytes == tuple(map(num_bytes, encoders.t5.blocks))
     assert sum(sizes.t5_block_bytes) + sizes.other_t5_bytes == num_bytes(encoders.t5)
     assert sizes.autoencoder_bytes == num_bytes(pipeline.autoencoder)
     parameters = [each for module in pipeline.modules for each in module.parameters()]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models import Backbone
-from models.layers.adapters import Adapter
+from models.layers.adapters import Adapter, Linear
+from models.layers.onednn import multiplies
 from tests.models.keras.lora_backbones import flux, fnet, targets, vit
 
 
@@ -73,6 +74,26 @@ def test_targets_are_names_of_keras_hub_or_ours(names: list[str], found: list[st
     backbone = flux()
     backbone.enable_lora(2, target_layer_names=names)
     assert targets(backbone) == found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_packed_layers_get_adapters_of_the_same_shapes(dtype: torch.dtype) -> None:
+    if not multiplies(dtype):
+        pytest.skip(f"this processor has no products in {dtype}")
+    plain, packed = fnet(), fnet()
+    for layer in packed.encoder_layers.modules():
+        if isinstance(layer, Linear):
+            layer.pack(dtype)
+
+    for backbone in (plain, packed):
+        backbone.enable_lora(2, ["intermediate_dense", "output_dense"])
+
+    shapes = [
+        [each.shape for name, each in backbone.named_parameters() if ".adapters." in name]
+        for backbone in (plain, packed)
+    ]
+    assert len(shapes[0]) == 8
+    assert shapes[1] == shapes[0]
 
 
 def test_the_default_names_may_be_given_too() -> None:

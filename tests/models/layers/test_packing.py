@@ -108,6 +108,20 @@ def test_layers_that_would_not_gain_stay_as_they_are() -> None:
     assert [layer.is_packed for layer in layers] == [True, True, False]
 
 
+@pytest.mark.skipif(not multiplies(torch.int8), reason="this processor has no products in int8")
+def test_a_module_packed_in_int8_saves_weights_within_half_a_step() -> None:
+    plain = nn.Sequential(Linear(256, 256), nn.LayerNorm(256))
+    module = deepcopy(plain)
+
+    pack_linear_layers(module, torch.int8)
+
+    saved, expected = merged_state(module), plain.state_dict()
+    assert saved["0.weight"].dtype == torch.float32
+    half_a_step = expected["0.weight"].abs().amax(dim=1, keepdim=True) / 254
+    assert ((saved["0.weight"] - expected["0.weight"]).abs() <= 1.001 * half_a_step).all()
+    assert torch.equal(saved["0.bias"], expected["0.bias"])
+
+
 def test_a_packed_module_saves_its_weights_as_they_were() -> None:
     plain = nn.Sequential(Linear(256, 256), nn.LayerNorm(256), Linear(256, 256))
     module = deepcopy(plain)

@@ -71,7 +71,7 @@ def test_it_gets_it_in_whatever_state_and_a_final_one_stays(redis: Redis, record
     finish(records, first)
     before = redis.hgetall(record_key(first))
     assert b"waiters" not in before
-    assert send(redis, embeddings_job("a")) == Attached(first)
+    assert send(redis, embeddings_job("a")) == Attached(first, is_over=True)
     assert redis.hgetall(record_key(first)) == before, "nor does it grow"
 
 
@@ -199,13 +199,13 @@ def test_a_job_that_was_over_before_its_client_left_keeps_its_key(
     first = sent(redis)
     finish(records, first)
     leave(redis, first, first)
-    assert send(redis, embeddings_job("a")) == Attached(first)
+    assert send(redis, embeddings_job("a")) == Attached(first, is_over=True)
 
 
 def test_a_job_that_was_canceled_by_name_keeps_its_key(redis: Redis, records: Records) -> None:
     first = sent(redis)
     records.cancel(first)
-    assert send(redis, embeddings_job("a")) == Attached(first)
+    assert send(redis, embeddings_job("a")) == Attached(first, is_over=True)
     assert state_of(records, first) is JobState.CANCELED
 
 

@@ -14,13 +14,13 @@ from models.flux.parts import load_backbone, load_schedule
 from models.flux.text_to_image import TextToImage
 from models.load import load_pipeline
 from tests.models.flux.conftest import tiny_pipeline, tiny_transformer
+from tests.models.flux.formats.test_autoencoder_files import original_autoencoder
 from tests.models.flux.original_files import (
     original_transformer,
     tiny_autoencoder,
     tiny_original,
     write,
 )
-from tests.models.flux.test_autoencoder import original_autoencoder
 from tests.models.flux.test_backbone import ask, inputs
 
 CLASS = '"_class_name": "FluxTransformer2DModel"'
