@@ -166,6 +166,7 @@ def write_pipeline(directory: Path, scale: float) -> None:
                 block_out_channels=(width, 2 * width, 4 * width, 4 * width),
                 layers_per_block=2,
                 latent_channels=16,
+                shift_factor=0.1159,
                 use_quant_conv=False,
                 use_post_quant_conv=False,
             ),

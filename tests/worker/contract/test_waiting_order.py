@@ -622,7 +622,7 @@ class Crowd:
         return None
 
     def cancel_one(self) -> None:
-        job = self.live.pop(self.rng.choice(sorted(self.live)))
+        job = self.live.pop(self.rng.choice(list(self.live)))  # not by id, which is by chance
         self.records.cancel(job.id)
 
     def some_groups(self) -> list[str]:
