@@ -45,8 +45,8 @@ def warm_up(pipeline: ImagePipeline, card: ModelCard) -> StepMeasuring:
     [pixels] = pipeline.decode(row.patches.cpu()[None], *size)
     png.encode(pixels, {})
     measuring = StepMeasuring(trial, row, step_s)
-    while time.perf_counter() - before < _AT_ONCE_S and not measuring.knows_all:
-        measuring.advance(pipeline)
+    while time.perf_counter() - before < _AT_ONCE_S and measuring.advance(pipeline):
+        pass
     return measuring
 
 
@@ -63,7 +63,6 @@ class StepMeasuring:
         self.costs.note(_row_tokens(limits, size), 1, frozenset(), step_s)
         self._trial = trial
         self._row: PaintRow | None = row  # of which there was no preview yet
-        self.knows_all = False  # that there is time for; the rest is to know it better
         self.spent_s = 0.0  # without that step: the very first has kernels to load
         self._questions = self._ask()
         self._next = next(self._questions, None)
@@ -93,16 +92,7 @@ class StepMeasuring:
 
     def _ask(self) -> Generator[_Question, float, None]:
         """Ask for the seconds of a step, inf where it does not fit or there is no time for it."""
-        sizes = list(_sizes(self._trial.limits))
-        yield from self._ask_for(sizes)
-        self.knows_all = True
-        if self.spent_s <= _MEASURING_S:
-            # the usual one once more, as other workers that start beside this one disturb it
-            self.spent_s = 0.0
-            yield from self._ask_for(sizes[:1])
-
-    def _ask_for(self, sizes: Sequence[_Size]) -> Generator[_Question, float, None]:
-        for size in sizes:
+        for size in _sizes(self._trial.limits):
             if self.spent_s > _MEASURING_S:
                 return
             learning = self.costs.learn(_row_tokens(self._trial.limits, size))

@@ -94,13 +94,3 @@ def test_each_piece_is_one_forward_at_most(slow: Slow) -> None:
         num_steps.append(len(slow.batch_sizes))
     assert max(after - before for before, after in pairwise(num_steps)) == 1
     assert {1, 2, 4} <= {*slow.batch_sizes}
-
-
-@pytest.mark.parametrize("row_s", [0.01])
-def test_what_was_disturbed_at_the_start_is_measured_once_more(slow: Slow) -> None:
-    pipeline = cast(ImagePipeline, slow)
-    measuring = image_warm_up.warm_up(pipeline, card_of("flux_shapes", Task.IMAGES))
-    slow.row_s = 0.002  # as its neighbours have started
-    while measuring.advance(pipeline):
-        pass
-    assert measuring.costs.step_s(96, 1, frozenset()) == pytest.approx(slow.row_s)
