@@ -30,7 +30,7 @@ from worker.contract.jobs import Task
 from worker.contract.redis_refusals import Refusal
 from worker.contract.trace_context import TraceContext
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300)
 _OTHER = "other"
 _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -118,7 +118,7 @@ class RequestMetrics:
 
         One that is recorded in a trace is an example that its bucket shows.
         """
-        method = method if method in _METHODS else _OTHER
+        method = method if method in METHODS else _OTHER
         answers = self._of_answers.get((route, method, status))
         if answers is None:
             answers = self._metrics_of(route, method, status)

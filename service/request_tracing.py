@@ -12,11 +12,11 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from service.metrics import METHODS
 from worker.contract.spans import Span
 from worker.contract.trace_context import TraceContext, parse_trace_context
 from worker.contract.tracing import Tracing
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # What is noted of a request and its job, and what it is called in the span.
 _OF_STATE = {
     "request_id": "triptych.request.id",
@@ -87,7 +87,7 @@ def _given(headers: Headers) -> TraceContext | None:
 def _method(scope: Scope) -> str:
     """A method that nobody knows would be a name for each."""
     method: str = scope["method"]
-    return method if method in _METHODS else "_OTHER"
+    return method if method in METHODS else "_OTHER"
 
 
 def _error(status: int | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from benchmarks.peers.line_protocol import Compute, Outputs, main
 
@@ -290,7 +290,7 @@ def load(runtime: str, models: Path, case: str) -> Compute:
     return RUNTIMES[runtime](parsed, models)
 
 
-def torchvision_operators() -> torch.library.Library | None:
+def torchvision_operators() -> library.Library | None:
     """Let timm import a torchvision that is built for CUDA beside a torch that is not.
 
     Its operators do not load then; nobody here takes any, but the import asks for these two. They
@@ -298,7 +298,7 @@ def torchvision_operators() -> torch.library.Library | None:
     """
     if torch.version.cuda is not None:
         return None
-    operators = torch.library.Library("torchvision", "DEF")
+    operators = library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         operators.define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
     return operators
