@@ -1,0 +1,64 @@
+/** Making elements, and telling people what happened. */
+
+/** @typedef {Node | string | null | undefined | false} Child absent children are left out */
+
+/**
+ * Make an element. Props are the element's own properties (`className`, `type`, `onclick` …);
+ * what has a dash in it is an attribute (`aria-label`, `data-index`), and null is left out.
+ *
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, unknown>} [props]
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function element(tag, props = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined) continue;
+    if (name.includes("-") || name === "role") made.setAttribute(name, String(value));
+    else Object.assign(made, { [name]: value });
+  }
+  made.append(...present(children));
+  return made;
+}
+
+/** @param {Child[]} children */
+export function present(children) {
+  return /** @type {(Node | string)[]} */ (children.filter((child) => child || child === ""));
+}
+
+/**
+ * The element of this id, which index.html has.
+ *
+ * @template {typeof HTMLElement} Kind
+ * @param {string} id
+ * @param {Kind} kind such as HTMLInputElement
+ * @returns {InstanceType<Kind>}
+ */
+export function byId(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new Error(`#${id} is no ${kind.name}: this is a bug`);
+  return /** @type {InstanceType<Kind>} */ (found);
+}
+
+/**
+ * Say it to those who listen to the page.
+ *
+ * @param {string} text
+ */
+export function announce(text) {
+  byId("announcer", HTMLElement).textContent = text;
+}
+
+/**
+ * Show in the container what went wrong; what stood there goes. `null` empties it.
+ *
+ * @param {HTMLElement} container
+ * @param {Error | null} error
+ */
+export function showError(container, error) {
+  container.replaceChildren();
+  if (error === null) return;
+  container.append(element("p", { className: "error", role: "alert" }, error.message));
+}
