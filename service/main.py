@@ -51,6 +51,7 @@ from service.routes import (
     images,
     jobs,
     models,
+    playground,
     tei,
 )
 from service.server import Server, prepare
@@ -114,6 +115,8 @@ def create_app(settings: ServiceSettings, tracing: Tracing = NO_TRACING) -> Fast
         *(hugging_face, tei, health),
     ):
         app.include_router(module.router)
+    if settings.playground:
+        app.include_router(playground.router_of(settings.grafana_url))
     return app
 
 

@@ -30,6 +30,11 @@ class ServiceSettings(BaseSettings):
         default=None, description="prefix of image URLs; None: the address that the client called"
     )
 
+    playground: bool = Field(default=True, description="whether `/` is a page to try the API on")
+    grafana_url: str | None = Field(
+        default=None, pattern="^https?://", description="where that page links to Grafana"
+    )
+
     url_secret: SecretStr | None = Field(
         default=None,
         min_length=16,
