@@ -41,7 +41,7 @@ from worker.contract.model_cards import ImageLimits
 
 MAX_PROMPT_CHARACTERS = 32_000  # OpenAI's; what the encoders cut off shows in the answer
 DEFAULT_STRENGTH = 0.6  # diffusers' FluxImg2ImgPipeline's
-_MAX_LORA_SCALE = 10.0  # sliders are made for -5 to 5; far beyond, no image is left
+MAX_LORA_SCALE = 10.0  # sliders are made for -5 to 5; far beyond, no image is left
 _MAX_FLOW_SHIFT = 100.0  # models have 1 to 3; at 100 the last of 20 steps still begins at 0.84
 _MAX_LORAS = 64  # more than any model is served with
 
@@ -84,8 +84,8 @@ class LoraChoice(RequestBody):
     name: Name = Field(description="one of the model's `loras`")
     scale: float = Field(
         1.0,
-        ge=-_MAX_LORA_SCALE,
-        le=_MAX_LORA_SCALE,
+        ge=-MAX_LORA_SCALE,
+        le=MAX_LORA_SCALE,
         allow_inf_nan=False,
         description="how many times it counts; 0: not at all",
     )

@@ -7,8 +7,14 @@ from pydantic import Field
 
 from service.catalog import Model
 from service.schemas.fields import Absent, ResponseBody
+from service.schemas.image_fields import (
+    DEFAULT_STRENGTH,
+    MAX_LORA_SCALE,
+    MAX_PROMPT_CHARACTERS,
+)
+from service.schemas.image_limits import MAX_PREVIEWS
 from worker.contract.jobs import Task
-from worker.contract.model_cards import ImageLimits, ModelCard
+from worker.contract.model_cards import MAX_ASPECT, ImageLimits, ModelCard
 from worker.contract.workers import ModelState
 
 TaskName = Literal["text-to-image", "image-classification", "embedding"]
@@ -30,6 +36,10 @@ class ModelLimits(ResponseBody):
     max_guidance_scale: Absent[float] = None
     max_true_cfg_scale: Absent[float] = None
     max_n: Absent[int] = None
+    max_aspect: Absent[int] = Field(None, description="the longer side, as a multiple of the other")
+    max_prompt_characters: Absent[int] = None
+    max_lora_scale: Absent[float] = Field(None, description="and the least, negated")
+    max_preview_steps: Absent[int] = None
     num_labels: Absent[int] = None
     dimensions: Absent[int] = None
     max_tokens: Absent[int] = None
@@ -43,6 +53,7 @@ class ModelDefaults(ResponseBody):
     true_cfg_scale: Absent[float] = Field(
         default=None, description="where there is a negative prompt"
     )
+    strength: Absent[float] = Field(None, description="where there is a start image")
 
 
 class ModelObject(ResponseBody):
@@ -122,6 +133,10 @@ def _limits(card: ModelCard) -> ModelLimits:
         max_guidance_scale=images.max_guidance_scale,
         max_true_cfg_scale=images.max_true_cfg_scale,
         max_n=images.max_images,
+        max_aspect=MAX_ASPECT,
+        max_prompt_characters=MAX_PROMPT_CHARACTERS,
+        max_lora_scale=MAX_LORA_SCALE,
+        max_preview_steps=MAX_PREVIEWS,
     )
 
 
@@ -133,4 +148,5 @@ def _defaults(images: ImageLimits | None) -> ModelDefaults:
         num_inference_steps=images.default_num_steps,
         guidance_scale=images.default_guidance_scale,
         true_cfg_scale=images.default_true_cfg_scale,
+        strength=DEFAULT_STRENGTH,
     )

@@ -77,12 +77,17 @@ def test_a_model_shows_its_limits_and_defaults(http: httpx.Client) -> None:
         "max_guidance_scale": 10.0,
         "max_true_cfg_scale": 10.0,
         "max_n": 10,
+        "max_aspect": 3,
+        "max_prompt_characters": 32_000,
+        "max_lora_scale": 10.0,
+        "max_preview_steps": 3,
     }
     assert model["defaults"] == {
         "size": "128x128",
         "num_inference_steps": 20,
         "guidance_scale": 2.0,
         "true_cfg_scale": 3.0,
+        "strength": 0.6,
     }
     assert model["loras"] == []
 
