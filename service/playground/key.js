@@ -1,0 +1,85 @@
+/**
+ * The key that a gateway before the service demands: asked for once, kept by this tab's session.
+ *
+ * Whoever wants to know when it changes listens to the document's `triptych:key`.
+ */
+
+import { element } from "./dom.js";
+
+// Another service behind another prefix of the same origin has another key.
+const NAME = `triptych-key:${globalThis.location?.pathname}`;
+const ALLOWED = "[!-~]+"; // visible ASCII, as a header takes it
+
+/** @returns {string | null} */
+export function getKey() {
+  return sessionStorage.getItem(NAME);
+}
+
+/** Forget it, and with the page all that was shown for it. */
+export function forgetKey() {
+  sessionStorage.removeItem(NAME);
+  location.reload();
+}
+
+/**
+ * Ask the person; null where they give none.
+ *
+ * @param {boolean} wasRefused whether there was a key, which is not right
+ * @returns {Promise<string | null>}
+ */
+export async function askForKey(wasRefused) {
+  sessionStorage.removeItem(NAME);
+  const key = await answer(wasRefused);
+  if (key !== null) sessionStorage.setItem(NAME, key);
+  document.dispatchEvent(new CustomEvent("triptych:key"));
+  return key;
+}
+
+/**
+ * @param {boolean} wasRefused
+ * @returns {Promise<string | null>}
+ */
+function answer(wasRefused) {
+  const input = element("input", {
+    type: "password", id: "key", name: "key", required: true, pattern: ALLOWED, autocomplete: "off",
+    title: "letters, digits and signs without spaces", "aria-describedby": "key-hint",
+  });
+  const dialog = keyDialog(input, wasRefused);
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "given" ? input.value : null);
+    });
+  });
+}
+
+/**
+ * @param {HTMLInputElement} input
+ * @param {boolean} wasRefused
+ */
+function keyDialog(input, wasRefused) {
+  const cancel = element("button", { type: "button", className: "button" }, "Not now");
+  const form = element(
+    "form",
+    { className: "key-form" },
+    element("h2", { id: "key-title" }, "This service asks for a key"),
+    wasRefused && element("p", { className: "error", role: "alert" }, "That key was refused."),
+    element("div", { className: "field" }, element("label", { htmlFor: "key" }, "API key"), input),
+    element("p", { id: "key-hint", className: "hint" }, "Kept until this tab is closed."),
+    element(
+      "div",
+      { className: "key-buttons" },
+      cancel,
+      element("button", { type: "submit", className: "button primary" }, "Use this key"),
+    ),
+  );
+  const dialog = element("dialog", { "aria-labelledby": "key-title" }, form);
+  cancel.addEventListener("click", () => dialog.close());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    dialog.close("given");
+  });
+  return dialog;
+}
