@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NODE_MODULES := $(patsubst %,tests/%/node_modules/.package-lock.json,clients dashboards)
+NODE_MODULES := $(patsubst %,tests/%/node_modules/.package-lock.json,clients dashboards playground)
 SOURCES := benchmarks dashboards models service tests training triptych worker
 
 .PHONY: serve observe test check fix openapi dashboards up
@@ -17,8 +17,9 @@ serve: $(STAMP)
 observe: $(STAMP)
 	@exec $(RUN)/triptych serve --observe
 
+# Says which tests were skipped, and what they miss.
 test: $(STAMP) $(NODE_MODULES)
-	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN)/python -m pytest -rs --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(RUN)/ruff format --check $(SOURCES)
@@ -46,9 +47,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(RUN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# OpenAI's client for Node, which tests/clients drives, and Grafana's schema, which tests/dashboards
-# asks; npm came into .venv with the wheel of Node. Where npm's registry is out of reach, those tests
-# are skipped, and say so.
+# OpenAI's client for Node, which tests/clients drives, Grafana's schema, which tests/dashboards asks,
+# and what tests/playground looks at pages and scripts with; npm came into .venv with the wheel of
+# Node. Where npm's registry is out of reach, those tests are skipped, and say so.
 tests/%/node_modules/.package-lock.json: tests/%/package-lock.json | $(STAMP)
 	-PATH="$(CURDIR)/$(RUN):$$PATH" npm ci --prefix tests/$* --no-audit --no-fund --loglevel=error \
 		&& touch $@

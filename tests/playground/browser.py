@@ -1,0 +1,98 @@
+"""Chromium as it is installed, and what no page may do in it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 30_000  # two cores paint and run a browser at once
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What somebody looks at."""
+
+    width: int
+    height: int
+    is_phone: bool = False
+    is_dark: bool = False
+
+
+DESKTOP = Screen(1280, 860)
+PHONE = Screen(390, 844, is_phone=True)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the browser; skip the test where there is none."""
+    path = next(filter(None, map(shutil.which, _NAMES)), None)
+    if path is None:
+        pytest.skip("Chromium is not installed: `apt-get install chromium` has it")
+    # root has no sandbox, and containers a small /dev/shm
+    flags = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Complaints:
+    """What went wrong in a page: errors on the console, of scripts and of the policy; strangers.
+
+    A journey through faults says before which words it expects.
+    """
+
+    _said: list[str] = field(default_factory=list)
+    _expected: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self._said.append(f"script: {error}"))
+        page.on("request", self._on_request)
+
+    def expect(self, *words: str) -> None:
+        self._expected += words
+
+    @property
+    def unexpected(self) -> list[str]:
+        return [said for said in self._said if not any(w in said for w in self._expected)]
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._said.append(f"console: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        url, page = urlsplit(request.url), urlsplit(request.frame.url)
+        is_within = url.scheme in ("data", "blob") or page.scheme == "about"
+        if not is_within and url.netloc != page.netloc:
+            self._said.append(f"another origin: {request.url}")
+
+
+@contextmanager
+def watched_page(
+    browser: Browser, complaints: Complaints, base_url: str, screen: Screen = DESKTOP
+) -> Iterator[Page]:
+    """A page of a context of its own, as of a person who was never here."""
+    context = browser.new_context(
+        base_url=base_url,
+        viewport={"width": screen.width, "height": screen.height},
+        has_touch=screen.is_phone,
+        is_mobile=screen.is_phone,
+        color_scheme="dark" if screen.is_dark else "light",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    try:
+        page = context.new_page()
+        complaints.watch(page)
+        yield page
+    finally:
+        context.close()

@@ -1,0 +1,54 @@
+"""A real Chromium on the playground of the running service.
+
+Each test's page is one of a person who was never here, and fails the test that lets it complain.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.playground.browser import PATIENCE_MS, PHONE, Complaints, chromium, watched_page
+from tests.playground.gateway import Gateway, gateway
+from tests.running_service import Service
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+# Its event loop is that of the thread while it runs: tests elsewhere need their own.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def service_url(service: Service) -> str:
+    return service.url
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    found = Complaints()
+    yield found
+    assert found.unexpected == []
+
+
+@pytest.fixture
+def page(browser: Browser, service_url: str, complaints: Complaints) -> Iterator[Page]:
+    """An empty page; `page.goto("/")` opens the playground."""
+    with watched_page(browser, complaints, service_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def phone(browser: Browser, service_url: str, complaints: Complaints) -> Iterator[Page]:
+    """As `page`, as wide as a phone."""
+    with watched_page(browser, complaints, service_url, PHONE) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def behind(service: Service) -> Iterator[Gateway]:
+    with gateway(service.url) as running:
+        yield running
