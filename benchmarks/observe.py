@@ -9,7 +9,6 @@ well what a scrape costs, and which alerts there were. With `--pictures` draws t
 
 import argparse
 import asyncio
-import re
 import shutil
 import sys
 import tempfile
@@ -20,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import uvloop
 from redis import Redis
 
@@ -34,6 +32,7 @@ from benchmarks.panels import draw
 from benchmarks.prometheus_api import Prometheus
 from benchmarks.reports import publish, table_of
 from benchmarks.running_service import RunningService, free_port, running, scratch_redis
+from benchmarks.scrape import ScrapeCost, cost_of_scrapes, text_of
 from models.presets.table import BUNDLED_DIRECTORY
 
 _HABITS = Habits(OBSERVED_ACTS, mean_pause_s=1.0)
@@ -41,18 +40,8 @@ _NUM_CLIENTS = 4
 _KILL_AT, _FILL_AT, _FILL_UNTIL = 0.3, 0.5, 0.65  # shares of the time
 _SETTLE_S = 10.0  # the last of it is scraped
 _DRAIN_TIMEOUT_S = 120.0
-_NUM_SCRAPES = 100
 _QUEUE_DEPTH = "24"
 _PICTURES = ("overview", "images")
-
-
-@dataclass(frozen=True, slots=True)
-class QuietScrape:
-    """One of the API with nothing else to do."""
-
-    api_cpu_ms: float
-    client_ms: float
-    redis_commands: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,7 @@ class Report:
     failed: Sequence[Asked]
     alerts: Sequence[Alert]
     targets: Sequence[Target]
-    quiet_scrape: QuietScrape
+    scrape_cost: ScrapeCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +116,6 @@ def await_quiet(prometheus: Prometheus) -> None:
         time.sleep(1)
 
 
-def quiet_scrape(running: Running) -> QuietScrape:
-    """Scrapes one after the other, less what goes on without them."""
-    with httpx.Client(base_url=running.service.url) as http:
-
-        def commands_and_cpu_s() -> tuple[int, float]:
-            page = http.get("/metrics").text
-            (cpu_s,) = re.findall(r"^process_cpu_seconds_total (\S+)$", page, re.MULTILINE)
-            return running.redis.info("stats")["total_commands_processed"], float(cpu_s)
-
-        started, before = time.monotonic(), commands_and_cpu_s()
-        time.sleep(_SETTLE_S)
-        idle_s, idle = time.monotonic() - started, commands_and_cpu_s()
-        started = time.monotonic()
-        for _ in range(_NUM_SCRAPES):
-            http.get("/metrics").raise_for_status()
-        busy_s, after = time.monotonic() - started, commands_and_cpu_s()
-    commands, cpu_s = (
-        (after[i] - idle[i] - (idle[i] - before[i]) * busy_s / idle_s) / _NUM_SCRAPES
-        for i in range(2)
-    )
-    return QuietScrape(
-        api_cpu_ms=round(1e3 * cpu_s, 2),
-        client_ms=round(1e3 * busy_s / _NUM_SCRAPES, 2),
-        redis_commands=round(commands, 1),
-    )
-
-
 def measure(minutes: float, log: Path | None, pictures: Path | None) -> Report:
     with observed_service(log) as running:
         start = time.time()
@@ -187,7 +149,7 @@ def measure(minutes: float, log: Path | None, pictures: Path | None) -> Report:
             failed=[each for each in asked if each.outcome == "failed"],
             alerts=seen.alerts(),
             targets=seen.targets(),
-            quiet_scrape=quiet_scrape(running),
+            scrape_cost=cost_of_scrapes(running.service, running.redis),
         )
 
 
@@ -214,7 +176,6 @@ def tables(report: Report) -> str:
     total = ["together", sum(together), *together]
     alerts = [[each.name, each.pending_s, each.firing_s, each.state] for each in report.alerts]
     targets = [[each.name, each.mean_ms, each.max_ms, each.num_series] for each in report.targets]
-    quiet = report.quiet_scrape
     failed = [
         f"failed: {each.where}, {each.title}: {each.reason}\n  {each.expr}\n"
         for each in report.failed
@@ -224,8 +185,7 @@ def tables(report: Report) -> str:
         table_of(("expressions", "asked", *outcomes), [*rows, total]),
         table_of(("alert", "pending s", "firing s", "at the end"), alerts),
         table_of(("scrape", "mean ms", "max ms", "series"), targets),
-        f"a scrape of the idle API: {quiet.api_cpu_ms} ms of its CPU, {quiet.client_ms} ms, "
-        f"{quiet.redis_commands} commands to Redis\n",
+        text_of(report.scrape_cost),
         f"answers by status: {dict(report.answers)}; wrong: {report.wrong or 'none'}\n",
         "".join(empty),
         "".join(failed),

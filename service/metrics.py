@@ -6,7 +6,6 @@ The queues' truth is in `queue_stats.py`. Knows nothing about HTTP frameworks or
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
@@ -20,12 +19,11 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from service import shared_counts
+from service.exposition import Exposition, expose
 from worker.contract.jobs import Task
 from worker.contract.redis_refusals import Refusal
 from worker.contract.trace_context import TraceContext
@@ -243,22 +241,12 @@ class Metrics:
         """Expose what is the same whichever process is asked."""
         self._exposed.register(collector)
 
-    def render(self, accept: str) -> "Exposition":
+    def render(self, accept: str) -> Exposition:
         """The text in the format that `Accept` wants. Reads Redis, so it runs in a thread.
 
         Only OpenMetrics has exemplars, and only where one process counts for itself.
         """
-        encode, media_type = choose_encoder(accept)
-        if media_type.startswith("application/openmetrics-text"):
-            # no name of ours needs an escape: to look for that took a third of the time
-            encode = partial(openmetrics.generate_latest, escaping=openmetrics.ALLOWUTF8)
-        return Exposition(encode(self._exposed), media_type)
-
-
-@dataclass(frozen=True, slots=True)
-class Exposition:
-    text: bytes
-    media_type: str
+        return expose(self._exposed, accept)
 
 
 class DiskCollector(Collector):

@@ -1,6 +1,6 @@
 """The state of queues, workers, models and Redis itself, read at each scrape, never counted along.
 
-One round trip of some 15 commands, however many workers there are, and one more for the cards of
+One round trip of three commands, however many workers there are, and one more for the cards of
 models that are new. Knows nothing about HTTP. Blocking: call it in a thread.
 """
 
@@ -18,12 +18,57 @@ from service.redis_health import PROBE_KEY
 from worker.contract import model_cards, workers
 from worker.contract.jobs import JobState, Task
 from worker.contract.model_cards import ModelCard
-from worker.contract.record import running_key, waiting_key
+from worker.contract.record import as_text
 from worker.contract.record_scripts import QUARANTINED_KEY
+from worker.contract.script_prelude import READING, RUNNING_PREFIX, WAITING_PREFIX
 from worker.contract.sharing_script import NUM_EXPIRED_KEY, RESULTS_BYTES, RESULTS_KEY
 from worker.contract.workers import WorkerState, WorkerStatus
 
-_Replies: TypeAlias = tuple[int, int, Sequence[tuple[str, float]]]  # of one queue
+# Of Redis' INFO: whole it is 200 lines, and to read them took a third of a scrape's reading.
+_INFO_SECTIONS = ("memory", "clients", "stats", "persistence")
+_INFO_FIELDS = (
+    *("used_memory", "maxmemory", "connected_clients", "evicted_keys"),
+    *("aof_enabled", "aof_last_write_status"),
+)
+
+
+def _lua(texts: Sequence[str]) -> str:
+    return ", ".join(f"'{text}'" for text in texts)
+
+
+# ARGV: the tasks. Returns what the queues have, by task; how many of their jobs expired, by task;
+# how many are quarantined; the bytes of kept results; and the values of INFO, where we may ask.
+_READ = (
+    READING
+    + f"""
+local queues = {{}}
+for i, task in ipairs(ARGV) do
+  local waiting = '{WAITING_PREFIX}' .. task
+  local num_queued, oldest = redis.call('ZCARD', waiting), false
+  if num_queued > 0 then oldest = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2] end
+  queues[i] = {{num_queued, redis.call('ZCARD', '{RUNNING_PREFIX}' .. task), oldest}}
+end
+local info, told = redis.pcall('INFO', {_lua(_INFO_SECTIONS)}), {{}}
+if type(info) == 'string' then
+  for i, name in ipairs({{{_lua(_INFO_FIELDS)}}}) do
+    told[i] = string.match(info, '\\n' .. name .. ':([^\\r\\n]*)') or ''
+  end
+end
+return {{
+  queues,
+  redis.call('HMGET', '{NUM_EXPIRED_KEY}', unpack(ARGV)),
+  redis.call('ZCARD', '{QUARANTINED_KEY}'),
+  redis.call('HGET', '{RESULTS_KEY}', '{RESULTS_BYTES}'),
+  told,
+}}
+"""
+)
+
+_Text: TypeAlias = bytes | str
+_QueueReply: TypeAlias = tuple[int, int, _Text | None]  # waiting, running, when the oldest came
+_Reply: TypeAlias = tuple[
+    Sequence[_QueueReply], Sequence[_Text | None], int, _Text | None, Sequence[_Text]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +87,7 @@ class _Snapshot:
     cards: Sequence[ModelCard]
     num_quarantined: int
     cache_bytes: int
-    server: Mapping[str, int | str]  # Redis' INFO; empty where we may not ask for it
+    server: Mapping[str, str]  # of Redis' INFO; empty where we may not ask for it
     is_writable: bool
 
 
@@ -68,32 +113,26 @@ class QueueCollector(Collector):
     def _read(self) -> _Snapshot:
         now = time.time()
         with self._redis.pipeline(transaction=False) as pipeline:
-            for task in Task:
-                pipeline.zcard(waiting_key(task))
-                pipeline.zcard(running_key(task))
-                pipeline.zrange(waiting_key(task), 0, 0, withscores=True)
-            pipeline.hmget(NUM_EXPIRED_KEY, list(Task))
-            pipeline.zcard(QUARANTINED_KEY)
-            pipeline.hget(RESULTS_KEY, RESULTS_BYTES)
+            pipeline.eval(_READ, 0, *Task)
             pipeline.eval(workers.READ, 0)
-            pipeline.info()
             pipeline.setrange(PROBE_KEY, 0, "")
-            *replies, server, probe = pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        *of_queues, num_expired, num_quarantined, cache_bytes, found = replies
+            reply, found, probe = pipeline.execute(raise_on_error=False)
+        for each in (reply, found):
+            if isinstance(each, RedisError):
+                raise each
+        of_queues, num_expired, num_quarantined, cache_bytes, told = cast(_Reply, reply)
         statuses = workers.living(cast(workers.Reply, found))
         return _Snapshot(
-            queues=[
-                _queue_stats(task, of_queues[3 * i : 3 * i + 3], now) for i, task in enumerate(Task)
-            ],
+            queues=[_queue_stats(task, of_queues[i], now) for i, task in enumerate(Task)],
             num_expired={task: int(num or 0) for task, num in zip(Task, num_expired, strict=True)},
             statuses=statuses,
             cards=self._cards_of(statuses),
             num_quarantined=num_quarantined,
             cache_bytes=int(cache_bytes or 0),
-            server={} if isinstance(server, RedisError) else server,
+            # shorter where we may not ask, and without a value where the server has none
+            server={
+                name: as_text(said) for name, said in zip(_INFO_FIELDS, told, strict=False) if said
+            },
             is_writable=not isinstance(probe, RedisError),
         )
 
@@ -104,10 +143,10 @@ class QueueCollector(Collector):
         return list(self._cards.values())
 
 
-def _queue_stats(task: Task, replies: Sequence[object], now: float) -> QueueStats:
-    num_queued, num_running, oldest = cast(_Replies, replies)
-    age_s = max((now - created_at for _, created_at in oldest), default=0.0)
-    return QueueStats(task, num_queued, num_running, max(0.0, age_s))
+def _queue_stats(task: Task, reply: _QueueReply, now: float) -> QueueStats:
+    num_queued, num_running, oldest = reply
+    age_s = 0.0 if oldest is None else max(0.0, now - float(oldest))
+    return QueueStats(task, num_queued, num_running, age_s)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
@@ -166,21 +205,21 @@ def _model_info(cards: Sequence[ModelCard]) -> Metric:
     return info
 
 
-def _server_metrics(server: Mapping[str, int | str]) -> Iterator[Metric]:
+def _server_metrics(server: Mapping[str, str]) -> Iterator[Metric]:
     """What Redis tells of itself; what it does not tell, or is not there, is absent."""
     for name, key, text in (
         ("memory_used_bytes", "used_memory", "What Redis has of its memory."),
         ("memory_max_bytes", "maxmemory", "What Redis may have; absent where it may have all."),
         ("connected_clients", "connected_clients", "Connections to Redis."),
     ):
-        if value := server.get(key):
-            yield _gauge(f"redis_{name}", text, float(value))
+        if value := float(server.get(key, 0)):
+            yield _gauge(f"redis_{name}", text, value)
     if (num_evicted := server.get("evicted_keys")) is not None:
         yield CounterMetricFamily(
             "triptych_redis_evicted_keys",
             "Keys that Redis has thrown away for lack of memory: records of jobs among them.",
             value=float(num_evicted),
         )
-    if server.get("aof_enabled") and (said := server.get("aof_last_write_status")) is not None:
+    if server.get("aof_enabled") == "1" and (said := server.get("aof_last_write_status")):
         text = "1 if the last write to Redis' append-only file succeeded; absent without one."
         yield _gauge("redis_aof_write_ok", text, said == "ok")

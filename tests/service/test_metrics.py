@@ -103,6 +103,15 @@ def test_the_names_keep_prometheus_rules_and_both_formats_parse(quiet_redis: Red
     assert_keeps_the_rules(metrics.registry)
 
 
+def test_who_may_not_ask_redis_of_itself_is_told_of_the_queues(quiet_redis: Redis) -> None:
+    enqueue(quiet_redis, embeddings_job("a"))
+    quiet_redis.acl_setuser("default", commands=["-info"])
+    values = samples_in(registry_of(quiet_redis))
+    assert values["triptych_queue_depth{task=embeddings}"] == 1
+    assert values["triptych_redis_up{}"] == 1
+    assert not [name for name in values if name.startswith("triptych_redis_memory")]
+
+
 def test_a_scrape_is_few_commands_however_many_workers_and_models_there_are(
     quiet_redis: Redis,
 ) -> None:
