@@ -58,7 +58,8 @@ def from_json(body: bytes, schema: type[Body]) -> Body:
 def parsed(body: bytes) -> object:
     """Parse a body, but not one of millions of values: no other request is served meanwhile.
 
-    Counts what separates values and what follows keys, strings' own included.
+    Counts what separates values and what follows keys, strings' own included. Numbers, which can
+    have thousands of digits, take long in another way: other threads have a turn before each.
     """
     for characters, most in _MOST_OF.items():
         if sum(map(body.count, characters)) > most:
@@ -66,9 +67,18 @@ def parsed(body: bytes) -> object:
             message = f"the request body has more than {most} of the characters {shown}"
             raise ServiceError(413, "invalid_request_error", "payload_too_large", message)
     try:
-        return json.loads(body)
+        return json.loads(body, parse_float=_float, parse_int=_int)
     except (ValueError, RecursionError) as error:
         raise body_error(error) from error
+
+
+def _float(digits: str) -> float:
+    """As `float`, but a function in Python, on whose entry threads take turns."""
+    return float(digits)
+
+
+def _int(digits: str) -> int:
+    return int(digits)
 
 
 def validated(content: object, schema: type[Body], strict: bool = True) -> Body:

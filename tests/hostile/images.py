@@ -269,4 +269,5 @@ CASES = [
         for how, way in _WAYS.items()
         for name, sample in _SAMPLES.items()
     ),
+    post_json("half_of_it_blanks", _CLASSIFY, {"input": "AB " * 5_000_000}, 400, "invalid_image"),
 ]

@@ -57,6 +57,8 @@ _NUMBERS: dict[str, bytes] = {
     "minus_1": b"-1",
 }
 
+_LONG_NUMBERS = b"[" + (b"1." + b"9" * 60 + b"e-300,") * 400_000 + b"1]"
+
 CASES = [
     *(
         post(f"{route}_{name}", path, content, 400, "invalid_json")
@@ -98,5 +100,13 @@ CASES = [
     post("minus_zero_steps", _PAINT, b'{"prompt": "x", "steps": -0}', 400, "invalid_value"),
     post("utf_16", _EMBED, '{"input": "x"}'.encode("utf-16"), 200),
     post("a_byte_order_mark", _EMBED, b'\xef\xbb\xbf{"input": "x"}', 200),
+    *(
+        post(f"{name}_with_a_key", _EMBED, content, status, code, idempotency_key=f"of-{name}")
+        for name, content, status, code in (
+            ("15_million_numbers", b"[" + b"1," * 15_000_000 + b"1]", 413, "payload_too_large"),
+            ("400_000_long_numbers", _LONG_NUMBERS, 400, "invalid_value"),
+        )
+    ),
+    post("400_000_long_numbers", _EMBED, _LONG_NUMBERS, 400, "invalid_value"),
     post("33_mib", _EMBED, b'{"input": "' + bytes(33 * 2**20), 413, "payload_too_large"),
 ]

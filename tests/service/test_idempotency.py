@@ -125,6 +125,17 @@ def test_json_counts_as_it_means(http: httpx.Client, media_type: str) -> None:
 
 
 @pytest.mark.usefixtures("worker")
+def test_long_json_counts_byte_for_byte(http: httpx.Client) -> None:
+    """To parse megabytes of numbers once more takes seconds, in which nobody else is served."""
+    headers = {**FRESH, "content-type": "application/json"}
+    text, spaces = '{"input": "x", "user": null}', " " * 2**16
+    texts = [text + spaces, text + spaces, spaces + text]
+    answers = [http.post(READ, content=each, headers=headers) for each in texts]
+    assert [answer.status_code for answer in answers] == [200, 200, 422]
+    assert answers[1].content == answers[0].content
+
+
+@pytest.mark.usefixtures("worker")
 def test_a_form_counts_by_what_is_in_it(http: httpx.Client) -> None:
     def send(content: bytes, top_k: int) -> httpx.Response:
         files, fields = {"file": ("a.png", content)}, {"top_k": str(top_k)}
