@@ -63,7 +63,7 @@ export async function postJson(path, body, { signal } = {}) {
  *   without `contentType` the browser says it, as it must of a form
  */
 export async function post(path, { body, contentType, signal } = {}) {
-  const headers = contentType ? { "Content-Type": contentType } : {};
+  const headers = contentType ? { "Content-Type": contentType } : undefined;
   return (await call(path, { method: "POST", headers, body, signal })).json();
 }
 

@@ -1,0 +1,208 @@
+/** Paint: from the form to jobs, and from jobs to pictures, the line and the gallery. */
+
+import { ApiError } from "./api.js";
+import { announce, byId, showError } from "./dom.js";
+import { GalleryStore } from "./gallery_store.js";
+import { Jobs } from "./jobs.js";
+import { getKey } from "./key.js";
+import { loadModels } from "./models.js";
+import { PaintForm } from "./paint_form.js";
+import { Gallery } from "./paint_gallery.js";
+import { isOver } from "./paint_job.js";
+import { QueueList } from "./paint_queue.js";
+import { Stage } from "./paint_stage.js";
+import { fileName } from "./paint_words.js";
+import { onPicture } from "./picture_drop.js";
+
+/** @import { PaintJob } from "./paint_job.js" */
+/** @import { PaintInput } from "./paint_request.js" */
+
+const ASK_AGAIN_MS = 2000; // for models that are not loaded yet
+const NUM_MEASURED = 5; // of the latest jobs, from whose times the next is estimated
+
+/** @param {HTMLElement} place */
+export async function start(place) {
+  const paint = new Paint();
+  onPicture(place, (file, input) => paint.take(file, input));
+  await paint.offerModels();
+  await paint.openGallery();
+  paint.begin();
+  document.addEventListener("triptych:key", () => paint.openGallery());
+}
+
+class Paint {
+  #form = new PaintForm();
+  #notice = byId("paint-notice", HTMLElement);
+  #submit = byId("paint-submit", HTMLButtonElement);
+  #stage = new Stage({
+    sameSeed: (job, index) => this.#edit(job, index),
+    vary: ({ input: { seed: _, ...input }, startImage }) => this.#paint(input, startImage),
+    startFrom: (job, index) => this.#startFrom(fileOf(job, index)),
+    classify: (job, index) => {
+      const detail = { file: fileOf(job, index) };
+      document.dispatchEvent(new CustomEvent("triptych:classify", { detail }));
+    },
+    forget: (job) => this.#forget(job),
+  });
+  #queue = new QueueList({
+    show: (job) => this.#look(job),
+    cancel: (job) => this.#jobs.cancel(job),
+    edit: (job) => this.#edit(job, null),
+    dismiss: (job) => this.#forget(job),
+  });
+  #gallery = new Gallery((job) => this.#look(job));
+  #jobs = new Jobs((job) => this.#onChange(job));
+  /** @type {PaintJob | null} what the person chose to look at, until the next request */
+  #chosen = null;
+
+  constructor() {
+    byId("paint-form", HTMLFormElement).addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#paint(this.#form.input, this.#form.start.file);
+    });
+    document.addEventListener("triptych:start-image", (event) => {
+      this.#startFrom(/** @type {CustomEvent<{file: File}>} */ (event).detail.file);
+    });
+    this.#submit.disabled = true;
+    this.#show();
+  }
+
+  /** Ask until there is a model, as the service may just have been started. */
+  async offerModels() {
+    for (;;) {
+      try {
+        const models = (await loadModels()).images.filter(({ limits }) => limits.max_side);
+        if (models.length > 0) {
+          showError(this.#notice, null);
+          this.#form.offer(models);
+          return;
+        }
+        this.#notice.textContent = "The models are being loaded …";
+      } catch (error) {
+        showError(this.#notice, /** @type {Error} */ (error));
+        if (error instanceof ApiError && !error.isPassing) return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+    }
+  }
+
+  /** Show the jobs of this key, and follow on those that are not over. */
+  async openGallery() {
+    this.#chosen = null;
+    await this.#jobs.open(new GalleryStore(getKey()));
+    this.#show();
+  }
+
+  /** Take requests, where there is a model for them. */
+  begin() {
+    this.#submit.disabled = !this.#form.hasModel;
+  }
+
+  /**
+   * Fill the form with what made a picture; a picture that does not say is one to start from.
+   *
+   * @param {File} file
+   * @param {Partial<PaintInput> | null} input
+   */
+  take(file, input) {
+    if (!this.#form.hasModel) return;
+    if (input === null) {
+      this.#startFrom(file);
+      this.#say("The picture does not say what made it: it is the start image now.");
+      return;
+    }
+    this.#form.fill(input, null);
+    this.#form.focus();
+    const wanted = input.model ?? this.#form.model.id;
+    const other = wanted === this.#form.model.id ? "" : ` The preset ${wanted} is not served here.`;
+    const start = input.strength === undefined ? "" : " It was painted over another picture, which is not in it.";
+    const seed = input.seed === undefined ? " Its seed is not known here." : "";
+    this.#say(`The form has what made the picture.${other}${start}${seed}`);
+  }
+
+  /**
+   * @param {PaintInput} input
+   * @param {Blob | null} startImage
+   */
+  async #paint(input, startImage) {
+    showError(this.#notice, null);
+    this.#form.blame(null);
+    try {
+      const job = await this.#jobs.submit(input, startImage, this.#form.model);
+      const isFirst = this.#jobs.unfinished.length === 1;
+      this.#chosen = isFirst ? job : null;
+      announce("In the line");
+    } catch (error) {
+      showError(this.#notice, /** @type {Error} */ (error));
+      if (error instanceof ApiError) this.#form.blame(error.param);
+    }
+    this.#show();
+  }
+
+  /** @param {PaintJob} job */
+  #onChange(job) {
+    if (job.status === "succeeded" && job !== this.#chosen) this.#chosen = null;
+    if (isOver(job)) announce(job.note ?? `Painted: ${job.input.prompt}`);
+    this.#show();
+  }
+
+  #show() {
+    const jobs = this.#jobs.all;
+    const painted = jobs.filter((job) => job.pictures.length > 0);
+    const latest = painted.at(-1) ?? this.#jobs.unfinished[0] ?? null;
+    const shown = this.#chosen ?? latest;
+    this.#stage.show(shown);
+    this.#queue.show(jobs.filter((job) => job.pictures.length === 0), this.#secondsOf(painted));
+    this.#gallery.show(painted, shown);
+    this.#form.lastSeed = shown?.pictures[0]?.seed ?? 0;
+  }
+
+  /** @param {PaintJob[]} painted */
+  #secondsOf(painted) {
+    const times = painted.slice(-NUM_MEASURED).map(({ runS }) => runS ?? 0);
+    return times.length === 0 ? null : times.reduce((sum, time) => sum + time) / times.length;
+  }
+
+  /** @param {PaintJob} job */
+  #look(job) {
+    this.#chosen = job;
+    this.#show();
+    byId("paint-stage", HTMLElement).scrollIntoView({ block: "nearest" });
+  }
+
+  /**
+   * @param {PaintJob} job
+   * @param {number | null} index of the picture whose seed is wanted again
+   */
+  #edit({ input, pictures, startImage }, index) {
+    const again = index === null ? input : { ...input, n: 1, seed: pictures[index].seed };
+    this.#form.fill(again, startImage);
+    this.#form.focus();
+  }
+
+  /** @param {File} file */
+  #startFrom(file) {
+    this.#form.start.set(file);
+    this.#form.focus();
+  }
+
+  /** @param {PaintJob} job */
+  async #forget(job) {
+    if (this.#chosen === job) this.#chosen = null;
+    await this.#jobs.forget(job);
+  }
+
+  /** @param {string} text */
+  #say(text) {
+    this.#notice.textContent = text;
+  }
+}
+
+/**
+ * @param {PaintJob} job
+ * @param {number} index of the picture
+ */
+function fileOf(job, index) {
+  const { blob } = job.pictures[index];
+  return new File([blob], fileName(job, index), { type: blob.type });
+}

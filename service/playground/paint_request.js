@@ -1,0 +1,111 @@
+/** What a request to paint says, from a model's limits and a picture's own words. Pure. */
+
+/** @import { Model } from "./models.js" */
+
+/**
+ * The body of `POST /v1/images/generations`, without the start image.
+ *
+ * @typedef {object} PaintInput
+ * @property {string} model
+ * @property {string} prompt
+ * @property {string} size
+ * @property {number} n
+ * @property {number} num_inference_steps
+ * @property {number} [guidance_scale]
+ * @property {number} [seed] random where it is absent
+ * @property {string} [negative_prompt]
+ * @property {number} [true_cfg_scale]
+ * @property {number} [strength] where there is a start image
+ * @property {{name: string, scale: number}[]} [loras]
+ */
+
+/** Of a PaintInput. */
+const FIELDS = /** @type {const} */ ([
+  "model", "prompt", "num_inference_steps", "guidance_scale", "seed", "negative_prompt",
+  "true_cfg_scale", "strength", "loras",
+]);
+
+/**
+ * After which steps the job is to show its pictures: evenly spaced, without the last.
+ *
+ * @param {PaintInput} input
+ * @param {Model} model
+ */
+export function previewSteps({ num_inference_steps, strength = 1 }, model) {
+  const numRun = Math.max(1, Math.floor(num_inference_steps * strength)); // so many at least
+  const most = model.limits.max_preview_steps;
+  const spaced = Array.from({ length: most }, (_, i) => Math.floor((numRun * (i + 1)) / (most + 1)));
+  return [...new Set(spaced)].filter((step) => step > 0);
+}
+
+/** @param {string} size such as 128x128 */
+export function sides(size) {
+  const [width, height] = size.split("x").map(Number);
+  return { width, height };
+}
+
+/**
+ * What is wrong with a size, or "" where nothing is.
+ *
+ * @param {number} width
+ * @param {number} height
+ * @param {Model["limits"]} limits
+ */
+export function sizeFault(width, height, { max_aspect, max_pixels }) {
+  if (Math.max(width, height) > max_aspect * Math.min(width, height)) {
+    return `One side may be ${max_aspect} times as long as the other at most.`;
+  }
+  if (width * height > max_pixels) {
+    return `${width} × ${height} is ${width * height} pixels; at most ${max_pixels} are allowed.`;
+  }
+  return "";
+}
+
+const RATIOS = [[1, 1], [4, 3], [3, 4], [16, 9], [9, 16]];
+
+/**
+ * Sizes to choose from, of about as many pixels as the default one, in what the model takes.
+ *
+ * @param {Model} model
+ */
+export function suggestedSizes({ limits, defaults }) {
+  const { width, height } = sides(/** @type {string} */ (defaults.size));
+  const { min_side, max_side, side_multiple } = limits;
+  const fitting = (/** @type {number} */ side) =>
+    Math.min(max_side, Math.max(min_side, side_multiple * Math.round(side / side_multiple)));
+  return RATIOS.map(([across, down]) => {
+    const unit = Math.sqrt((width * height) / (across * down));
+    return { name: `${across}:${down}`, width: fitting(across * unit), height: fitting(down * unit) };
+  }).filter((size) => sizeFault(size.width, size.height, limits) === "");
+}
+
+/**
+ * The request that made a picture, from the `parameters` in its file. What is not there, or not
+ * what it should be, is left out.
+ *
+ * @param {string} text
+ * @returns {Partial<PaintInput> | null} null where it is not of this service
+ */
+export function inputOf(text) {
+  const parameters = parsed(text);
+  if (typeof parameters?.prompt !== "string") return null;
+  const { width, height, seed } = parameters;
+  const known = FIELDS.filter((name) => parameters[name] !== null && name in parameters);
+  /** @type {Partial<PaintInput>} */
+  const input = Object.fromEntries(known.map((name) => [name, parameters[name]]));
+  if (width && height) input.size = `${width}x${height}`;
+  if (!Number.isSafeInteger(seed)) delete input.seed; // JSON.parse has rounded it
+  return { ...input, n: 1 };
+}
+
+/**
+ * @param {string} text
+ * @returns {any}
+ */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null; // another program's
+  }
+}
