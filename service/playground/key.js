@@ -15,7 +15,7 @@ export function getKey() {
   return sessionStorage.getItem(NAME);
 }
 
-/** Forget it, and with the page all that was shown for it. */
+/** Begin again without it, and without all that was shown for it; the person is asked anew. */
 export function forgetKey() {
   sessionStorage.removeItem(NAME);
   location.reload();
@@ -28,9 +28,9 @@ export function forgetKey() {
  * @returns {Promise<string | null>}
  */
 export async function askForKey(wasRefused) {
-  sessionStorage.removeItem(NAME);
-  const key = await answer(wasRefused);
-  if (key !== null) sessionStorage.setItem(NAME, key);
+  const key = await answer(wasRefused); // meanwhile the old one stands, as calls on their way compare
+  if (key === null) sessionStorage.removeItem(NAME);
+  else sessionStorage.setItem(NAME, key);
   document.dispatchEvent(new CustomEvent("triptych:key"));
   return key;
 }

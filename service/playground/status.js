@@ -22,12 +22,16 @@ const imagesOf = new Map();
 export async function start(place) {
   const state = element("p", { className: "state" });
   const facts = element("ul", { className: "facts" });
-  place.append(state, facts, links());
+  const keyButton = element("button", { type: "button", className: "link", hidden: true });
+  keyButton.addEventListener("click", forgetKey);
+  place.append(state, facts, links(keyButton));
   let said = "";
   for (;;) {
     const { readiness, texts } = await look();
     state.dataset.ready = String(readiness.isReady);
     state.textContent = readiness.text;
+    keyButton.hidden = getKey() === null && !readiness.isRefused;
+    keyButton.textContent = getKey() === null ? "Enter a key" : "Forget key";
     facts.replaceChildren(...texts.map((text) => element("li", {}, text)));
     if (said !== "" && said !== readiness.text) announce(`The service: ${readiness.text}`);
     said = readiness.text;
@@ -103,15 +107,9 @@ function numImages(id) {
   return asked;
 }
 
-function links() {
+/** @param {HTMLElement} keyButton */
+function links(keyButton) {
   const { grafanaUrl, version } = document.documentElement.dataset;
-  const forget = element("button", { type: "button", className: "link" }, "Forget key");
-  forget.addEventListener("click", forgetKey);
-  const showForget = () => {
-    forget.hidden = getKey() === null;
-  };
-  document.addEventListener("triptych:key", showForget);
-  showForget();
   return element(
     "nav",
     { className: "links", "aria-label": "About this service" },
@@ -119,7 +117,7 @@ function links() {
     element("a", { href: "metrics" }, "Metrics"),
     grafanaUrl ? element("a", { href: grafanaUrl }, "Grafana") : null,
     element("span", {}, `v${version}`),
-    forget,
+    keyButton,
   );
 }
 
