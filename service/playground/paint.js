@@ -6,6 +6,7 @@ import { GalleryStore } from "./gallery_store.js";
 import { Jobs } from "./jobs.js";
 import { getKey } from "./key.js";
 import { loadModels } from "./models.js";
+import { startsInS } from "./paint_estimate.js";
 import { PaintForm } from "./paint_form.js";
 import { Gallery } from "./paint_gallery.js";
 import { isOver } from "./paint_job.js";
@@ -18,7 +19,6 @@ import { onPicture } from "./picture_drop.js";
 /** @import { PaintInput } from "./paint_request.js" */
 
 const ASK_AGAIN_MS = 2000; // for models that are not loaded yet
-const NUM_MEASURED = 5; // of the latest jobs, from whose times the next is estimated
 
 /** @param {HTMLElement} place */
 export async function start(place) {
@@ -131,7 +131,8 @@ class Paint {
       const job = await this.#jobs.submit(input, startImage, this.#form.model);
       const isFirst = this.#jobs.unfinished.length === 1;
       this.#chosen = isFirst ? job : null;
-      announce("In the line");
+      announce("In the queue");
+      showStage();
     } catch (error) {
       showError(this.#notice, /** @type {Error} */ (error));
       if (error instanceof ApiError) this.#form.blame(error.param);
@@ -152,22 +153,18 @@ class Paint {
     const latest = painted.at(-1) ?? this.#jobs.unfinished[0] ?? null;
     const shown = this.#chosen ?? latest;
     this.#stage.show(shown);
-    this.#queue.show(jobs.filter((job) => job.pictures.length === 0), this.#secondsOf(painted));
+    this.#queue.show(jobs.filter((job) => job.pictures.length === 0), (job) =>
+      startsInS(job, this.#jobs.unfinished, painted),
+    );
     this.#gallery.show(painted, shown);
     this.#form.lastSeed = shown?.pictures[0]?.seed ?? 0;
-  }
-
-  /** @param {PaintJob[]} painted */
-  #secondsOf(painted) {
-    const times = painted.slice(-NUM_MEASURED).map(({ runS }) => runS ?? 0);
-    return times.length === 0 ? null : times.reduce((sum, time) => sum + time) / times.length;
   }
 
   /** @param {PaintJob} job */
   #look(job) {
     this.#chosen = job;
     this.#show();
-    byId("paint-stage", HTMLElement).scrollIntoView({ block: "nearest" });
+    showStage();
   }
 
   /**
@@ -196,6 +193,11 @@ class Paint {
   #say(text) {
     this.#notice.textContent = text;
   }
+}
+
+/** On a phone it lies below the form. */
+function showStage() {
+  byId("paint-stage", HTMLElement).scrollIntoView({ block: "nearest" });
 }
 
 /**

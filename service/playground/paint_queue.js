@@ -28,14 +28,14 @@ export class QueueList {
 
   /**
    * @param {PaintJob[]} jobs those without pictures
-   * @param {number | null} eachS how long one runs, where that is known
+   * @param {(job: PaintJob) => number | null} beginsInS
    */
-  show(jobs, eachS) {
+  show(jobs, beginsInS) {
     const ids = new Set(jobs.map(({ id }) => id));
     for (const [id, row] of this.#rows) if (!ids.has(id)) this.#remove(id, row);
     for (const job of jobs) {
       const row = this.#rows.get(job.id) ?? this.#add(job);
-      row.show(job, eachS);
+      row.show(job, beginsInS(job));
     }
     this.#area.hidden = jobs.length === 0;
   }
@@ -90,11 +90,11 @@ class Row {
 
   /**
    * @param {PaintJob} job
-   * @param {number | null} eachS
+   * @param {number | null} beginsInS
    */
-  show(job, eachS) {
+  show(job, beginsInS) {
     this.node.dataset.status = job.status;
-    this.#state.textContent = job.note ?? stateText(job, eachS);
+    this.#state.textContent = job.note ?? stateText(job, beginsInS);
     this.#progress.max = job.totalSteps;
     this.#progress.value = job.step;
     this.#progress.hidden = isOver(job);

@@ -56,9 +56,11 @@ export class Stage {
     const urls = job.pictures.map(({ blob }) => URL.createObjectURL(blob));
     this.#urls = urls;
     const { width, height } = job.pictures[this.#index];
-    const image = element("img", { src: urls[this.#index], alt: job.input.prompt, width, height });
+    const href = urls[this.#index];
+    const image = element("img", { src: href, alt: job.input.prompt, width, height });
+    const link = element("a", { href, target: "_blank", title: "Open the picture alone" }, image);
     return [
-      element("figure", { className: "paint-frame" }, image),
+      element("figure", { className: "paint-frame" }, link),
       urls.length > 1 && this.#strip(urls),
       element(
         "div",

@@ -8,24 +8,24 @@ import { isOver } from "./paint_job.js";
  * What a job does now, in a few words.
  *
  * @param {PaintJob} job
- * @param {number | null} eachS how long one like it runs, where that is known
+ * @param {number | null} beginsInS of one that waits, where that is known
  */
-export function stateText(job, eachS) {
+export function stateText(job, beginsInS) {
   if (isOver(job)) return job.note ?? "";
   if (job.status === "canceling") return "Stopping …";
-  if (job.status === "queued") return waitingText(job, eachS);
+  if (job.status === "queued") return waitingText(job, beginsInS);
   const left = job.remainingS === null ? "" : ` · ${about(job.remainingS)} left`;
   return job.step === 0 ? "Starting …" : `Step ${job.step} of ${job.totalSteps}${left}`;
 }
 
 /**
  * @param {PaintJob} job
- * @param {number | null} eachS
+ * @param {number | null} beginsInS
  */
-function waitingText({ position }, eachS) {
+function waitingText({ position }, beginsInS) {
   if (position === null) return "Waiting …";
   const place = position === 0 ? "Next in line" : `${ordinal(position + 1)} in line`;
-  return eachS === null ? place : `${place} · begins in ${about((position + 1) * eachS)}`;
+  return beginsInS === null ? place : `${place} · begins in ${about(beginsInS)}`;
 }
 
 /** @param {number} seconds */
