@@ -1,16 +1,15 @@
 """Chromium as it is installed, and what no page may do in it."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.chromium import browsing, installed
+
 PATIENCE_MS = 30_000  # two cores paint and run a browser at once
 
 
@@ -31,17 +30,11 @@ PHONE = Screen(390, 844, is_phone=True)
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Start the browser; skip the test where there is none."""
-    path = next(filter(None, map(shutil.which, _NAMES)), None)
+    path = installed()
     if path is None:
         pytest.skip("Chromium is not installed: `apt-get install chromium` has it")
-    # root has no sandbox, and containers a small /dev/shm
-    flags = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with browsing(path) as browser:
+        yield browser
 
 
 @dataclass

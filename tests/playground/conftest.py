@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.playground.browser import PATIENCE_MS, PHONE, Complaints, chromium, watched_page
-from tests.playground.gateway import Gateway, gateway
+from tests.playground.browser import PATIENCE_MS, Complaints, chromium, watched_page
 from tests.running_service import Service
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -22,7 +21,7 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service_url(service: Service) -> str:
     return service.url
 
@@ -39,16 +38,3 @@ def page(browser: Browser, service_url: str, complaints: Complaints) -> Iterator
     """An empty page; `page.goto("/")` opens the playground."""
     with watched_page(browser, complaints, service_url) as opened:
         yield opened
-
-
-@pytest.fixture
-def phone(browser: Browser, service_url: str, complaints: Complaints) -> Iterator[Page]:
-    """As `page`, as wide as a phone."""
-    with watched_page(browser, complaints, service_url, PHONE) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def behind(service: Service) -> Iterator[Gateway]:
-    with gateway(service.url) as running:
-        yield running
