@@ -52,6 +52,31 @@ export function announce(text) {
 }
 
 /**
+ * Put it on the clipboard, and say so.
+ *
+ * @param {string} text
+ */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    copySelected(text); // a page without TLS has no other way
+  }
+  announce("Copied");
+}
+
+/** @param {string} text */
+function copySelected(text) {
+  const focused = document.activeElement;
+  const area = element("textarea", { className: "visually-hidden", value: text });
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+  if (focused instanceof HTMLElement) focused.focus();
+}
+
+/**
  * Show in the container what went wrong; what stood there goes. `null` empties it.
  *
  * @param {HTMLElement} container

@@ -56,15 +56,15 @@ export function placeLabels(places, widths, size) {
  * @returns {Label[]}  the best first
  */
 function candidates({ x, y }) {
+  const heights = [y - LINE, y + LINE, y - 1.75 * LINE, y + 1.75 * LINE];
   return [
     { x: x + GAP, y, anchor: "start" },
     { x: x - GAP, y, anchor: "end" },
-    { x, y: y - LINE, anchor: "middle" },
-    { x, y: y + LINE, anchor: "middle" },
-    { x: x - GAP, y: y - LINE, anchor: "start" },
-    { x: x - GAP, y: y + LINE, anchor: "start" },
-    { x: x + GAP, y: y - LINE, anchor: "end" },
-    { x: x + GAP, y: y + LINE, anchor: "end" },
+    ...heights.flatMap((y) => [
+      /** @type {Label} */ ({ x, y, anchor: "middle" }),
+      /** @type {Label} */ ({ x: x - GAP, y, anchor: "start" }),
+      /** @type {Label} */ ({ x: x + GAP, y, anchor: "end" }),
+    ]),
   ];
 }
 

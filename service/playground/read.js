@@ -1,7 +1,7 @@
 /** Read: lines of text in; what is near what comes out, as lists, a heat map and a map. */
 
 import { ApiError, postJson } from "./api.js";
-import { announce, byId, element, showError } from "./dom.js";
+import { announce, byId, copyText, element, showError } from "./dom.js";
 import { loadModels } from "./models.js";
 import { mapCard } from "./read_map.js";
 import { matrixCard } from "./read_matrix.js";
@@ -52,6 +52,7 @@ export async function start(place) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
   byId("read-copy", HTMLButtonElement).addEventListener("click", copy);
+  byId("read-compare", HTMLButtonElement).disabled = false; // until here nobody listened
   try {
     offer((await loadModels()).embeddings.map(({ id }) => id));
   } catch (error) {
@@ -129,14 +130,14 @@ function inTheirWords(error, lines) {
 
 /** @param {Comparison} comparison */
 function show(comparison) {
-  const { lines, matrix, query } = comparison;
+  const { lines, vectors, matrix, query } = comparison;
   const results = byId("read-results", HTMLElement);
   const texts = lines.map(({ text }) => text);
   results.replaceChildren();
   if (query) results.append(nearestCard(comparison, query));
   if (lines.length > 1) results.append(matrixCard(texts, matrix));
   if (lines.length > FEW) {
-    const card = mapCard(texts, comparison.vectors, query);
+    const card = mapCard(texts, vectors, query);
     results.append(card.element);
     card.draw();
   }
@@ -178,8 +179,7 @@ function nearestRow(text, similarity) {
 
 async function copy() {
   if (shown === null) return;
-  await navigator.clipboard.writeText(JSON.stringify(asJson(shown), null, 2));
-  announce("Copied");
+  await copyText(JSON.stringify(asJson(shown), null, 2));
 }
 
 /** @param {Comparison} comparison */

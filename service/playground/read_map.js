@@ -5,7 +5,7 @@ import { fit, placeLabels } from "./map_layout.js";
 import { project } from "./projection.js";
 
 const MARGIN = 34;
-const LONGEST_LABEL = 36; // characters
+const LABEL_SHARE = 16; // pixels of the map's width for each character that a label may have
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
@@ -45,7 +45,7 @@ export function mapCard(texts, vectors, query) {
 function drawing(width, points, texts, hasQuery) {
   const size = { width, height: Math.round(Math.min(520, Math.max(300, width * 0.6))) };
   const places = fit(points, size, MARGIN);
-  const labels = texts.map(shortened);
+  const labels = texts.map((text) => shortened(text, Math.round(width / LABEL_SHARE)));
   const spots = placeLabels(places, labels.map(widthOf), size);
   const svg = svgElement("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}`, role: "img" });
   svg.setAttribute("aria-label", "A map of the lines. The table above says how alike they are.");
@@ -60,10 +60,13 @@ function drawing(width, points, texts, hasQuery) {
   return svg;
 }
 
-/** @param {string} text */
-function shortened(text) {
+/**
+ * @param {string} text
+ * @param {number} longest  in characters
+ */
+function shortened(text, longest) {
   const characters = [...text];
-  return characters.length > LONGEST_LABEL ? `${characters.slice(0, LONGEST_LABEL - 1).join("")}…` : text;
+  return characters.length > longest ? `${characters.slice(0, longest - 1).join("")}…` : text;
 }
 
 /** @param {string} label */

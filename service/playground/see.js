@@ -85,7 +85,7 @@ function limitLabels(model) {
 
 /** @param {{name: string, file: File, url: string}} example */
 function exampleButton({ name, file, url }) {
-  const picture = element("img", { src: url, alt: "", width: 96, height: 96 });
+  const picture = element("img", { src: url, alt: "", width: 120, height: 120 });
   const button = element("button", { type: "button", className: "see-example" }, picture, name);
   button.addEventListener("click", () => add([file]));
   return button;

