@@ -149,34 +149,39 @@ class ImageWork:
 
     @property
     def wants_time(self) -> bool:
-        return any(model in self._measuring for model in self._residency.resident)
+        return bool(self._to_measure())
 
     def use_time(self) -> None:
         """Measure one step of a model, but none while images are decoded."""
         if self.models_in_use:
             return
-        model = next((each for each in self._residency.resident if each in self._measuring), None)
-        if model is not None:
+        for model in self._to_measure()[:1]:
             self._measure(model)
 
     def _measure_between_steps(self, model: str) -> None:
         """Now and then; else who is busy from the start would never learn how many rows pay."""
         self._num_steps += 1
-        if model in self._measuring and self._num_steps % _STEPS_A_MEASUREMENT == 0:
+        if self._num_steps % _STEPS_A_MEASUREMENT == 0 and model in self._to_measure():
             self._measure(model)
+
+    def _to_measure(self) -> list[str]:
+        """The resident models of which something is to be measured now."""
+        models = [model for model in self._residency.resident if model in self._measuring]
+        return [model for model in models if self._measuring[model].is_due]
 
     def _measure(self, model: str) -> None:
         measuring, pipeline = self._measuring[model], self._residency.get(model)
+        has_failed = False
         try:
-            has_measured = self._sharing.run(lambda: measuring.advance(pipeline))
+            self._sharing.run(lambda: measuring.advance(pipeline))
         except StopRequested:  # by a signal
             raise
         except Exception as error:  # what is known until then will do
             if is_device_lost(error):
                 raise
-            has_measured = False
+            has_failed = True
             logger.warning("event=measuring_failed model=%s", model, exc_info=True)
-        if not has_measured:
+        if has_failed or measuring.is_over:
             del self._measuring[model]
             self._costs.log(model)
 

@@ -1,7 +1,8 @@
 """The first use of a text-to-image model: each part once, and what its steps cost, measured.
 
 At once as far as that is quick, so that the first jobs share forwards; later the rest, a step at a
-time. Knows nothing about jobs.
+time; and all once more when the neighbours have started, as they may have been in the way. Knows
+nothing about jobs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ if TYPE_CHECKING:  # other queues' workers do without
     from models.flux.rows import PaintRow
     from models.flux.text_encoders import TextFeatures
 
-_MEASURING_S = 0.8  # in all; after it nothing further is measured
+_MEASURING_S = 0.8  # of a round; after it nothing further is measured
 _AT_ONCE_S = 0.7  # before the model is ready, with the image that nobody sees
+_NUM_ROUNDS = 2
+_ROUND_EVERY_S = 10.0  # by then other workers of this host have started too
 _LONG_STEP_S = 0.2  # from here on one step is enough to measure
 
 _Size: TypeAlias = tuple[int, int]  # width and height, pixels
@@ -45,8 +48,8 @@ def warm_up(pipeline: ImagePipeline, card: ModelCard) -> StepMeasuring:
     [pixels] = pipeline.decode(row.patches.cpu()[None], *size)
     png.encode(pixels, {})
     measuring = StepMeasuring(trial, row, step_s)
-    while time.perf_counter() - before < _AT_ONCE_S and measuring.advance(pipeline):
-        pass
+    while time.perf_counter() - before < _AT_ONCE_S and measuring.is_due:
+        measuring.advance(pipeline)
     return measuring
 
 
@@ -59,41 +62,62 @@ class StepMeasuring:
     def __init__(self, trial: _Trial, row: PaintRow, step_s: float) -> None:
         limits = trial.limits
         self.costs = StepCosts(limits.max_tokens_at_once)
-        size = limits.default_width, limits.default_height
-        self.costs.note(_row_tokens(limits, size), 1, frozenset(), step_s)
+        self._default_tokens = _row_tokens(limits, (limits.default_width, limits.default_height))
+        self.costs.note(self._default_tokens, 1, frozenset(), step_s)
         self._trial = trial
         self._row: PaintRow | None = row  # of which there was no preview yet
-        self.spent_s = 0.0  # without that step: the very first has kernels to load
+        self._num_rounds_left = _NUM_ROUNDS
+        self._next_round_at = 0.0
+        self._begin_round()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to do now."""
+        is_round_due = self._num_rounds_left and time.perf_counter() >= self._next_round_at
+        return self._next is not None or self._row is not None or bool(is_round_due)
+
+    @property
+    def is_over(self) -> bool:
+        return self._next is None and self._row is None and not self._num_rounds_left
+
+    def advance(self, pipeline: ImagePipeline) -> None:
+        """Do the next piece, of one forward at most."""
+        if self._next is not None:
+            self._measure(pipeline, self._next)
+        elif self._row is not None:
+            pipeline.preview(self._row)  # the first finds what colours are
+            self._row = None
+        elif self._num_rounds_left:
+            self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._num_rounds_left -= 1
+        # without the very first step, which has kernels to load
+        self._spent_s = 0.0
         self._questions = self._ask()
         self._next = next(self._questions, None)
 
-    def advance(self, pipeline: ImagePipeline) -> bool:
-        """Do the next piece, of one forward; False where nothing is left."""
-        if self._next is None:
-            return self._preview(pipeline)
+    def _measure(self, pipeline: ImagePipeline, question: _Question) -> None:
         before = time.perf_counter()
-        size, num_rows = self._next.size, self._next.num_rows
-        is_over = num_rows > 1 and self.spent_s > _MEASURING_S
-        seconds = math.inf if is_over else self._trial.step_s(pipeline, size, num_rows)
-        self.spent_s += time.perf_counter() - before
+        seconds = math.inf
+        if question.num_rows == 1 or self._spent_s <= _MEASURING_S:
+            seconds = self._trial.step_s(pipeline, question.size, question.num_rows)
+        self._spent_s += time.perf_counter() - before
         try:
             self._next = self._questions.send(seconds)
         except StopIteration:
-            self._next = None
-        return True
+            self._end_round()
 
-    def _preview(self, pipeline: ImagePipeline) -> bool:
-        """Have the first preview find what colours are; False where it has done so."""
-        if self._row is None:
-            return False
-        pipeline.preview(self._row)
-        self._row = None
-        return True
+    def _end_round(self) -> None:
+        self._next = None
+        self._next_round_at = time.perf_counter() + _ROUND_EVERY_S
+        if self.costs.step_s(self._default_tokens, 1, frozenset()) > _LONG_STEP_S:
+            self._num_rounds_left = 0  # others hardly disturb so long a step
 
     def _ask(self) -> Generator[_Question, float, None]:
         """Ask for the seconds of a step, inf where it does not fit or there is no time for it."""
         for size in _sizes(self._trial.limits):
-            if self.spent_s > _MEASURING_S:
+            if self._spent_s > _MEASURING_S:
                 return
             learning = self.costs.learn(_row_tokens(self._trial.limits, size))
             num_rows: int | None = next(learning)

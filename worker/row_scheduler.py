@@ -14,6 +14,7 @@ import heapq
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
 MAX_GROUPS = 8  # in hand at once: each holds rows in the device's memory
@@ -188,17 +189,25 @@ class RowScheduler(Generic[R]):
         """Seconds until the last step of each row of a group, the turns of others included."""
         if group not in self._queues:
             return {}
-        seated = self._seated(group)
-        pace_s = self._pace_s(group)
-        remaining = {row: row.steps_left * pace_s for row in seated}
-        # each that waits takes the place of the first that ends
-        ends = [row.steps_left for row in seated]
-        heapq.heapify(ends)
-        for row in self._queues[group].rows[len(seated) :]:
-            end = ends[0] + row.steps_left
-            heapq.heapreplace(ends, end)
-            remaining[row] = end * pace_s
+        places, steps, seconds = _num_places(self._queues[group].rows), 0, 0.0
+        remaining = {}
+        for row, end in sorted(self._ends(group).items(), key=itemgetter(1)):
+            seconds += (end - steps) * self._pace_s(group, places)
+            steps, places = end, places - row.num_places
+            remaining[row] = seconds
         return remaining
+
+    def _ends(self, group: Group) -> dict[R, int]:
+        """How many steps of the group there are up to the last one of each row."""
+        seated = self._seated(group)
+        ends = {row: row.steps_left for row in seated}
+        # each that waits takes the place of the first that ends
+        free_at = list(ends.values())
+        heapq.heapify(free_at)
+        for row in self._queues[group].rows[len(seated) :]:
+            ends[row] = free_at[0] + row.steps_left
+            heapq.heapreplace(free_at, ends[row])
+        return ends
 
     def room(self, prepare_s: float) -> Mapping[str, int]:
         """How many more rows each group takes, by its name; those in hand alone.
@@ -227,21 +236,24 @@ class RowScheduler(Generic[R]):
         is_one_ahead = bool(expected) or len(seated) < len(queue.rows)
         if is_one_ahead or not seated:
             return 0
-        until_free_s = min(row.steps_left for row in seated) * self._pace_s(group)
+        pace_s = self._pace_s(group, _num_places(queue.rows))
+        until_free_s = min(row.steps_left for row in seated) * pace_s
         return int(until_free_s <= prepare_s)
 
-    def _pace_s(self, group: Group) -> float:
+    def _pace_s(self, group: Group, num_places: int) -> float:
         """Seconds from one step of a group to its next one: its share of the device is equal.
 
-        With as many rows in the forward as it lately had, as others may be about to come.
+        While there are rows of so many places, as many as pay in a forward. It has no fewer than it
+        lately had, as others come for those that have gone.
         """
         queue, load = self._queues[group], self._loads.get(group, _Load())
-        seated = self._seated(group)
-        in_hand = _num_places(seated) + sum(queue.expected_places.values())
+        in_hand = num_places + sum(queue.expected_places.values())
         coming = min(max(in_hand, round(load.num_places)), self._costs.places_that_pay(group))
-        num_places = max(coming, _num_places(seated))
+        seated = self._seated(group)
+        fewest = min((row.num_places for row in seated), default=1)
         num_groups = sum(bool(queue.rows) for queue in self._queues.values())
-        return num_groups * self._costs.step_s(group, num_places, _loras(seated)) + load.pause_s
+        step_s = self._costs.step_s(group, max(coming, fewest), _loras(seated))
+        return num_groups * step_s + load.pause_s
 
     def _seated(self, group: Group) -> list[R]:
         """The first rows, as many as pay, and one at least."""

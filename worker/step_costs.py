@@ -1,38 +1,24 @@
 """What a denoise step costs, by the number of rows in it: measured, and from there told for others.
 
 `learn` decides how many rows pay: doubled while that makes each a twentieth cheaper. That is one
-where a row alone keeps the device busy, and many for small images and models. Steps that run refine
-the seconds, never that number. Knows nothing of tensors, nor how it is measured.
+where a row alone keeps the device busy, and many for small images and models. Steps that run say
+how much slower the device is than it was when measured, never that number. Knows nothing of
+tensors, nor how it is measured.
 """
 
 from bisect import bisect_left
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 
 from worker.row_scheduler import smoothed
 
 _GAIN = 0.95  # of the seconds a row, at most, for more rows to pay
 _MOST_PLACES = 32  # beyond, a step takes long enough to delay cancels and newcomers
 
-
-@dataclass(slots=True)
-class _Curve:
-    """Seconds by the number of tokens in a forward; straight lines between what was measured."""
-
-    points: dict[int, float] = field(default_factory=dict)
-
-    def at(self, num_tokens: int) -> float:
-        """As much as the first point below it, where launches count; pro rata beyond the last."""
-        known = sorted(self.points)
-        if num_tokens <= known[0]:
-            return self.points[known[0]]
-        if num_tokens >= known[-1]:
-            return self.points[known[-1]] * num_tokens / known[-1]
-        above = bisect_left(known, num_tokens)
-        low, high = known[above - 1], known[above]
-        share = (num_tokens - low) / (high - low)
-        return self.points[low] + share * (self.points[high] - self.points[low])
+# Of a step in the slowdown: about those of an image. Some steps are slow together, as images that
+# end together are decoded, and others prepared, beside the next steps.
+_SLOWDOWN_SMOOTHING = 0.05
+_MOST_CHANGE = 2.0  # of the slowdown by which one step counts: it may have had kernels to load
 
 
 class StepCosts:
@@ -43,34 +29,42 @@ class StepCosts:
 
     def __init__(self, max_tokens_at_once: int | None) -> None:
         self._max_tokens = max_tokens_at_once
-        self._curves: dict[int, _Curve] = {}  # by `row_tokens`
+        # seconds by the number of tokens in a forward, by `row_tokens`
+        self._curves: dict[int, dict[int, float]] = {}
         self._paying_tokens: dict[int, int] = {}  # at once; likewise
         self._most_places: dict[int, int] = {}  # what the memory turned out to hold; likewise
+        self._slowdown: dict[int, float] = {}  # of steps that ran, against the curve; likewise
         self._lora_s: dict[str, float] = {}  # of its low-rank products, for a token
 
     def learn(self, row_tokens: int) -> Generator[int, float, None]:
         """Ask for the seconds of steps of one size by places, and know each answer at once.
 
         It is inf for more than fit, or than there is time to measure. Long may pass between two
-        answers: until the last one as many places pay as did before, if not more.
+        answers: until the last one as many places pay as did before, if not more. Of what was
+        measured before, the shorter counts: others only ever make a step longer.
         """
         most = min(_MOST_PLACES, self._places_that_fit(row_tokens))
         paid_before = self.places_that_pay(row_tokens)
-        seconds = {1: (yield 1)}
+        if row_tokens not in self._paying_tokens:
+            self._slowdown.pop(row_tokens, None)  # it was against another size's seconds
         places = paying = 1
-        points = self._curves.setdefault(row_tokens, _Curve()).points  # steps that ran may be there
-        points[row_tokens] = seconds[1]
+        seconds = {1: self._shortest_s(row_tokens, 1, (yield 1))}
         self._paying_tokens[row_tokens] = paid_before * row_tokens
         # two doublings ahead: others may have disturbed one measurement
         while places < 4 * paying and 2 * places <= most:
             places *= 2
-            seconds[places] = yield places
-            if isfinite(seconds[places]):
-                points[places * row_tokens] = seconds[places]
+            seconds[places] = self._shortest_s(row_tokens, places, (yield places))
             if seconds[places] / places <= _GAIN * seconds[paying] / paying:
                 paying = places
                 self._paying_tokens[row_tokens] = max(paid_before, paying) * row_tokens
         self._paying_tokens[row_tokens] = paying * row_tokens
+
+    def _shortest_s(self, row_tokens: int, num_places: int, measured_s: float) -> float:
+        curve, num_tokens = self._curves.setdefault(row_tokens, {}), num_places * row_tokens
+        shortest_s = min(measured_s, curve.get(num_tokens, inf))
+        if isfinite(shortest_s):
+            curve[num_tokens] = shortest_s
+        return shortest_s
 
     def places_that_pay(self, row_tokens: int) -> int:
         """As measured; of another size, as many as have the tokens that pay at the nearest one."""
@@ -84,19 +78,24 @@ class StepCosts:
         if not self._curves:
             return 0.0
         num_tokens = num_places * row_tokens
-        base_s = self._curves[_nearest(self._curves, row_tokens)].at(num_tokens)
+        curve = self._curves[_nearest(self._curves, row_tokens)]
+        base_s = _at(curve, num_tokens) * self._slowdown.get(row_tokens, 1.0)
         return base_s + num_tokens * sum(self._lora_s.get(name, 0.0) for name in loras)
 
     def note(self, row_tokens: int, num_places: int, loras: frozenset[str], seconds: float) -> None:
         """Refine what is known by a step that ran."""
         num_tokens = num_places * row_tokens
-        if not loras:
-            points = self._curves.setdefault(row_tokens, _Curve()).points
-            points[num_tokens] = smoothed(points.get(num_tokens), seconds)
+        if not self._curves and not loras:
+            self._curves[row_tokens] = {num_tokens: seconds}
             return
-        beyond_s = max(0.0, seconds - self.step_s(row_tokens, num_places, frozenset()))
+        expected_s = self.step_s(row_tokens, num_places, frozenset())
+        if not loras:
+            before = self._slowdown.get(row_tokens, 1.0)
+            change = min(max(seconds / expected_s, 1 / _MOST_CHANGE), _MOST_CHANGE)
+            self._slowdown[row_tokens] = before * (1 + _SLOWDOWN_SMOOTHING * (change - 1))
+            return
         for name in loras:  # one step does not say which of them took how much
-            rate = beyond_s / num_tokens / len(loras)
+            rate = max(0.0, seconds - expected_s) / num_tokens / len(loras)
             self._lora_s[name] = smoothed(self._lora_s.get(name), rate)
 
     def halve(self, row_tokens: int, num_places: int) -> None:
@@ -107,15 +106,29 @@ class StepCosts:
     def table(self) -> Mapping[int, Mapping[int, float]]:
         """Seconds by places by the tokens of a row, as measured."""
         return {
-            row_tokens: {
-                tokens // row_tokens: seconds for tokens, seconds in sorted(curve.points.items())
-            }
+            row_tokens: {tokens // row_tokens: seconds for tokens, seconds in sorted(curve.items())}
             for row_tokens, curve in sorted(self._curves.items())
         }
 
     def _places_that_fit(self, row_tokens: int) -> int:
         most = self._most_places.get(row_tokens, _MOST_PLACES)
         return most if self._max_tokens is None else min(most, self._max_tokens // row_tokens)
+
+
+def _at(curve: Mapping[int, float], num_tokens: int) -> float:
+    """Seconds on a straight line between two points, below the first as much as there.
+
+    There launches count; beyond the last point it is pro rata.
+    """
+    known = sorted(curve)
+    if num_tokens <= known[0]:
+        return curve[known[0]]
+    if num_tokens >= known[-1]:
+        return curve[known[-1]] * num_tokens / known[-1]
+    above = bisect_left(known, num_tokens)
+    low, high = known[above - 1], known[above]
+    share = (num_tokens - low) / (high - low)
+    return curve[low] + share * (curve[high] - curve[low])
 
 
 def _nearest(measured: Mapping[int, object], row_tokens: int) -> int:

@@ -322,6 +322,13 @@ def test_rows_that_are_being_prepared_count_for_the_time_that_remains() -> None:
     assert remaining(simulation, rows) == [4 * 4]  # as many as pay
 
 
+def test_rows_that_end_sooner_make_the_steps_of_those_that_stay_cheaper() -> None:
+    simulation = Simulation(ByPlaces())
+    rows = [Row("a", steps_left=2), Row("b", steps_left=5)]
+    simulation.arrive(*rows)
+    assert remaining(simulation, rows) == [2 * 2, 2 * 2 + 3 * 1]
+
+
 def test_the_first_of_a_crowd_is_told_that_others_come_as_they_did_before() -> None:
     simulation = Simulation(ByPlaces())
     simulation.arrive(*rows_of(SMALL, "abcd", steps=50))

@@ -81,11 +81,12 @@ def test_what_pays_while_it_is_measured_is_known_at_once() -> None:
     assert costs.places_that_pay(96) == 2
 
 
-def test_steps_that_ran_before_a_size_was_measured_are_not_forgotten() -> None:
-    costs = StepCosts(None)
-    costs.note(96, 3, NO_LORAS, 2.5)
-    learn(costs, 96, float)
-    assert costs.step_s(96, 3, NO_LORAS) == 2.5
+def test_measured_twice_the_shorter_seconds_count() -> None:
+    costs = costs_of({1: 1.0, 2: 9.0, 4: 9.0}.__getitem__)
+    assert costs.places_that_pay(96) == 1
+    learn(costs, 96, {1: 2.0, 2: 1.2, 4: 2.4, 8: 4.8}.__getitem__)
+    assert costs.places_that_pay(96) == 2
+    assert costs.table == {96: {1: 1.0, 2: 1.2, 4: 2.4, 8: 4.8}}
 
 
 def test_the_seconds_between_two_measurements_lie_on_a_line() -> None:
@@ -102,10 +103,25 @@ def test_a_smaller_image_than_any_measured_costs_the_launch_all_the_same() -> No
 
 def test_steps_that_run_refine_the_seconds_and_not_the_places() -> None:
     costs = costs_of({1: 1.0, 2: 1.2, 4: 2.4, 8: 4.8}.__getitem__)
-    for _ in range(50):
+    for _ in range(150):
         costs.note(96, 2, NO_LORAS, 6.0)
     assert costs.step_s(96, 2, NO_LORAS) == pytest.approx(6.0, rel=0.01)
+    assert costs.step_s(96, 4, NO_LORAS) == pytest.approx(12.0, rel=0.01)
     assert costs.places_that_pay(96) == 2
+
+
+def test_one_step_that_was_held_up_hardly_counts() -> None:
+    costs = costs_of(float)
+    costs.note(96, 1, NO_LORAS, 1000.0)
+    assert costs.step_s(96, 1, NO_LORAS) < 1.1
+
+
+def test_a_size_that_was_not_measured_costs_what_its_steps_do() -> None:
+    costs = costs_of(float)
+    for _ in range(150):
+        costs.note(384, 1, NO_LORAS, 16.0)
+    assert costs.step_s(384, 1, NO_LORAS) == pytest.approx(16.0, rel=0.01)
+    assert costs.step_s(96, 1, NO_LORAS) == 1.0
 
 
 def test_what_loras_add_is_learned_from_steps_with_them() -> None:
