@@ -48,7 +48,9 @@ export class Jobs {
   async open(store) {
     this.#unfollow();
     this.#store = store;
-    this.all = await store.all().catch(() => []); // a browser that keeps nothing
+    this.all = [];
+    const kept = await store.all().catch(() => []); // a browser that keeps nothing
+    this.all.unshift(...kept.filter(({ id }) => this.all.every((job) => job.id !== id)));
     this.#isStopped = false;
     this.#watch();
   }
