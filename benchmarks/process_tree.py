@@ -1,5 +1,6 @@
-"""A process and all that it started, as Linux tells: who they are, and what memory they take."""
+"""A process and all that it started, as Linux tells: who they are, and what they take."""
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,24 @@ def memory_bytes(root: int) -> int:
     return sum(_pss_bytes(_PROC / str(pid)) for pid in tree_of(root))
 
 
+def cpu_s(root: int) -> float:
+    """What the processes of the tree that live have computed, in the kernel and outside."""
+    ticks = [sum(map(int, _stat_of(_PROC / str(pid))[11:13])) for pid in tree_of(root)]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
 def _parent_of(directory: Path) -> int | None:
+    stat = _stat_of(directory)
+    return int(stat[1]) if stat else None
+
+
+def _stat_of(directory: Path) -> list[str]:
+    """What proc(5) says of `stat`, from the state on; nothing of a process that has just ended."""
     try:
         stat = (directory / "stat").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        return None
-    return int(stat.rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return stat.rpartition(")")[2].split()
 
 
 def _pss_bytes(directory: Path) -> int:

@@ -18,7 +18,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -36,8 +36,9 @@ from worker.contract.trace_context import TraceContext
 
 FLUSH_S = 2.0  # at the end: a collector that hangs must not keep a process from ending
 LAST_SPANS: Final = "last spans"  # the name of the thread that sends them
-# By default; each costs a quarter of a millisecond of the processes that it goes through.
-_NEW_TRACES_PER_S = 20
+# By default; one of five spans costs a third of the cheapest request's CPU time, and a process
+# answers hundreds of those a second (benchmarks.trace_cost).
+_NEW_TRACES_PER_S = 10
 _KINDS = {
     "server": SpanKind.SERVER,
     "consumer": SpanKind.CONSUMER,
@@ -45,7 +46,6 @@ _KINDS = {
 }
 _SCOPE = InstrumentationScope("triptych")
 _OK = Status()
-_SAMPLE, _DROP = SamplingResult(Decision.RECORD_AND_SAMPLE), SamplingResult(Decision.DROP)
 # They say every batch that fails, and every span that found no place; `_Exporter` says it once.
 # The last one repeats every `tracestate` of a client that is not in order.
 _TOO_TALKATIVE = (
@@ -65,24 +65,28 @@ class OtlpTracing:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         ours = Resource.create({"service.name": service, "service.instance.id": instance})
         resource = ours.merge(OTELResourceDetector().detect())  # the environment's word wins
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         is_told = bool(os.environ.get("OTEL_TRACES_SAMPLER", "").strip())
-        sampler = None if is_told else ParentBased(_AtMost(_NEW_TRACES_PER_S))
-        provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
-        self._resource, self._sampler = provider.resource, provider.sampler
+        self._sampler = provider.sampler if is_told else None
+        self._new_traces = _AtMost(_NEW_TRACES_PER_S)
+        self._resource = provider.resource
         self._processor = BatchSpanProcessor(_Exporter(OTLPSpanExporter()))
 
     def begin(self, name: str, given: TraceContext | None) -> TraceContext | None:
-        """In the trace that came with it, or in a new one, where the SDK's sampler says so.
+        """In the trace that came with it, or in a new one, where that is to be recorded.
 
         Else what came is passed on: a trace that nobody records needs no ids.
         """
-        trace_id = secrets.token_hex(16) if given is None else given.trace_id
-        context = None if given is None else _as_context(given)
-        sampled = self._sampler.should_sample(context, int(trace_id, 16), name, SpanKind.SERVER)
-        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
-            return None if given is None else replace(given, is_sampled=False)
+        trace_id = None if given is None else given.trace_id
+        if self._sampler is None:
+            is_sampled = self._new_traces.has_one_more() if given is None else given.is_sampled
+        else:
+            trace_id = trace_id or _new_trace_id()
+            is_sampled = _says_yes(self._sampler, trace_id, given, name)
+        if not is_sampled:
+            return replace(given, is_sampled=False) if given and given.is_sampled else given
         state = None if given is None else given.tracestate
-        return TraceContext(trace_id, secrets.token_hex(8), True, state)
+        return TraceContext(trace_id or _new_trace_id(), secrets.token_hex(8), True, state)
 
     def record(self, span: Span) -> None:
         parent = None
@@ -110,25 +114,25 @@ class OtlpTracing:
         closing.join(FLUSH_S)
 
 
-class _AtMost(Sampler):
-    """Samples so many new traces a second: all of few requests, and some of many."""
+class _AtMost:
+    """So many new traces a second: all of few requests, and some of many.
+
+    Decided before anything else is done for a trace, as most of a busy service's are not recorded.
+    """
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
         self._second = 0
-        self._num_sampled = 0
+        self._num_begun = 0
 
-    def should_sample(self, *_: object, **__: object) -> SamplingResult:
+    def has_one_more(self) -> bool:
         second = int(time.monotonic())
         if second != self._second:
-            self._second, self._num_sampled = second, 0
-        if self._num_sampled >= self._per_s:
-            return _DROP
-        self._num_sampled += 1
-        return _SAMPLE
-
-    def get_description(self) -> str:
-        return f"AtMost{{{self._per_s}/s}}"
+            self._second, self._num_begun = second, 0
+        if self._num_begun >= self._per_s:
+            return False
+        self._num_begun += 1
+        return True
 
 
 class _Exporter(SpanExporter):
@@ -151,6 +155,16 @@ class _Exporter(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _new_trace_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _says_yes(sampler: Sampler, trace_id: str, given: TraceContext | None, name: str) -> bool:
+    context = None if given is None else _as_context(given)
+    said = sampler.should_sample(context, int(trace_id, 16), name, SpanKind.SERVER)
+    return said.decision is Decision.RECORD_AND_SAMPLE
 
 
 def _as_context(given: TraceContext) -> Context:

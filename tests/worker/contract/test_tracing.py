@@ -117,7 +117,7 @@ def test_of_many_new_traces_a_second_some_are_recorded(tracing: OtlpTracing) -> 
     began = time.monotonic()
     found = sum(tracing.begin("POST", None) is not None for _ in range(5000))
     num_seconds = int(time.monotonic()) - int(began) + 1
-    assert 20 <= found <= 20 * num_seconds
+    assert 10 <= found <= 10 * num_seconds
 
 
 def test_the_standard_samplers_can_be_chosen(
