@@ -36,9 +36,11 @@ class ModelLimits(ResponseBody):
     max_guidance_scale: Absent[float] = None
     max_true_cfg_scale: Absent[float] = None
     max_n: Absent[int] = None
-    max_aspect: Absent[int] = Field(None, description="the longer side, as a multiple of the other")
+    max_aspect: Absent[int] = Field(
+        default=None, description="the longer side, as a multiple of the other"
+    )
     max_prompt_characters: Absent[int] = None
-    max_lora_scale: Absent[float] = Field(None, description="and the least, negated")
+    max_lora_scale: Absent[float] = Field(default=None, description="and the least, negated")
     max_preview_steps: Absent[int] = None
     num_labels: Absent[int] = None
     dimensions: Absent[int] = None
@@ -53,7 +55,7 @@ class ModelDefaults(ResponseBody):
     true_cfg_scale: Absent[float] = Field(
         default=None, description="where there is a negative prompt"
     )
-    strength: Absent[float] = Field(None, description="where there is a start image")
+    strength: Absent[float] = Field(default=None, description="where there is a start image")
 
 
 class ModelObject(ResponseBody):
