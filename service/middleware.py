@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # machines ask them all the time
 _EVENT_STREAM = b"text/event-stream"
-_RETRIES = "x-stainless-retry-count"  # of OpenAI's clients
+_RETRIES = "x-stainless-retry-count"  # of OpenAI's clients: how often this was sent before …
+_PATIENCE = "x-stainless-read-timeout"  # … and for how many seconds they wait for the answer
+_NUMBER = re.compile(r"[0-9.]{1,16}", re.ASCII)
 _CLIENT_LEFT = 499  # before an answer; nginx's number
 _REQUEST_ID = re.compile(
     r"[!#-~]{1,128}"
@@ -70,9 +72,11 @@ class RequestMiddleware:
             self._metrics.requests.note_retry(_route(scope))
         if body.is_cut_off:
             response.status = _CLIENT_LEFT  # whatever the app said to nobody
-        self._account(scope, response, trace)
+        self._account(scope, headers, response, trace)
 
-    def _account(self, scope: Scope, response: "_ResponseWatch", trace: RequestTrace) -> None:
+    def _account(
+        self, scope: Scope, headers: Headers, response: "_ResponseWatch", trace: RequestTrace
+    ) -> None:
         route = _route(scope)
         method, status, seconds = scope["method"], response.status, response.elapsed_s()
         # a stream lasts as long as its job: that says nothing of how fast the service answers
@@ -84,7 +88,7 @@ class RequestMiddleware:
         logger.log(
             logging.DEBUG if route in _PROBES else _log_level(status),
             "event=request method=%s route=%s status=%s ms=%.1f bytes=%s request_id=%s job=%s "
-            "trace_id=%s",
+            "trace_id=%s retries=%s client_timeout_s=%s",
             *(
                 method,
                 route or "other",
@@ -94,6 +98,7 @@ class RequestMiddleware:
                 response.request_id,
             ),
             *(scope["state"].get("job_id", "-"), trace.log_id),
+            *(_number(headers, _RETRIES), _number(headers, _PATIENCE)),
         )
 
     def _streams(self, scope: Scope) -> Gauge:
@@ -179,6 +184,13 @@ class _BoundedBody:
         return HTTPException(413, f"the request body is larger than {self._max_bytes} bytes")
 
 
+def _number(headers: Headers, name: str) -> str:
+    """What a header says, if it is safe in a log."""
+    given = headers.get(name, "")
+    return given if _NUMBER.fullmatch(given) else "-"
+
+
 def _request_id(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
+    """The client's, by our name for it or OpenAI's; else a new one."""
+    given = headers.get("x-request-id") or headers.get("x-client-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"

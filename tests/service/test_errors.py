@@ -247,8 +247,9 @@ def test_every_response_has_a_request_id(http: httpx.Client, path: str) -> None:
 
 
 def test_a_request_id_is_echoed(http: httpx.Client) -> None:
-    response = http.get("/healthz", headers={"x-request-id": "mine-1"})
-    assert response.headers["x-request-id"] == "mine-1"
+    for name in ("x-request-id", "x-client-request-id"):
+        response = http.get("/healthz", headers={name: "mine-1"})
+        assert response.headers["x-request-id"] == "mine-1"
 
 
 @pytest.mark.parametrize("given", ["a job=fake", "c" * 129, '"', "a\tb"])

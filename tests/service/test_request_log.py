@@ -62,3 +62,20 @@ def test_good_answers_can_be_asked_for(
     caplog.set_level(logging.DEBUG, logger="service")
     http.get("/v1/models")
     wait_for(lambda: any("route=/v1/models status=200" in text for _, text in lines(caplog)))
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (("2", "600"), "retries=2 client_timeout_s=600"),
+        (("0", "0.5"), "retries=0 client_timeout_s=0.5"),
+        (("1 job=x", "9" * 17), "retries=- client_timeout_s=-"),
+    ],
+)
+def test_it_says_how_often_openais_client_has_tried_and_how_long_it_waits(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture, sent: tuple[str, str], said: str
+) -> None:
+    names = ("x-stainless-retry-count", "x-stainless-read-timeout")
+    http.post(EMBEDDINGS, json={}, headers=dict(zip(names, sent, strict=True)))
+    _, text = only_line(caplog)
+    assert text.endswith(said)
