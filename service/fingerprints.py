@@ -20,7 +20,7 @@ from worker.contract.submission import Reuse
 # by its content.
 _NOT_OF_THE_ANSWER: dict[str, bool | set[str]] = {
     **dict.fromkeys(("id", "created_at", "deadline_at", "caller", "priority"), True),
-    **dict.fromkeys(("metadata", "images"), True),
+    **dict.fromkeys(("metadata", "end_user", "images"), True),
     **dict.fromkeys(("request_id", "traceparent", "tracestate"), True),
     "start": {"file_name"},
 }

@@ -18,6 +18,7 @@ _GUIDED = ImageLimits(  # FLUX.1 [dev]
     max_side=2048,
     max_pixels=2048 * 1024,  # the 2 megapixels that black-forest-labs name as the upper end
     default_num_steps=28,
+    low_num_steps=20,
     max_num_steps=50,
     default_guidance_scale=3.5,
     max_guidance_scale=10.0,
@@ -30,6 +31,7 @@ _GUIDED = ImageLimits(  # FLUX.1 [dev]
 _UNGUIDED = _GUIDED.model_copy(  # FLUX.1 [schnell]
     update={
         "default_num_steps": 4,
+        "low_num_steps": None,
         "default_guidance_scale": None,
         "max_guidance_scale": None,
         "max_sequence_length": 256,
@@ -106,10 +108,11 @@ def _with_sizes(limits: ImageLimits, spec: ModelSpec) -> ImageLimits:
 
 
 def _with_steps(limits: ImageLimits, spec: ModelSpec) -> ImageLimits:
-    changes: dict[str, float] = {}
+    changes: dict[str, float | None] = {}
     if spec.num_steps is not None:
         most = max(limits.max_num_steps, spec.num_steps)
         changes |= {"default_num_steps": spec.num_steps, "max_num_steps": most}
+        changes["low_num_steps"] = None
     if spec.guidance_scale is not None:
         if limits.max_guidance_scale is None:
             raise PresetError(f"model {spec.name} has no guidance; guidance_scale must be left out")

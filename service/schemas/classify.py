@@ -17,6 +17,7 @@ from service.schemas.fields import (
     RequestBody,
     ResponseBody,
     Timings,
+    end_user_of,
 )
 from worker.contract.jobs import ClassifyJob, ClassifyResult, ScoreFunction, new_job_id
 from worker.contract.model_cards import ModelCard
@@ -50,7 +51,9 @@ class ClassifyOptions(RequestBody):
         default=None, description="true: the scores of all labels as well, as `probs`"
     )
     priority: PriorityField = None
-    user: Name | None = Field(default=None, description="accepted and ignored")
+    user: Name | None = Field(
+        default=None, description="the person it is for, kept with the job as its SHA-256"
+    )
 
 
 class ClassifyRequest(ClassifyOptions):
@@ -165,6 +168,7 @@ class Upload:
             created_at=now,
             deadline_at=now + timeout_s,
             priority=options.priority or "normal",
+            end_user=end_user_of(options.user),
             images=tuple(_encoded(image, max_bytes) for image in self.images),
             top_k=top_k,
             function=options.function_to_apply or "softmax",

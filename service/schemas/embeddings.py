@@ -16,6 +16,7 @@ from service.schemas.fields import (
     RequestBody,
     ResponseBody,
     Text,
+    end_user_of,
 )
 from worker.contract.jobs import (
     EmbeddingsJob,
@@ -101,7 +102,9 @@ class EmbeddingsRequest(RequestBody):
         default=None, description="with `truncate`: the end that is cut off; null: right"
     )
     priority: PriorityField = None
-    user: Name | None = Field(default=None, description="accepted and ignored")
+    user: Name | None = Field(
+        default=None, description="the person it is for, kept with the job as its SHA-256"
+    )
 
     @property
     def num_bytes(self) -> int:
@@ -131,6 +134,7 @@ class EmbeddingsRequest(RequestBody):
             created_at=now,
             deadline_at=now + timeout_s,
             priority=self.priority or "normal",
+            end_user=end_user_of(self.user),
             texts=self._texts(card, max_texts),
             pooling=self.pooling or "mean",
             normalizes=self.normalize is not False,

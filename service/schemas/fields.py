@@ -1,5 +1,6 @@
 """What the bodies of all routes share."""
 
+from hashlib import sha256
 from typing import Annotated, TypeVar
 
 from pydantic import (
@@ -58,6 +59,11 @@ PriorityField = Annotated[
         "them, as if it cost eight times as much; null: normal"
     ),
 ]
+
+
+def end_user_of(name: str | None) -> str | None:
+    """How a job names whom it is for: who knows the name finds the job's, and nobody else does."""
+    return sha256(name.encode()).hexdigest() if name else None
 
 
 def _is_none(value: object) -> bool:

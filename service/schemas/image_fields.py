@@ -17,7 +17,15 @@ from pydantic_core import PydanticCustomError
 
 from service.errors import RequestError, shown
 from service.schemas.encoded_images import ImageBytes, checked, from_text
-from service.schemas.fields import Many, Name, PriorityField, RequestBody, Unsupported, WellFormed
+from service.schemas.fields import (
+    Many,
+    Name,
+    PriorityField,
+    RequestBody,
+    Unsupported,
+    WellFormed,
+    end_user_of,
+)
 from service.schemas.image_limits import (
     MAX_PREVIEWS,
     MAX_SEED,
@@ -157,7 +165,7 @@ class ImageFields(RequestBody):
         f"{MAX_PREVIEWS}, of those that are run",
     )
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
-        Field(None, description="tier of steps: half, once, twice, … the model's default")
+        Field(None, description="tier of steps: about half, once, twice, … the model's default")
     )
     acceleration: Annotated[
         Literal["none"] | None,
@@ -185,8 +193,12 @@ class ImageFields(RequestBody):
         None, ge=0, le=MAX_PREVIEWS, description="previews in the stream, evenly spaced; null: 0"
     )
     stream_options: StreamOptions | None = Field(None, description="of a stream")
-    safety_identifier: Name | None = Field(None, description="echoed")
-    user: Name | None = Field(None, description="echoed as `safety_identifier` where that is empty")
+    safety_identifier: Name | None = Field(
+        None, description="the person they are for, echoed, and kept with the job as its SHA-256"
+    )
+    user: Name | None = Field(
+        None, description="the same as `safety_identifier`, where that is empty"
+    )
     style: Literal["vivid", "natural"] | None = Field(None, description="accepted and ignored")
     moderation: Literal["low", "auto"] | None = Field(None, description="accepted and ignored")
     complexity: Unsupported = None
@@ -259,6 +271,7 @@ class ImageFields(RequestBody):
             created_at=now,
             deadline_at=now + timeout_s,
             priority=self.priority or "normal",
+            end_user=end_user_of(self.end_user),
             prompt=self.prompt_text,
             seeds=seeds_of(self.seed, num_images_of(self.n, limits)),
             width=width,

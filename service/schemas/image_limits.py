@@ -227,10 +227,11 @@ def check_loras(loras: Sequence[LoraScale], model: str, limits: ImageLimits) -> 
 def _tier_steps(limits: ImageLimits) -> dict[Quality, int]:
     """The steps of each tier, from few to many, inside what the model takes."""
     default, most = limits.default_num_steps, limits.max_num_steps
-    return {
+    tiers = {
         quality: min(max(1, round(default * factor)), most)
         for quality, factor in _STEPS_FACTORS.items()
     }
+    return tiers if limits.low_num_steps is None else tiers | {"low": limits.low_num_steps}
 
 
 def tier_of(num_steps: int, limits: ImageLimits) -> Quality:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from service.errors import ErrorBody, ended_error, failure_body
 from service.schemas.classify import ClassifyRequest, ClassifyResponse
 from service.schemas.embeddings import EmbeddingsRequest, EmbeddingsResponse
-from service.schemas.fields import Name, PriorityField, RequestBody, ResponseBody, Text
+from service.schemas.fields import Absent, Name, PriorityField, RequestBody, ResponseBody, Text
 from service.schemas.images import ImageRequest, ImagesResponse
 from worker.contract.jobs import JobState, Priority, Task
 from worker.contract.record import Record
@@ -101,6 +101,9 @@ class JobObject(ResponseBody):
     status: JobStatus
     priority: Priority
     metadata: dict[str, str]
+    end_user: Absent[str] = Field(
+        default=None, description="SHA-256 of the request's `safety_identifier`, or `user`"
+    )
     created_at: float
     started_at: float | None
     finished_at: float | None
@@ -132,6 +135,7 @@ class JobObject(ResponseBody):
             status=_status(record),
             priority=record.job.priority,
             metadata=record.job.metadata,
+            end_user=record.job.end_user,
             created_at=record.job.created_at,
             started_at=record.started_at,
             finished_at=record.finished_at,

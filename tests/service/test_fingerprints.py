@@ -31,6 +31,7 @@ def painted(**fields: object) -> ImageJob:
         {"deadline_at": 9e9},
         {"caller": "another"},
         {"priority": "high"},
+        {"end_user": "5e"},
     ],
     ids=str,
 )

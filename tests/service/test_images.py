@@ -4,6 +4,7 @@ import base64
 import errno
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -13,11 +14,11 @@ from redis import Redis
 from models.flux.sampling import Schedule
 from service.errors import RequestError
 from service.main import create_app
-from service.schemas.image_limits import num_run_steps
+from service.schemas.image_limits import num_run_steps, num_steps_of
 from service.schemas.images import ImageRequest
 from service.settings import ServiceSettings
 from tests.cards import SHAPES, SHAPES_LIMITS, card_of, publish
-from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve
+from tests.service.conftest import PNG, PNG_BASE64, TestWorker, error_of, serve, wait_for
 from worker.contract.jobs import (
     Failure,
     FailureCode,
@@ -28,6 +29,7 @@ from worker.contract.jobs import (
     Task,
 )
 from worker.contract.record import AnyJob, Outcome
+from worker.image_limits import preset_limits
 
 ROUTE = "/v1/images/generations"
 SVG = base64.b64encode(b'<svg xmlns="http://www.w3.org/2000/svg"/>').decode()
@@ -114,6 +116,16 @@ def test_quality_is_a_tier_of_steps(
     body = http.post(ROUTE, json={"prompt": "x", "quality": quality}).json()
     assert only_job(worker).num_steps == num_steps
     assert body["quality"] == tier
+
+
+@pytest.mark.parametrize(
+    ("preset", "tiers"),
+    [("flux_dev", [20, 28, 50, 50, 50]), ("flux_schnell", [2, 4, 8, 12, 16])],
+)
+def test_tiers_are_the_models_own(preset: str, tiers: list[int]) -> None:
+    qualities = ("low", "medium", "high", "xhigh", "max")
+    limits = preset_limits(preset)
+    assert [num_steps_of(None, None, quality, limits) for quality in qualities] == tiers
 
 
 def test_explicit_steps_win_over_quality(http: httpx.Client, worker: TestWorker) -> None:
@@ -216,6 +228,27 @@ def test_the_end_user_is_echoed_as_openai_does(
     http: httpx.Client, fields: dict[str, object], echoed: str | None
 ) -> None:
     assert http.post(ROUTE, json={"prompt": "x"} | fields).json().get("safety_identifier") == echoed
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (ROUTE, {"prompt": "x", "user": "u-17"}),
+        (ROUTE, {"prompt": "x", "user": "v", "safety_identifier": "u-17"}),
+        ("/v1/classify", {"input": PNG_BASE64, "user": "u-17"}),
+        ("/v1/embeddings", {"input": "x", "user": "u-17"}),
+    ],
+)
+def test_the_end_user_is_kept_with_the_job_but_not_in_words(
+    http: httpx.Client, worker: TestWorker, path: str, fields: dict[str, object]
+) -> None:
+    location = http.post(path, json=fields, headers={"prefer": "respond-async"}).headers["location"]
+    digest = sha256(b"u-17").hexdigest()
+    assert http.get(location).json()["end_user"] == digest
+    wait_for(lambda: len(worker.jobs) == 1)
+    [job] = worker.jobs
+    assert job.end_user == digest
+    assert "u-17" not in job.model_dump_json()
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.3, 0.5, 0.6, 0.99, 1.0])

@@ -29,6 +29,8 @@ def test_a_checkpoint_is_taken_for_the_flux_that_it_is_like() -> None:
     guided, unguided = limits_of(spec(), GUIDED), limits_of(spec(), UNGUIDED)
     assert guided == preset_limits("flux_dev")
     assert unguided == preset_limits("flux_schnell")
+    assert (guided.low_num_steps, unguided.low_num_steps) == (20, None)
+    assert limits_of(spec(num_steps=10), GUIDED).low_num_steps is None
 
 
 def test_a_default_size_may_be_asked_for() -> None:

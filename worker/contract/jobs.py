@@ -81,6 +81,7 @@ class _Job(_Frozen):
     caller: str = ""  # who shares the device with others; the library's own calls are one caller
     priority: Priority = "normal"
     metadata: dict[str, str] = Field(default_factory=dict)  # the client's own words about it
+    end_user: str | None = None  # whom the caller serves with it: SHA-256 of the caller's word
     request_id: str | None = None  # of the request that made it
     traceparent: str | None = None  # the W3C's: that request's span, for those of the job
     tracestate: str | None = None

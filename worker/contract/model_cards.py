@@ -33,6 +33,7 @@ class ImageLimits(_Frozen):
     max_side: int
     max_pixels: int
     default_num_steps: int
+    low_num_steps: int | None = None  # of the lowest quality; None: half of the default
     max_num_steps: int
     default_guidance_scale: float | None  # None: no guidance embedding
     max_guidance_scale: float | None  # None likewise

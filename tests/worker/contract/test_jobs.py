@@ -30,7 +30,7 @@ JOBS: list[tuple[AnyJob, str]] = [
             num_steps=4, guidance_scale=None, quality="low",
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
-        '"priority":"normal","metadata":{},"request_id":null,"traceparent":null,'
+        '"priority":"normal","metadata":{},"end_user":null,"request_id":null,"traceparent":null,'
         '"tracestate":null,"task":"images",'
         '"prompt":"p","seeds":[1,2],"width":64,"height":32,"num_steps":4,"guidance_scale":null,'
         '"quality":"low","loras":[],"negative":null,"start":null,"preview_steps":[],'
@@ -47,7 +47,7 @@ JOBS: list[tuple[AnyJob, str]] = [
             max_sequence_length=64, flow_shift=3.0, output_format="webp", output_compression=80,
         ),
         '{"id":"job_1","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
-        '"priority":"normal","metadata":{},"request_id":null,"traceparent":null,'
+        '"priority":"normal","metadata":{},"end_user":null,"request_id":null,"traceparent":null,'
         '"tracestate":null,"task":"images",'
         '"prompt":"p","seeds":[1],"width":64,"height":32,"num_steps":4,"guidance_scale":3.5,'
         '"quality":"low","loras":[{"name":"ink","scale":0.5}],'
@@ -62,14 +62,14 @@ JOBS: list[tuple[AnyJob, str]] = [
             images=("YQ==",), top_k=5,
         ),
         '{"id":"job_2","model":"m","created_at":1.5,"deadline_at":2.0,"caller":"a1",'
-        '"priority":"high","metadata":{},"request_id":null,"traceparent":null,'
+        '"priority":"high","metadata":{},"end_user":null,"request_id":null,"traceparent":null,'
         '"tracestate":null,"task":"classify",'
         '"images":["YQ=="],"top_k":5,"function":"softmax","labels":null,"includes_scores":false}',
     ),
     (
         EmbeddingsJob(id="job_3", model="m", created_at=1.5, texts=("a", (4, 5))),
         '{"id":"job_3","model":"m","created_at":1.5,"deadline_at":null,"caller":"",'
-        '"priority":"normal","metadata":{},"request_id":null,"traceparent":null,'
+        '"priority":"normal","metadata":{},"end_user":null,"request_id":null,"traceparent":null,'
         '"tracestate":null,"task":"embeddings",'
         '"texts":["a",[4,5]],"pooling":"mean","normalizes":true,"truncates":false,'
         '"truncation_side":"right"}',
