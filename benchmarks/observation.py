@@ -86,8 +86,8 @@ class Observation:
     def ask_rule(self, rule: Rule) -> Asked:
         """Like any expression; an alert that finds nothing is quiet if all it names is there."""
         question = Question("alerts" if rule.is_alert else "recordings", rule.name, rule.expr)
-        if rule.error:
-            return _asked(question, "failed", rule.error)
+        if rule.health != "ok":
+            return _asked(question, "failed", rule.error or f"its health is {rule.health}")
         asked = self.ask(question)
         if not rule.is_alert or asked.outcome != "failed":
             return asked

@@ -28,7 +28,8 @@ class Rule:
     name: str
     expr: str
     is_alert: bool
-    error: str  # of its last evaluation; empty where that went well
+    health: str  # of its last evaluation: ok or err; unknown where there was none yet
+    error: str  # what went wrong then; empty where nothing did
     state: str  # of an alert: inactive, pending or firing; empty for a recording
 
 
@@ -93,6 +94,7 @@ def _rule(said: Mapping[str, str]) -> Rule:
         name=said["name"],
         expr=said["query"],
         is_alert=said["type"] == "alerting",
+        health=said["health"],
         error=said.get("lastError", ""),
         state=said.get("state", ""),
     )

@@ -131,14 +131,23 @@ def test_an_expression_is_to_have_data_or_a_reason_to_have_none(
 def test_an_alert_is_quiet_only_if_what_it_looks_at_is_there(
     observation: Observation, expr: str, outcome: str
 ) -> None:
-    rule = Rule("Alert", expr, is_alert=True, error="", state="inactive")
+    rule = Rule("Alert", expr, is_alert=True, health="ok", error="", state="inactive")
     assert observation.ask_rule(rule).outcome == outcome
 
 
-def test_a_rule_that_cannot_be_carried_out_has_failed(observation: Observation) -> None:
-    rule = Rule("Alert", "up == 1", is_alert=True, error="many-to-many matching", state="inactive")
+@pytest.mark.parametrize(
+    ("health", "error", "reason"),
+    [
+        ("err", "many-to-many matching", "many-to-many matching"),
+        ("unknown", "", "its health is unknown"),
+    ],
+)
+def test_a_rule_that_was_not_carried_out_has_failed(
+    observation: Observation, health: str, error: str, reason: str
+) -> None:
+    rule = Rule("Alert", "up == 1", is_alert=True, health=health, error=error, state="inactive")
     asked = observation.ask_rule(rule)
-    assert (asked.outcome, asked.reason) == ("failed", "many-to-many matching")
+    assert (asked.outcome, asked.reason) == ("failed", reason)
 
 
 def series(**labels: str) -> Series:
