@@ -1,6 +1,9 @@
 /** What the service can do, each model with its own limits and defaults: none is written here. */
 
-import { getJson } from "./api.js";
+import { ApiError, getJson } from "./api.js";
+import { showError } from "./dom.js";
+
+const ASK_AGAIN_MS = 2000; // for models that are not loaded yet
 
 /**
  * A model of `GET /v1/models`; limits and defaults have what applies to its task.
@@ -20,14 +23,47 @@ import { getJson } from "./api.js";
  * @property {string} [device]
  */
 
-/** @returns {Promise<{images: Model[], classify: Model[], embeddings: Model[]}>} */
-export async function loadModels() {
-  /** @type {Model[]} */
-  const models = (await getJson("v1/models")).data;
-  const of = (/** @type {Model["task"]} */ task) => models.filter((model) => model.task === task);
-  return {
-    images: of("text-to-image"),
-    classify: of("image-classification"),
-    embeddings: of("embedding"),
-  };
+/**
+ * Wait until there are models for the task, and say in the notice why there are none yet.
+ *
+ * @param {Model["task"]} task
+ * @param {HTMLElement} notice
+ * @returns {Promise<Model[]>} those that are loaded; none where the service refuses to say
+ */
+export async function modelsFor(task, notice) {
+  for (;;) {
+    try {
+      const found = (await loadModels()).filter((model) => model.task === task && isKnown(model));
+      say(notice, found.length > 0 ? null : new Error("No model for this is loaded yet."));
+      if (found.length > 0) return found;
+    } catch (error) {
+      say(notice, /** @type {Error} */ (error));
+      if (error instanceof ApiError && !error.isPassing) return [];
+    }
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+  }
+}
+
+/**
+ * Say it once, however often it is found to be so: screen readers would repeat it.
+ *
+ * @param {HTMLElement} notice
+ * @param {Error | null} error
+ */
+function say(notice, error) {
+  if (notice.textContent !== (error?.message ?? "")) showError(notice, error);
+}
+
+/** @returns {Promise<Model[]>} */
+async function loadModels() {
+  return (await getJson("v1/models")).data;
+}
+
+/**
+ * Whether it was loaded once: before, its name is all that is known.
+ *
+ * @param {Model} model
+ */
+function isKnown({ limits }) {
+  return Object.keys(limits).length > 0;
 }

@@ -5,7 +5,7 @@ import { announce, byId, showError } from "./dom.js";
 import { GalleryStore } from "./gallery_store.js";
 import { Jobs } from "./jobs.js";
 import { getKey } from "./key.js";
-import { loadModels } from "./models.js";
+import { modelsFor } from "./models.js";
 import { startsInS } from "./paint_estimate.js";
 import { PaintForm } from "./paint_form.js";
 import { Gallery } from "./paint_gallery.js";
@@ -18,16 +18,16 @@ import { onPicture } from "./picture_drop.js";
 /** @import { PaintJob } from "./paint_job.js" */
 /** @import { PaintInput } from "./paint_request.js" */
 
-const ASK_AGAIN_MS = 2000; // for models that are not loaded yet
-
 /** @param {HTMLElement} place */
 export async function start(place) {
   const paint = new Paint();
   onPicture(place, (file, input) => paint.take(file, input));
-  await paint.offerModels();
+  document.addEventListener("triptych:key", async () => {
+    await paint.openGallery();
+    if (getKey() !== null) await paint.offerModels(); // without one it was refused before
+  });
   await paint.openGallery();
-  paint.begin();
-  document.addEventListener("triptych:key", () => paint.openGallery());
+  await paint.offerModels();
 }
 
 class Paint {
@@ -58,32 +58,19 @@ class Paint {
   constructor() {
     byId("paint-form", HTMLFormElement).addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#paint(this.#form.input, this.#form.start.file);
+      if (this.#form.hasModel) this.#paint(this.#form.input, this.#form.start.file);
     });
     document.addEventListener("triptych:start-image", (event) => {
       this.#startFrom(/** @type {CustomEvent<{file: File}>} */ (event).detail.file);
     });
-    this.#submit.disabled = true;
     this.#show();
   }
 
-  /** Ask until there is a model, as the service may just have been started. */
+  /** Take requests, once there is a model for them. */
   async offerModels() {
-    for (;;) {
-      try {
-        const models = (await loadModels()).images.filter(({ limits }) => limits.max_side);
-        if (models.length > 0) {
-          showError(this.#notice, null);
-          this.#form.offer(models);
-          return;
-        }
-        this.#notice.textContent = "The models are being loaded …";
-      } catch (error) {
-        showError(this.#notice, /** @type {Error} */ (error));
-        if (error instanceof ApiError && !error.isPassing) return;
-      }
-      await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
-    }
+    const models = await modelsFor("text-to-image", this.#notice);
+    if (models.length > 0 && !this.#form.hasModel) this.#form.offer(models);
+    this.#submit.disabled = !this.#form.hasModel;
   }
 
   /** Show the jobs of this key, and follow on those that are not over. */
@@ -91,11 +78,6 @@ class Paint {
     this.#chosen = null;
     await this.#jobs.open(new GalleryStore(getKey()));
     this.#show();
-  }
-
-  /** Take requests, where there is a model for them. */
-  begin() {
-    this.#submit.disabled = !this.#form.hasModel;
   }
 
   /**
@@ -125,6 +107,7 @@ class Paint {
    * @param {Blob | null} startImage
    */
   async #paint(input, startImage) {
+    if (!this.#form.hasModel) return;
     showError(this.#notice, null);
     this.#form.blame(null);
     try {
@@ -172,6 +155,7 @@ class Paint {
    * @param {number | null} index of the picture whose seed is wanted again
    */
   #edit({ input, pictures, startImage }, index) {
+    if (!this.#form.hasModel) return;
     const again = index === null ? input : { ...input, n: 1, seed: pictures[index].seed };
     this.#form.fill(again, startImage);
     this.#form.focus();
@@ -197,7 +181,9 @@ class Paint {
 
 /** On a phone it lies below the form. */
 function showStage() {
-  byId("paint-stage", HTMLElement).scrollIntoView({ block: "nearest" });
+  const stage = byId("paint-stage", HTMLElement);
+  const isBelow = stage.getBoundingClientRect().top > innerHeight / 2;
+  stage.scrollIntoView({ block: isBelow ? "start" : "nearest" });
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The request that made a picture as code, one language at a time, ready to paste. */
 
-import { announce, element } from "./dom.js";
+import { copyText, element } from "./dom.js";
 import { getKey } from "./key.js";
 import { curl, javascript, python } from "./snippets.js";
 
@@ -16,7 +16,7 @@ let chosen = "curl";
 /** @param {PaintInput} input */
 export function codePanel(input) {
   const code = element("code");
-  const pre = element("pre", { tabIndex: 0, "aria-label": "The request as code" }, code);
+  const pre = element("pre", { tabIndex: 0, role: "group", "aria-label": "The request as code" }, code);
   const names = /** @type {Language[]} */ (Object.keys(LANGUAGES));
   const chips = names.map((name) => {
     const chip = element("button", { type: "button", className: "button small" }, name);
@@ -24,7 +24,10 @@ export function codePanel(input) {
     return chip;
   });
   const copy = element("button", { type: "button", className: "button small" }, "Copy");
-  copy.addEventListener("click", () => copyText(code, copy));
+  copy.addEventListener("click", async () => {
+    await copyText(code.textContent ?? "");
+    copy.textContent = "Copied";
+  });
 
   /** @param {Language} name */
   function show(name) {
@@ -41,20 +44,4 @@ export function codePanel(input) {
 function place() {
   const url = new URL(".", document.baseURI).href.replace(/\/$/, "");
   return { url, hasKey: getKey() !== null };
-}
-
-/**
- * @param {HTMLElement} code
- * @param {HTMLButtonElement} button
- */
-async function copyText(code, button) {
-  const selection = getSelection();
-  selection?.selectAllChildren(code); // where the clipboard is out of reach, a key is enough
-  try {
-    await navigator.clipboard.writeText(code.textContent ?? "");
-  } catch {
-    document.execCommand("copy"); // a page without TLS has no other way
-  }
-  button.textContent = "Copied";
-  announce("Copied");
 }

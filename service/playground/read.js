@@ -2,7 +2,7 @@
 
 import { ApiError, postJson } from "./api.js";
 import { announce, byId, copyText, element, showError } from "./dom.js";
-import { loadModels } from "./models.js";
+import { modelsFor } from "./models.js";
 import { mapCard } from "./read_map.js";
 import { matrixCard } from "./read_matrix.js";
 import { decimal, linesOf, nearest, similarityMatrix } from "./similarity.js";
@@ -53,19 +53,14 @@ export async function start(place) {
   });
   byId("read-copy", HTMLButtonElement).addEventListener("click", copy);
   byId("read-compare", HTMLButtonElement).disabled = false; // until here nobody listened
-  try {
-    offer((await loadModels()).embeddings.map(({ id }) => id));
-  } catch (error) {
-    showError(byId("read-notice", HTMLElement), /** @type {Error} */ (error));
-  }
+  offer(await modelsFor("embedding", byId("read-notice", HTMLElement)));
 }
 
-/** @param {string[]} models */
+/** @param {import("./models.js").Model[]} models */
 function offer(models) {
-  byId("read-model", HTMLSelectElement).append(...models.map((id) => element("option", { value: id }, id)));
+  const options = models.map(({ id }) => element("option", { value: id }, id));
+  byId("read-model", HTMLSelectElement).append(...options);
   byId("read-model-field", HTMLElement).hidden = models.length < 2;
-  if (models.length > 0) return;
-  showError(byId("read-notice", HTMLElement), new Error("No model for embeddings is served."));
 }
 
 async function compare() {

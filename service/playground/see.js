@@ -5,8 +5,8 @@
  * no other with it; the service gathers them into batches by itself.
  */
 
-import { announce, byId, element, showError } from "./dom.js";
-import { loadModels } from "./models.js";
+import { announce, byId, element } from "./dom.js";
+import { modelsFor } from "./models.js";
 import { drawExamples } from "./see_examples.js";
 import { pictureCard } from "./see_picture.js";
 
@@ -32,11 +32,7 @@ export async function start(place) {
   byId("see-options", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
   byId("see-options", HTMLFormElement).addEventListener("change", classifyAgain);
   byId("see-examples", HTMLElement).append(...(await drawExamples()).map(exampleButton));
-  try {
-    offer((await loadModels()).classify);
-  } catch (error) {
-    showError(byId("see-notice", HTMLElement), /** @type {Error} */ (error));
-  }
+  offer(await modelsFor("image-classification", byId("see-notice", HTMLElement)));
 }
 
 /** @param {HTMLElement} place */
@@ -50,14 +46,17 @@ function listenForPictures(place) {
     if (!place.hidden) add([...(event.clipboardData?.files ?? [])]);
   });
   const drop = byId("see-drop", HTMLElement);
-  place.addEventListener("dragover", (event) => {
+  document.addEventListener("dragover", (event) => {
+    if (place.hidden) return;
     event.preventDefault();
     drop.classList.add("over");
   });
-  place.addEventListener("dragleave", () => drop.classList.remove("over"));
-  place.addEventListener("drop", (event) => {
-    event.preventDefault();
-    event.stopPropagation();
+  document.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) drop.classList.remove("over"); // left the window
+  });
+  document.addEventListener("drop", (event) => {
+    if (place.hidden) return;
+    event.preventDefault(); // or the browser would open the file
     drop.classList.remove("over");
     add([...(event.dataTransfer?.files ?? [])]);
   });
@@ -68,9 +67,6 @@ function offer(models) {
   const select = byId("see-model", HTMLSelectElement);
   select.append(...models.map(({ id }) => element("option", { value: id }, id)));
   byId("see-model-field", HTMLElement).hidden = models.length < 2;
-  if (models.length === 0) {
-    showError(byId("see-notice", HTMLElement), new Error("No model for classification is served."));
-  }
   const limit = () => limitLabels(models.find(({ id }) => id === select.value));
   select.addEventListener("change", limit);
   limit();
@@ -78,7 +74,7 @@ function offer(models) {
 
 /** @param {Model | undefined} model */
 function limitLabels(model) {
-  const most = model?.limits.num_labels; // unknown until the model is loaded
+  const most = model?.limits.num_labels;
   byId("see-top-k", HTMLInputElement).max = most === undefined ? "" : String(most);
   byId("see-top-k-hint", HTMLElement).textContent = most === undefined ? "" : `1 to ${most}`;
 }

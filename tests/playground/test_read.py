@@ -4,12 +4,31 @@ import json
 import urllib.request
 from collections.abc import Sequence
 from math import sqrt
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.playground.browser import Complaints
+
+# By WCAG's relative luminance, of the colours as the browser mixes them.
+CONTRASTS = """
+(cells) => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data]
+      .map((value) => value / 255)
+      .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return cells.map(getComputedStyle).map(({ color, backgroundColor }) => {
+    const [dark, light] = [luminance(color), luminance(backgroundColor)].sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  });
+}
+"""
 
 LINES = ("a red circle", "a small crimson disc", "a blue star")
 
@@ -78,6 +97,17 @@ def test_the_more_alike_two_lines_are_the_stronger_is_the_colour(read: Page) -> 
     colours = cells.evaluate_all("(cells) => cells.map((c) => getComputedStyle(c).backgroundColor)")
     assert heats[0] == heats[1] == 1 > heats[2]
     assert colours[0] == colours[1] != colours[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_value_is_legible_on_its_colour(scheme: Literal["light", "dark"], read: Page) -> None:
+    read.emulate_media(color_scheme=scheme)
+    read.get_by_role("button", name="Compare").click()
+    expect(rows(read)).to_have_count(12)
+    contrasts = read.get_by_role("table").locator("tbody td").evaluate_all(CONTRASTS)
+    assert len(contrasts) == 144
+    assert min(contrasts) >= 4.5  # WCAG 2.2, AA
+    assert max(contrasts) > 1.5 * min(contrasts)  # and the colours differ
 
 
 def test_the_nearest_lines_are_ranked(read: Page, service_url: str) -> None:
@@ -198,18 +228,19 @@ def test_control_and_enter_compare_from_within_the_text(read: Page) -> None:
     expect(read.get_by_role("table")).to_be_visible()
 
 
-def test_a_phone_scrolls_the_table_and_not_the_page(phone: Page) -> None:
-    phone.goto("/#read")
-    phone.get_by_role("button", name="Compare").click()
-    scroller = phone.get_by_role("group", name="How alike the lines are")
+def test_a_phone_scrolls_the_table_and_not_the_page(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto("/#read")
+    page.get_by_role("button", name="Compare").click()
+    scroller = page.get_by_role("group", name="How alike the lines are")
     expect(scroller).to_be_visible()
     assert scroller.evaluate("(box) => box.scrollWidth > box.clientWidth")
-    assert phone.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     scroller.evaluate("(box) => { box.scrollLeft = 200 }")
-    heading, box = phone.get_by_role("rowheader").first.bounding_box(), scroller.bounding_box()
+    heading, box = page.get_by_role("rowheader").first.bounding_box(), scroller.bounding_box()
     assert heading is not None
     assert box is not None
     assert heading["x"] >= box["x"]  # it stays while the values move
-    svg = phone.locator(".read-map svg").bounding_box()
+    svg = page.locator(".read-map svg").bounding_box()
     assert svg is not None
     assert svg["width"] <= 390

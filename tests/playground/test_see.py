@@ -29,7 +29,7 @@ def text_file(name: str) -> FilePayload:
 
 
 def hand_over(page: Page, *files: FilePayload, way: str) -> None:
-    """Let the page have files as a drop or a paste brings them."""
+    """Let the page have files as a drop or a paste brings them, wherever they fall."""
     sent = [{"name": f["name"], "type": f["mimeType"], "bytes": list(f["buffer"])} for f in files]
     transfer = page.evaluate_handle(
         """(files) => {
@@ -41,7 +41,7 @@ def hand_over(page: Page, *files: FilePayload, way: str) -> None:
         sent,
     )
     if way == "drop":
-        page.dispatch_event("#see-drop", "drop", {"dataTransfer": transfer})
+        page.dispatch_event("header", "drop", {"dataTransfer": transfer})
     else:
         page.evaluate(
             """(clipboardData) => document.body.dispatchEvent(
