@@ -75,7 +75,7 @@ function waiting(queues) {
   const depths = queues
     .filter(({ value }) => value > 0)
     .map(({ labels, value }) => `${value} ${labels.task}`);
-  return depths.length === 0 ? "no queue" : `waiting: ${depths.join(", ")}`;
+  return depths.length === 0 ? "nothing waits" : `waiting: ${depths.join(", ")}`;
 }
 
 /**

@@ -1,6 +1,5 @@
 """The playground as a page: what is sent, and how it holds in any browser."""
 
-import gzip
 import re
 from collections.abc import Iterator
 
@@ -9,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Page
 
+from benchmarks.playground import visit
 from service.main import create_app
 from service.playground_files import FOLDER
 from service.settings import ServiceSettings
@@ -71,9 +71,12 @@ def test_compression_is_as_the_client_accepts_it(
     assert answer.content == (FOLDER / "app.js").read_bytes()
 
 
-def test_all_of_it_is_small(http: httpx.Client) -> None:
-    texts = [http.get(path).content for path in ["/", *asset_paths(http)]]
-    assert sum(len(gzip.compress(text)) for text in texts) < MAX_BYTES
+def test_all_of_it_is_small_and_is_sent_once(page: Page, service_url: str) -> None:
+    first, later = visit(page, service_url), visit(page, service_url)
+    assert first.num_files > 10
+    assert 0 < first.num_bytes < MAX_BYTES
+    assert later.num_files == 1
+    assert min(first.painted_ms, later.painted_ms) > 0
 
 
 def test_the_page_has_a_strict_policy(http: httpx.Client) -> None:
