@@ -41,6 +41,14 @@ def free_port(host: str, wanted: int) -> int:
         return _bind(host, 0)
 
 
+def hold_port(host: str, wanted: int) -> socket.socket:
+    """Like `free_port`; nobody else finds that one free until this listener is closed."""
+    try:
+        return socket.create_server((host, wanted))
+    except OSError:
+        return socket.create_server((host, 0))
+
+
 def _bind(host: str, port: int) -> int:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -14,10 +14,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from typing import TypeAlias
 
-from triptych.address import free_port, url_of
-from triptych.child import Child, program
+from triptych.address import hold_port, url_of
+from triptych.child import Child, ChildProcess, Launch, program
 from triptych.errors import DataDirError, ObserveError
 from triptych.prometheus_targets import FILE_NAME
 from triptych.settings import ServeSettings
@@ -42,6 +43,11 @@ class Observers:
 
     children: Sequence[Child]
     lines: Sequence[str]
+    held_ports: Sequence[socket] = ()  # by us until they start: another service may look for some
+
+    def close(self) -> None:
+        for port in self.held_ports:
+            port.close()
 
 
 def prepare(settings: ServeSettings) -> Observers:
@@ -60,21 +66,25 @@ def prepare(settings: ServeSettings) -> Observers:
             f"cannot write in data directory {settings.data_dir}: {error.strerror}"
         ) from None
     said = _PROMETHEUS_MISSING if prometheus_url is None else f"Prometheus: {prometheus_url}"
-    return Observers([*prometheus, *grafana], [said, grafana_line])
+    found = [*prometheus, *grafana]
+    return Observers(
+        [child for child, _ in found], [said, grafana_line], [port for _, port in found]
+    )
 
 
-def _prometheus(settings: ServeSettings) -> tuple[list[Child], str | None]:
+def _prometheus(settings: ServeSettings) -> tuple[list[tuple[Child, socket]], str | None]:
     binary = shutil.which("prometheus")
     if binary is None:
         return [], None
-    port = _port("prometheus", settings.prometheus_port)
     directory = (settings.data_dir / "prometheus").resolve()
     config = directory / "prometheus.yml"
     _write(config, prometheus_config(settings))
+    held = _hold("prometheus", settings.prometheus_port)
+    port = held.getsockname()[1]
     flags = prometheus_flags(config, directory / "data", port, settings.log_format)
     # it writes what it has and goes
     launch = program([binary, *flags], orphan_signal=signal.SIGTERM)
-    return [Child("prometheus", launch)], url_of(_LOOPBACK, port)
+    return [(Child("prometheus", _on(held, launch)), held)], url_of(_LOOPBACK, port)
 
 
 def prometheus_config(settings: ServeSettings) -> _Json:
@@ -110,7 +120,9 @@ def prometheus_flags(config: Path, data: Path, port: int, log_format: str) -> li
     ]
 
 
-def _grafana(settings: ServeSettings, prometheus_url: str | None) -> tuple[list[Child], str]:
+def _grafana(
+    settings: ServeSettings, prometheus_url: str | None
+) -> tuple[list[tuple[Child, socket]], str]:
     binary = shutil.which("grafana")
     if binary is None:
         return [], _GRAFANA_MISSING
@@ -118,16 +130,17 @@ def _grafana(settings: ServeSettings, prometheus_url: str | None) -> tuple[list[
         return [], "Grafana is not started: without Prometheus it has nothing to show"
     if (home := grafana_home(Path(binary))) is None:
         return [], f"Grafana is not started: no {_IN_ITS_HOME} where {binary} belongs"
-    port = _port("grafana", settings.grafana_port)
     directory = (settings.data_dir / "grafana").resolve()
     for name, content in grafana_provisioning(prometheus_url).items():
         _write(directory / "provisioning" / name, content)
+    held = _hold("grafana", settings.grafana_port)
+    port = held.getsockname()[1]
     launch = program(
         [binary, "server", "--homepath", str(home)],
         grafana_environment(directory, port, settings.log_format),
         orphan_signal=signal.SIGTERM,
     )
-    return [Child("grafana", launch)], f"Grafana: {url_of(_LOOPBACK, port)}"
+    return [(Child("grafana", _on(held, launch)), held)], f"Grafana: {url_of(_LOOPBACK, port)}"
 
 
 def grafana_home(binary: Path) -> Path | None:
@@ -184,12 +197,22 @@ def grafana_environment(directory: Path, port: int, log_format: str) -> dict[str
     }
 
 
-def _port(name: str, wanted: int) -> int:
-    """The port wanted, or another: measuring must not keep us from serving."""
-    port = free_port(_LOOPBACK, wanted)
-    if port != wanted:
+def _hold(name: str, wanted: int) -> socket:
+    """Hold the port wanted, or another: measuring must not keep us from serving."""
+    held = hold_port(_LOOPBACK, wanted)
+    if (port := held.getsockname()[1]) != wanted:
         logger.warning("event=port_taken child=%s wanted=%d used=%d", name, wanted, port)
-    return port
+    return held
+
+
+def _on(held: socket, launch: Launch) -> Launch:
+    """Leave the port to the program that is launched."""
+
+    def leave_and_launch() -> ChildProcess:
+        held.close()
+        return launch()
+
+    return leave_and_launch
 
 
 def _write(path: Path, content: _Json) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from multiprocessing.connection import wait
 from socket import socket
@@ -110,8 +110,11 @@ class Supervisor:
         )
         ports = free_worker_ports(settings, self._slots)
         write_targets(settings.data_dir, settings.host, ports)
-        observers = prepare(settings)
-        with self._lost_workers(redis_url) as lost, launch_thread() as launches:
+        with (
+            closing(prepare(settings)) as observers,
+            self._lost_workers(redis_url) as lost,
+            launch_thread() as launches,
+        ):
             workers = self._worker_children(redis_url, ports, lost, launches)
             try:
                 self._watch(

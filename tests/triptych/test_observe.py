@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,24 @@ def test_another_port_is_taken_where_the_one_wanted_is_not_free(
     program_named("prometheus", nothing_installed)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line, _ = prepare(settings(tmp_path, prometheus_port=port)).lines
+        with closing(prepare(settings(tmp_path, prometheus_port=port))) as prepared:
+            line, _ = prepared.lines
     assert line.startswith("Prometheus: http://127.0.0.1:")
     assert not line.endswith(f":{port}")
+
+
+def test_two_services_that_start_at_once_take_different_ports(
+    tmp_path: Path, nothing_installed: Path
+) -> None:
+    program_named("prometheus", nothing_installed)
+    wanted = settings(tmp_path, prometheus_port=free_port())
+    with closing(prepare(wanted)) as first, closing(prepare(wanted)) as second:
+        assert first.lines[0] != second.lines[0]
+        port = int(first.lines[0].rpartition(":")[2])
+        child = first.children[0]
+        child.start()
+        with socket.create_server(("127.0.0.1", port)):  # it is left to the program
+            wait_until(lambda: not child.is_running, "the program went on")
 
 
 def test_a_data_directory_that_cannot_be_written_is_named(
@@ -119,11 +135,11 @@ def test_grafana_serves_this_host_alone_and_nobody_logs_in(
     program_named("prometheus", nothing_installed)
     program_named("grafana", nothing_installed)
     lay_out_grafana(tmp_path)
-    prepared = prepare(settings(tmp_path / "data", grafana_port=free_port()))
-    url, _, port = prepared.lines[1].rpartition(":")
-    assert url == "Grafana: http://127.0.0.1"
-    grafana = prepared.children[1]
-    grafana.start()
+    with closing(prepare(settings(tmp_path / "data", grafana_port=free_port()))) as prepared:
+        url, _, port = prepared.lines[1].rpartition(":")
+        assert url == "Grafana: http://127.0.0.1"
+        grafana = prepared.children[1]
+        grafana.start()
     wait_until(lambda: not grafana.is_running, "the program went on")
     command, *environment = (nothing_installed / "told").read_text().splitlines()
     assert command == f"server --homepath {tmp_path}"
