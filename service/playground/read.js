@@ -2,6 +2,7 @@
 
 import { ApiError, postJson } from "./api.js";
 import { announce, byId, copyText, element, showError } from "./dom.js";
+import { getKey } from "./key.js";
 import { modelsFor } from "./models.js";
 import { mapCard } from "./read_map.js";
 import { matrixCard } from "./read_matrix.js";
@@ -53,13 +54,16 @@ export async function start(place) {
   });
   byId("read-copy", HTMLButtonElement).addEventListener("click", copy);
   byId("read-compare", HTMLButtonElement).disabled = false; // until here nobody listened
-  offer(await modelsFor("embedding", byId("read-notice", HTMLElement)));
+  document.addEventListener("triptych:key", () => {
+    if (getKey() !== null) offerModels(); // without one it was refused before
+  });
+  await offerModels();
 }
 
-/** @param {import("./models.js").Model[]} models */
-function offer(models) {
+async function offerModels() {
+  const models = await modelsFor("embedding", byId("read-notice", HTMLElement));
   const options = models.map(({ id }) => element("option", { value: id }, id));
-  byId("read-model", HTMLSelectElement).append(...options);
+  byId("read-model", HTMLSelectElement).replaceChildren(...options);
   byId("read-model-field", HTMLElement).hidden = models.length < 2;
 }
 

@@ -6,6 +6,7 @@
  */
 
 import { announce, byId, element } from "./dom.js";
+import { getKey } from "./key.js";
 import { modelsFor } from "./models.js";
 import { drawExamples } from "./see_examples.js";
 import { pictureCard } from "./see_picture.js";
@@ -19,6 +20,8 @@ const LANES = 3; // requests at a time: a browser has six connections, and Paint
 
 /** @type {Set<PictureCard>} */
 const cards = new Set();
+/** @type {Model[]} */
+let models = [];
 const lanes = new Array(LANES).fill(Promise.resolve());
 let nextLane = 0;
 
@@ -32,7 +35,10 @@ export async function start(place) {
   byId("see-options", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
   byId("see-options", HTMLFormElement).addEventListener("change", classifyAgain);
   byId("see-examples", HTMLElement).append(...(await drawExamples()).map(exampleButton));
-  offer(await modelsFor("image-classification", byId("see-notice", HTMLElement)));
+  document.addEventListener("triptych:key", () => {
+    if (getKey() !== null) offerModels(); // without one it was refused before
+  });
+  await offerModels();
 }
 
 /** @param {HTMLElement} place */
@@ -62,19 +68,18 @@ function listenForPictures(place) {
   });
 }
 
-/** @param {Model[]} models */
-function offer(models) {
+async function offerModels() {
+  models = await modelsFor("image-classification", byId("see-notice", HTMLElement));
   const select = byId("see-model", HTMLSelectElement);
-  select.append(...models.map(({ id }) => element("option", { value: id }, id)));
+  select.replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
+  select.addEventListener("change", limitLabels);
   byId("see-model-field", HTMLElement).hidden = models.length < 2;
-  const limit = () => limitLabels(models.find(({ id }) => id === select.value));
-  select.addEventListener("change", limit);
-  limit();
+  limitLabels();
 }
 
-/** @param {Model | undefined} model */
-function limitLabels(model) {
-  const most = model?.limits.num_labels;
+function limitLabels() {
+  const chosen = byId("see-model", HTMLSelectElement).value;
+  const most = models.find(({ id }) => id === chosen)?.limits.num_labels;
   byId("see-top-k", HTMLInputElement).max = most === undefined ? "" : String(most);
   byId("see-top-k-hint", HTMLElement).textContent = most === undefined ? "" : `1 to ${most}`;
 }
