@@ -1,5 +1,6 @@
-"""How much of the host's memory there is to take. Free of torch."""
+"""How much of the host's memory there is to take, and how some is given back. Free of torch."""
 
+import ctypes
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
@@ -25,3 +26,14 @@ def usable_host_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
     if limit != "max":
         available = min(available, max(0, int(limit) - used))
     return int(_USABLE_SHARE * available)
+
+
+def give_back_free_memory() -> None:
+    """Let the host have what the C library keeps of memory that was freed.
+
+    It keeps it for the next use, between blocks that live for good: weights as they were read, and
+    the work of the largest steps. glibc, malloc_trim(3); other C libraries have none.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

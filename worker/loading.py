@@ -24,6 +24,7 @@ from worker.device_plan import describe as describe_plan
 from worker.device_plan import plan as plan_device
 from worker.device_speed import DeviceSpeed, measure_speed
 from worker.eviction import MemoryNeed
+from worker.host_memory import give_back_free_memory
 from worker.image_limits import FluxProperties, limits_of
 from worker.loras import attach_loras, fetch_loras, num_bytes
 from worker.model_descriptions import ModelFiles, Pipeline, describe, parameters_of
@@ -114,6 +115,7 @@ class ModelLoader:
         if execution != EAGER:
             report("compiling" if execution.compiles else "preparing")
             pipeline.execute(execution)
+        give_back_free_memory()  # weights as they were before they were packed, cast or moved
         return Loaded(pipeline, describe(spec, files, pipeline, packed))
 
     def to_host(self, loaded: Loaded[Pipeline]) -> None:

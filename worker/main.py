@@ -30,6 +30,7 @@ from worker.embeddings import EmbeddingsTask
 from worker.gpu_metrics import gpu_collectors
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
+from worker.host_memory import give_back_free_memory
 from worker.image_engine import ImageWork
 from worker.job_selection import JobSelection
 from worker.jobs_in_hand import JobsInHand
@@ -110,6 +111,7 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
         heartbeat.also(jobs.write_endings)
         work = build_work(settings, residency, records, jobs.settle, metrics)
         residency.before_ready(work.warm_up)
+        heartbeat.also(lambda: _rest(work))
         selection = JobSelection(redis, Records(idle_redis), jobs, settings.queue, residency)
         grace_s = settings.drain_grace_s
         worker = until_available(  # RQ asks the server for its version
@@ -158,6 +160,12 @@ def publish_metrics(
         logger.warning("event=metrics_unavailable host=%s port=%d reason=%s", host, port, error)
         return
     stack.callback(server.close)
+
+
+def _rest(work: Work) -> None:
+    """Give back what the last work left; amid work it would be asked for again at once."""
+    if work.is_idle:
+        give_back_free_memory()
 
 
 def _device(name: str) -> str:

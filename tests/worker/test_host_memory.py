@@ -1,10 +1,13 @@
-"""How much memory of the host models may take."""
+"""How much memory of the host models may take, and what becomes of it when it is free."""
 
+import ctypes
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from worker.host_memory import usable_host_bytes
+from worker.host_memory import give_back_free_memory, usable_host_bytes
 
 GIB = 2**30
 
@@ -34,3 +37,24 @@ def test_without_a_container_all_counts_that_is_available(meminfo: Path, tmp_pat
 
 def test_this_host_has_some() -> None:
     assert usable_host_bytes() > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_what_was_freed_between_blocks_that_live_goes_back_to_the_host() -> None:
+    allocator = ctypes.CDLL(None)
+    allocator.malloc.restype = ctypes.c_void_p
+    blocks = [ctypes.c_void_p(allocator.malloc(2**16)) for _ in range(1024)]  # of the heap, each
+    for block in blocks:
+        ctypes.memset(block, 1, 2**16)
+    for block in blocks[:-1]:  # below the last one nothing goes back by itself
+        allocator.free(block)
+    kept = _resident_bytes()
+    give_back_free_memory()
+    assert kept - _resident_bytes() > 32 * 2**20
+    allocator.free(blocks[-1])
+
+
+def _resident_bytes() -> int:
+    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
