@@ -26,7 +26,8 @@ new Promise((resolve) => new PerformanceObserver((entries) => {
   if (paint) resolve(paint.startTime);
 }).observe({type: "paint", buffered: true}))
 """
-# Head and body of the page and of each of its files, as they came over the wire.
+# Of the page and each of its files the compressed body, and 300 bytes for its head, as counted in
+# https://www.w3.org/TR/resource-timing/#dom-performanceresourcetiming-transfersize
 _SENT = """
 performance.getEntries()
   .filter((each) => each.entryType === "navigation" || each.name.includes("/playground/"))

@@ -10,6 +10,8 @@ import { element } from "./dom.js";
 const NAME = `triptych-key:${globalThis.location?.pathname}`;
 const ALLOWED = "[!-~]+"; // visible ASCII, as a header takes it
 
+let isDeclined = false; // on this visit
+
 /** @returns {string | null} */
 export function getKey() {
   return sessionStorage.getItem(NAME);
@@ -22,13 +24,16 @@ export function forgetKey() {
 }
 
 /**
- * Ask the person; null where they give none.
+ * Ask the person; null where they give none, and then they are not asked again: answers to other
+ * calls are still on their way.
  *
  * @param {boolean} wasRefused whether there was a key, which is not right
  * @returns {Promise<string | null>}
  */
 export async function askForKey(wasRefused) {
+  if (isDeclined) return null;
   const key = await answer(wasRefused); // meanwhile the old one stands, as calls on their way compare
+  isDeclined = key === null;
   if (key === null) sessionStorage.removeItem(NAME);
   else sessionStorage.setItem(NAME, key);
   document.dispatchEvent(new CustomEvent("triptych:key"));
