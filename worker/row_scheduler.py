@@ -12,8 +12,9 @@ tokens) can share a forward, each at its own noise level:
 
 import heapq
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
@@ -189,10 +190,11 @@ class RowScheduler(Generic[R]):
         """Seconds until the last step of each row of a group, the turns of others included."""
         if group not in self._queues:
             return {}
+        pace_s = self._pace_s(group)
         places, steps, seconds = _num_places(self._queues[group].rows), 0, 0.0
         remaining = {}
         for row, end in sorted(self._ends(group).items(), key=itemgetter(1)):
-            seconds += (end - steps) * self._pace_s(group, places)
+            seconds += (end - steps) * pace_s(places)
             steps, places = end, places - row.num_places
             remaining[row] = seconds
         return remaining
@@ -236,24 +238,29 @@ class RowScheduler(Generic[R]):
         is_one_ahead = bool(expected) or len(seated) < len(queue.rows)
         if is_one_ahead or not seated:
             return 0
-        pace_s = self._pace_s(group, _num_places(queue.rows))
+        pace_s = self._pace_s(group)(_num_places(queue.rows))
         until_free_s = min(row.steps_left for row in seated) * pace_s
         return int(until_free_s <= prepare_s)
 
-    def _pace_s(self, group: Group, num_places: int) -> float:
+    def _pace_s(self, group: Group) -> Callable[[int], float]:
         """Seconds from one step of a group to its next one: its share of the device is equal.
 
-        While there are rows of so many places, as many as pay in a forward. It has no fewer than it
-        lately had, as others come for those that have gone.
+        By the places of the rows that there are then, of which a forward has as many as pay. It has
+        no fewer than it lately had, as others come for those that have gone.
         """
         queue, load = self._queues[group], self._loads.get(group, _Load())
-        in_hand = num_places + sum(queue.expected_places.values())
-        coming = min(max(in_hand, round(load.num_places)), self._costs.places_that_pay(group))
-        seated = self._seated(group)
+        expected, lately = sum(queue.expected_places.values()), round(load.num_places)
+        most, seated = self._costs.places_that_pay(group), self._seated(group)
         fewest = min((row.num_places for row in seated), default=1)
         num_groups = sum(bool(queue.rows) for queue in self._queues.values())
-        step_s = self._costs.step_s(group, max(coming, fewest), _loras(seated))
-        return num_groups * step_s + load.pause_s
+        step_s = cache(partial(self._costs.step_s, group, loras=_loras(seated)))
+
+        def pace_s(num_places: int) -> float:
+            places = min(max(num_places + expected, lately), most)
+            places -= places % fewest  # a row that takes two leaves an odd one free
+            return num_groups * step_s(max(places, fewest)) + load.pause_s
+
+        return pace_s
 
     def _seated(self, group: Group) -> list[R]:
         """The first rows, as many as pay, and one at least."""

@@ -329,6 +329,15 @@ def test_rows_that_end_sooner_make_the_steps_of_those_that_stay_cheaper() -> Non
     assert remaining(simulation, rows) == [2 * 2, 2 * 2 + 3 * 1]
 
 
+def test_rows_of_two_places_never_fill_an_odd_one() -> None:
+    simulation = Simulation(ByPlaces({SMALL: 3}))
+    rows = [Row(name, num_places=2) for name in "ab"]
+    simulation.arrive(*rows)
+    told = remaining(simulation, rows)
+    simulation.run()
+    assert told == [simulation.ended_at[name] for name in "ab"] == [4 * 2, 8 * 2]
+
+
 def test_the_first_of_a_crowd_is_told_that_others_come_as_they_did_before() -> None:
     simulation = Simulation(ByPlaces())
     simulation.arrive(*rows_of(SMALL, "abcd", steps=50))
