@@ -45,10 +45,11 @@ class StepCosts:
         """
         most = min(_MOST_PLACES, self._places_that_fit(row_tokens))
         paid_before = self.places_that_pay(row_tokens)
-        if row_tokens not in self._paying_tokens:
-            self._slowdown.pop(row_tokens, None)  # it was against another size's seconds
         places = paying = 1
-        seconds = {1: self._shortest_s(row_tokens, 1, (yield 1))}
+        first_s = yield 1
+        if row_tokens not in self._curves:
+            self._slowdown.pop(row_tokens, None)  # it was against another size's seconds
+        seconds = {1: self._shortest_s(row_tokens, 1, first_s)}
         self._paying_tokens[row_tokens] = paid_before * row_tokens
         # two doublings ahead: others may have disturbed one measurement
         while places < 4 * paying and 2 * places <= most:
@@ -85,9 +86,8 @@ class StepCosts:
     def note(self, row_tokens: int, num_places: int, loras: frozenset[str], seconds: float) -> None:
         """Refine what is known by a step that ran."""
         num_tokens = num_places * row_tokens
-        if not self._curves and not loras:
-            self._curves[row_tokens] = {num_tokens: seconds}
-            return
+        if not self._paying_tokens and not loras:
+            self._shortest_s(row_tokens, num_places, seconds)  # the first had kernels to load
         expected_s = self.step_s(row_tokens, num_places, frozenset())
         if not loras:
             before = self._slowdown.get(row_tokens, 1.0)

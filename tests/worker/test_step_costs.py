@@ -124,6 +124,28 @@ def test_a_size_that_was_not_measured_costs_what_its_steps_do() -> None:
     assert costs.step_s(96, 1, NO_LORAS) == 1.0
 
 
+def test_until_a_step_is_measured_the_shortest_that_ran_counts() -> None:
+    """The very first one may have loaded kernels for half a minute."""
+    costs = StepCosts(None)
+    for seconds in (30.0, 0.5, 0.6):
+        costs.note(96, 1, NO_LORAS, seconds)
+    assert costs.step_s(96, 1, NO_LORAS) == pytest.approx(0.5, rel=0.02)
+    costs.note(384, 1, NO_LORAS, 2.0)
+    assert costs.step_s(384, 1, NO_LORAS) == 2.0
+    learn(costs, 96, lambda places: 0.5 * places)
+    assert costs.step_s(96, 4, NO_LORAS) == pytest.approx(2.0, rel=0.02)
+
+
+def test_steps_that_ran_before_their_size_was_measured_say_nothing_of_it() -> None:
+    costs = costs_of(float)
+    learning = costs.learn(384)
+    next(learning)
+    for _ in range(50):  # against the seconds of the other size, of which there would be four
+        costs.note(384, 1, NO_LORAS, 16.0)
+    learning.send(16.0)
+    assert costs.step_s(384, 1, NO_LORAS) == 16.0
+
+
 def test_what_loras_add_is_learned_from_steps_with_them() -> None:
     costs = costs_of(float)
     ink, both = frozenset({"ink"}), frozenset({"ink", "oil"})
