@@ -28,7 +28,8 @@ answers 202 with the job at once, and `Prefer: wait=N` bounds the wait in second
 
 Every error is OpenAI's envelope, `{"error": {message, type, param, code}}`; each response below
 lists its codes. `x-should-retry` says whether a retry may help, `Retry-After` when. A request may
-bring an `X-Request-ID`, which its answer and the log repeat. Every GET answers HEAD too.
+bring an `X-Request-ID`, or OpenAI's `X-Client-Request-Id`, which its answer and the log repeat.
+Every GET answers HEAD too.
 """
 
 TAGS = [
@@ -48,7 +49,8 @@ SERVERS = [{"url": "/", "description": "this service"}]
 _TEXT: Mapping[str, object] = {"type": "string"}
 _HEADERS: Mapping[str, Mapping[str, object]] = {
     "x-request-id": {
-        "description": "the request's own `X-Request-ID`, or a new one; the log has it too",
+        "description": "the request's own `X-Request-ID` or `X-Client-Request-Id`, else a new one; "
+        "the log has it too",
         "schema": _TEXT,
     },
     "x-job-id": {"description": "the job that answered: `/v1/jobs/{id}`", "schema": _TEXT},

@@ -31,7 +31,8 @@ KeyHeader = Annotated[
         alias=_NAME,
         description="1 to 255 visible ASCII characters, new for each thing that is wanted: sent "
         "again with it, a request is answered by the job of the first one, for as long as results "
-        "are kept",
+        "are kept. It is to ask the same: in JSON spaces and the order of keys count nothing, "
+        "but in more than 64 KiB of it each byte does",
     ),
 ]
 

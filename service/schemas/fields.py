@@ -62,7 +62,7 @@ PriorityField = Annotated[
 
 
 def end_user_of(name: str | None) -> str | None:
-    """How a job names whom it is for: who knows the name finds the job's, and nobody else does."""
+    """How a job names whom it is for: who knows or guesses the name can find the job by it."""
     return sha256(name.encode()).hexdigest() if name else None
 
 

@@ -36,7 +36,7 @@ from worker.contract.trace_context import TraceContext
 
 FLUSH_S = 2.0  # at the end: a collector that hangs must not keep a process from ending
 LAST_SPANS: Final = "last spans"  # the name of the thread that sends them
-# By default; one of five spans costs a third of the cheapest request's CPU time, and a process
+# By default; one of five spans costs a quarter of the cheapest request's CPU time, and a process
 # answers hundreds of those a second (benchmarks.trace_cost).
 _NEW_TRACES_PER_S = 10
 _KINDS = {
