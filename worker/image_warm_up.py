@@ -73,21 +73,22 @@ class StepMeasuring:
     @property
     def is_due(self) -> bool:
         """Whether there is something to do now."""
-        is_round_due = self._num_rounds_left and time.perf_counter() >= self._next_round_at
-        return self._next is not None or self._row is not None or bool(is_round_due)
+        if self._next is not None or self._row is not None:
+            return True
+        return self._num_rounds_left > 0 and time.perf_counter() >= self._next_round_at
 
     @property
     def is_over(self) -> bool:
         return self._next is None and self._row is None and not self._num_rounds_left
 
     def advance(self, pipeline: ImagePipeline) -> None:
-        """Do the next piece, of one forward at most."""
+        """Do the next piece, of one forward at most; one is due."""
         if self._next is not None:
             self._measure(pipeline, self._next)
         elif self._row is not None:
             pipeline.preview(self._row)  # the first finds what colours are
             self._row = None
-        elif self._num_rounds_left:
+        else:
             self._begin_round()
 
     def _begin_round(self) -> None:
