@@ -253,12 +253,13 @@ class RowScheduler(Generic[R]):
         most, seated = self._costs.places_that_pay(group), self._seated(group)
         fewest = min((row.num_places for row in seated), default=1)
         num_groups = sum(bool(queue.rows) for queue in self._queues.values())
+        turns = num_groups * self._lora_share(group, seated)
         step_s = cache(partial(self._costs.step_s, group, loras=_loras(seated)))
 
         def pace_s(num_places: int) -> float:
             places = min(max(num_places + expected, lately), most)
             places -= places % fewest  # a row that takes two leaves an odd one free
-            return num_groups * step_s(max(places, fewest)) + load.pause_s
+            return turns * step_s(max(places, fewest)) + load.pause_s
 
         return pace_s
 
@@ -280,15 +281,33 @@ class RowScheduler(Generic[R]):
         Every LoRA in a forward costs its low-rank products for all rows.
         """
         parts = _by_loras(seated)
-        chosen = [self._queues[group].lora_turns.next(parts)]
-        for loras, part in parts.items():
-            if loras in chosen:
-                continue
-            others = [row for row in seated if row.loras in chosen]
-            together_s = self._step_s(group, [*others, *part])
-            if together_s <= self._step_s(group, others) + self._step_s(group, part):
-                chosen.append(loras)
+        chosen = self._joining(group, parts, self._queues[group].lora_turns.next(parts))
         return [row for row in seated if row.loras in chosen]
+
+    def _joining(
+        self, group: Group, parts: Mapping[frozenset[str], Sequence[R]], first: frozenset[str]
+    ) -> list[frozenset[str]]:
+        """The first and those that share its forward."""
+        chosen, rows = [first], [*parts[first]]
+        for loras, part in parts.items():
+            if loras == first:
+                continue
+            together_s = self._step_s(group, [*rows, *part])
+            if together_s <= self._step_s(group, rows) + self._step_s(group, part):
+                chosen.append(loras)
+                rows += part
+        return chosen
+
+    def _lora_share(self, group: Group, seated: Sequence[R]) -> float:
+        """What a step of each takes in turns, of what one forward of all would."""
+        parts = _by_loras(seated)
+        if len(parts) < 2 or not (together_s := self._step_s(group, seated)):
+            return 1.0
+        turns_s = 0.0
+        while parts:
+            chosen = self._joining(group, parts, next(iter(parts)))
+            turns_s += self._step_s(group, [row for loras in chosen for row in parts.pop(loras)])
+        return turns_s / together_s
 
     def _step_s(self, group: Group, rows: Sequence[R]) -> float:
         return self._costs.step_s(group, _num_places(rows), _loras(rows))

@@ -338,6 +338,17 @@ def test_rows_of_two_places_never_fill_an_odd_one() -> None:
     assert told == [simulation.ended_at[name] for name in "ab"] == [4 * 2, 8 * 2]
 
 
+@pytest.mark.parametrize("lora_s", [0.02, 0.1, 0.3])
+def test_rows_with_loras_of_their_own_are_told_the_turns_that_they_take(lora_s: float) -> None:
+    simulation = Simulation(Device({SMALL: 8}, lora_s))
+    rows = [Row(name, steps_left=20, loras=frozenset({name})) for name in "abcdefgh"]
+    simulation.arrive(*rows)
+    told = remaining(simulation, rows)
+    simulation.run()
+    last = max(simulation.ended_at.values())
+    assert told == [pytest.approx(last, rel=0.15)] * 8
+
+
 def test_the_first_of_a_crowd_is_told_that_others_come_as_they_did_before() -> None:
     simulation = Simulation(ByPlaces())
     simulation.arrive(*rows_of(SMALL, "abcd", steps=50))
