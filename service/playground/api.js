@@ -10,6 +10,7 @@ import { parseEvents } from "./sse.js";
 
 const FIRST_WAIT_MS = 500; // before a broken stream is opened again; doubled each time
 const LONGEST_WAIT_MS = 8000;
+const UNREACHABLE = "The service cannot be reached.";
 
 /** What the service answered instead of a result; its message is made for people. */
 export class ApiError extends Error {
@@ -35,17 +36,17 @@ export class ApiError extends Error {
 
 /** @param {string} path */
 export async function getJson(path) {
-  return (await call(path)).json();
+  return body(await call(path), "json");
 }
 
 /** @param {string} path */
 export async function getText(path) {
-  return (await call(path)).text();
+  return body(await call(path), "text");
 }
 
 /** @param {string} path */
 export async function getBlob(path) {
-  return (await call(path)).blob();
+  return body(await call(path), "blob");
 }
 
 /**
@@ -62,9 +63,9 @@ export async function postJson(path, body, { signal } = {}) {
  * @param {{body?: BodyInit, contentType?: string, signal?: AbortSignal}} [options]
  *   without `contentType` the browser says it, as it must of a form
  */
-export async function post(path, { body, contentType, signal } = {}) {
+export async function post(path, { body: content, contentType, signal } = {}) {
   const headers = contentType ? { "Content-Type": contentType } : undefined;
-  return (await call(path, { method: "POST", headers, body, signal })).json();
+  return body(await call(path, { method: "POST", headers, body: content, signal }), "json");
 }
 
 /** @param {string} path */
@@ -115,7 +116,7 @@ async function* texts(body) {
   try {
     for (;;) {
       const { done, value } = await reader.read().catch((error) => {
-        throw unreachable(error);
+        throw unanswered(UNREACHABLE, error);
       });
       if (done) return;
       yield value;
@@ -153,13 +154,29 @@ async function send(path, init, key) {
     return await fetch(path, { ...init, headers });
   } catch (error) {
     if (init.signal?.aborted) throw error;
-    throw unreachable(error);
+    throw unanswered(UNREACHABLE, error);
   }
 }
 
-/** @param {unknown} cause */
-function unreachable(cause) {
-  const error = new ApiError("The service cannot be reached.", { code: "unreachable" });
+/**
+ * @param {Response} response
+ * @param {"json" | "text" | "blob"} kind
+ * @returns {Promise<any>}
+ */
+async function body(response, kind) {
+  try {
+    return await response[kind]();
+  } catch (error) {
+    throw unanswered("The service's answer broke off.", error); // or is a gateway's own page
+  }
+}
+
+/**
+ * @param {string} message
+ * @param {unknown} cause
+ */
+function unanswered(message, cause) {
+  const error = new ApiError(message);
   error.cause = cause;
   return error;
 }
@@ -183,7 +200,7 @@ async function anotherKey(refused) {
 
 /** @param {Response} response */
 async function errorOf(response) {
-  const text = await response.text();
+  const text = await body(response, "text");
   const retryAfterS = Number(response.headers.get("retry-after")) || null;
   const { message, code, param } = envelope(text);
   const plain = message ?? `The service answered ${response.status} ${response.statusText}`.trim();

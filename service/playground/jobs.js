@@ -83,10 +83,14 @@ export class Jobs {
   /** @param {PaintJob} job */
   async cancel(job) {
     this.#update(job, { status: "canceling" });
-    try {
-      await this.#learn(job, await post(`v1/jobs/${job.id}/cancel`));
-    } catch (error) {
-      this.#disturbed(job, /** @type {Error} */ (error));
+    this.#isStopped = false;
+    while (!isOver(job) && !this.#isStopped) {
+      try {
+        return await this.#learn(job, await post(`v1/jobs/${job.id}/cancel`));
+      } catch (error) {
+        this.#disturbed(job, /** @type {Error} */ (error));
+      }
+      await pause(LOOK_EVERY_MS);
     }
   }
 
@@ -197,7 +201,6 @@ export class Jobs {
     try {
       const result = await getJson(`v1/jobs/${job.id}/result`);
       const pictures = await Promise.all(result.data.map(fetchPicture));
-      if (isOver(job)) return; // told of twice, by its events and by the list
       this.#update(job, { status, pictures, runS: result.timings.run_s, previews: [] });
       await this.#keep(job);
       await this.#forgetOldest();
@@ -213,6 +216,7 @@ export class Jobs {
    * @param {string} note
    */
   async #end(job, status, note) {
+    if (isOver(job)) return;
     this.#update(job, { status, note });
     await this.#store?.remove(job.id).catch(() => {}); // there is no store, and nothing in it
   }
@@ -249,10 +253,13 @@ export class Jobs {
   }
 
   /**
+   * Answers overtake each other: what is over stays so.
+   *
    * @param {PaintJob} job
    * @param {Partial<PaintJob>} values
    */
   #update(job, values) {
+    if (isOver(job)) return;
     Object.assign(job, { note: null, ...values });
     this.#changed(job);
   }

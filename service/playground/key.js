@@ -10,16 +10,16 @@ import { element } from "./dom.js";
 const NAME = `triptych-key:${globalThis.location?.pathname}`;
 const ALLOWED = "[!-~]+"; // visible ASCII, as a header takes it
 
+let current = kept();
 let isDeclined = false; // on this visit
 
-/** @returns {string | null} */
 export function getKey() {
-  return sessionStorage.getItem(NAME);
+  return current;
 }
 
 /** Begin again without it, and without all that was shown for it; the person is asked anew. */
 export function forgetKey() {
-  sessionStorage.removeItem(NAME);
+  keep(null);
   location.reload();
 }
 
@@ -34,10 +34,28 @@ export async function askForKey(wasRefused) {
   if (isDeclined) return null;
   const key = await answer(wasRefused); // meanwhile the old one stands, as calls on their way compare
   isDeclined = key === null;
-  if (key === null) sessionStorage.removeItem(NAME);
-  else sessionStorage.setItem(NAME, key);
+  keep(key);
   document.dispatchEvent(new CustomEvent("triptych:key"));
   return key;
+}
+
+function kept() {
+  try {
+    return sessionStorage.getItem(NAME);
+  } catch {
+    return null; // the browser keeps nothing: the key lives as long as the page
+  }
+}
+
+/** @param {string | null} key */
+function keep(key) {
+  current = key;
+  try {
+    if (key === null) sessionStorage.removeItem(NAME);
+    else sessionStorage.setItem(NAME, key);
+  } catch {
+    // as above
+  }
 }
 
 /**

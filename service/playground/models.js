@@ -33,9 +33,10 @@ const ASK_AGAIN_MS = 2000; // for models that are not loaded yet
 export async function modelsFor(task, notice) {
   for (;;) {
     try {
-      const found = (await loadModels()).filter((model) => model.task === task && isKnown(model));
-      say(notice, found.length > 0 ? null : new Error("No model for this is loaded yet."));
-      if (found.length > 0) return found;
+      const served = (await loadModels()).filter((model) => model.task === task);
+      const known = served.filter(isKnown);
+      say(notice, known.length > 0 ? null : new Error(whyNone(served)));
+      if (known.length > 0) return known;
     } catch (error) {
       say(notice, /** @type {Error} */ (error));
       if (error instanceof ApiError && !error.isPassing) return [];
@@ -52,6 +53,15 @@ export async function modelsFor(task, notice) {
  */
 function say(notice, error) {
   if (notice.textContent !== (error?.message ?? "")) showError(notice, error);
+}
+
+/** @param {Model[]} served for the task, of which none was ever loaded */
+function whyNone(served) {
+  if (served.length === 0) return "This service has no model for this, or its worker is still starting.";
+  return served.map(({ id, state, reason, progress }) => {
+    if (state === "failed") return `${id} could not be loaded: ${reason ?? "its worker's log says why"}`;
+    return `${id} is loading${progress ? `: ${progress}` : " …"}`;
+  }).join("\n");
 }
 
 /** @returns {Promise<Model[]>} */

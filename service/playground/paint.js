@@ -170,7 +170,9 @@ class Paint {
   /** @param {PaintJob} job */
   async #forget(job) {
     if (this.#chosen === job) this.#chosen = null;
-    await this.#jobs.forget(job);
+    await this.#jobs.forget(job).catch((error) => {
+      showError(this.#notice, new Error(`It is gone here; the service still has it. ${error.message}`));
+    });
   }
 
   /** @param {string} text */

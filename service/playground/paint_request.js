@@ -19,11 +19,22 @@
  * @property {{name: string, scale: number}[]} [loras]
  */
 
-/** Of a PaintInput. */
-const FIELDS = /** @type {const} */ ([
-  "model", "prompt", "num_inference_steps", "guidance_scale", "seed", "negative_prompt",
-  "true_cfg_scale", "strength", "loras",
-]);
+/**
+ * Whether a value is what a PaintInput has by this name.
+ *
+ * @type {Record<string, (value: any) => boolean>}
+ */
+const FIELDS = {
+  model: isText,
+  prompt: isText,
+  num_inference_steps: Number.isFinite,
+  guidance_scale: Number.isFinite,
+  seed: Number.isSafeInteger, // JSON.parse has rounded a larger one
+  negative_prompt: isText,
+  true_cfg_scale: Number.isFinite,
+  strength: Number.isFinite,
+  loras: (value) => Array.isArray(value) && value.every(isLora),
+};
 
 /**
  * After which steps the job is to show its pictures: evenly spaced, without the last.
@@ -88,14 +99,25 @@ export function suggestedSizes({ limits, defaults }) {
  */
 export function inputOf(text) {
   const parameters = parsed(text);
-  if (typeof parameters?.prompt !== "string") return null;
-  const { width, height, seed } = parameters;
-  const known = FIELDS.filter((name) => parameters[name] !== null && name in parameters);
-  /** @type {Partial<PaintInput>} */
-  const input = Object.fromEntries(known.map((name) => [name, parameters[name]]));
-  if (width && height) input.size = `${width}x${height}`;
-  if (!Number.isSafeInteger(seed)) delete input.seed; // JSON.parse has rounded it
-  return { ...input, n: 1 };
+  if (!isText(parameters?.prompt)) return null;
+  const known = Object.keys(FIELDS).filter((name) => FIELDS[name](parameters[name]));
+  const { width, height } = parameters;
+  const hasSize = Number.isSafeInteger(width) && Number.isSafeInteger(height);
+  return {
+    ...Object.fromEntries(known.map((name) => [name, parameters[name]])),
+    ...(hasSize && { size: `${width}x${height}` }),
+    n: 1,
+  };
+}
+
+/** @param {unknown} value */
+function isText(value) {
+  return typeof value === "string";
+}
+
+/** @param {any} value */
+function isLora(value) {
+  return isText(value?.name) && Number.isFinite(value.scale);
 }
 
 /**

@@ -5,7 +5,7 @@
 
 import { dot } from "./similarity.js";
 
-const MAX_STEPS = 500;
+const MAX_STEPS = 100; // two directions that are still mixed by then show as much as each other
 const TOLERANCE = 1e-14; // of the squared change of a direction of length 1
 
 /**

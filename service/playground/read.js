@@ -32,7 +32,6 @@ const QUERY = "something round and red";
  * @property {string} model
  * @property {Line[]} lines
  * @property {number[][]} vectors     of the lines
- * @property {number[][]} matrix      similarities of each two lines
  * @property {{text: string, vector: number[]} | null} query
  */
 
@@ -109,7 +108,6 @@ async function embed(lines, query, signal) {
     model: answer.model,
     lines,
     vectors,
-    matrix: similarityMatrix(vectors),
     query: query === "" ? null : { text: query, vector: all[lines.length] },
   };
 }
@@ -129,12 +127,12 @@ function inTheirWords(error, lines) {
 
 /** @param {Comparison} comparison */
 function show(comparison) {
-  const { lines, vectors, matrix, query } = comparison;
+  const { lines, vectors, query } = comparison;
   const results = byId("read-results", HTMLElement);
   const texts = lines.map(({ text }) => text);
   results.replaceChildren();
   if (query) results.append(nearestCard(comparison, query));
-  if (lines.length > 1) results.append(matrixCard(texts, matrix));
+  if (lines.length > 1) results.append(matrixCard(texts, vectors));
   if (lines.length > FEW) {
     const card = mapCard(texts, vectors, query);
     results.append(card.element);
@@ -178,12 +176,21 @@ function nearestRow(text, similarity) {
 
 async function copy() {
   if (shown === null) return;
-  await copyText(JSON.stringify(asJson(shown), null, 2));
+  await copyText(JSON.stringify(asJson(shown)));
 }
 
 /** @param {Comparison} comparison */
-function asJson({ model, lines, vectors, matrix, query }) {
+function asJson({ model, lines, vectors, query }) {
   const texts = lines.map(({ text }) => text);
-  const found = query && nearest(query.vector, vectors).map(({ index, similarity }) => ({ text: texts[index], similarity }));
-  return { model, lines: texts, similarities: matrix, ...(query && { query: query.text, nearest: found }) };
+  const found = query && nearest(query.vector, vectors).map(({ index, similarity }) => ({
+    text: texts[index],
+    similarity: rounded(similarity),
+  }));
+  const similarities = similarityMatrix(vectors).map((row) => row.map(rounded));
+  return { model, lines: texts, similarities, ...(query && { query: query.text, nearest: found }) };
+}
+
+/** @param {number} similarity of vectors in single precision */
+function rounded(similarity) {
+  return Math.round(similarity * 1e6) / 1e6;
 }

@@ -46,7 +46,7 @@ function drawing(width, points, texts, hasQuery) {
   const size = { width, height: Math.round(Math.min(520, Math.max(300, width * 0.6))) };
   const places = fit(points, size, MARGIN);
   const labels = texts.map((text) => shortened(text, Math.round(width / LABEL_SHARE)));
-  const spots = placeLabels(places, labels.map(widthOf), size);
+  const spots = placeLabels(places, widthsOf(labels), size);
   const svg = svgElement("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}`, role: "img" });
   svg.setAttribute("aria-label", "A map of the lines. The table above says how alike they are.");
   places.forEach(({ x, y }, index) => {
@@ -69,11 +69,11 @@ function shortened(text, longest) {
   return characters.length > longest ? `${characters.slice(0, longest - 1).join("")}…` : text;
 }
 
-/** @param {string} label */
-function widthOf(label) {
+/** @param {string[]} labels */
+function widthsOf(labels) {
   const context = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
   context.font = `13px ${getComputedStyle(document.body).fontFamily}`; // as read.css has it
-  return context.measureText(label).width;
+  return labels.map((label) => context.measureText(label).width);
 }
 
 /**

@@ -1,23 +1,24 @@
 /** The similarities of lines as a heat map: a table, whose cells hold their values as text. */
 
 import { element } from "./dom.js";
-import { colourRange, decimal, heat } from "./similarity.js";
+import { colourRange, decimal, heat, similarityMatrix } from "./similarity.js";
 
 const MOST_LINES = 40; // a larger table is one that nobody reads
 
 /**
  * @param {string[]} texts
- * @param {number[][]} matrix
+ * @param {number[][]} vectors  of the texts
  */
-export function matrixCard(texts, matrix) {
+export function matrixCard(texts, vectors) {
   const shown = texts.slice(0, MOST_LINES);
+  const matrix = similarityMatrix(vectors.slice(0, MOST_LINES));
   const range = colourRange(matrix);
   const title = element("h3", { id: "read-matrix-title" }, "How alike the lines are");
   const table = element(
     "table",
     { className: "read-matrix", "aria-labelledby": "read-matrix-title" },
     element("thead", {}, headings(shown)),
-    element("tbody", {}, ...shown.map((text, row) => tableRow(text, row, matrix, shown.length, range))),
+    element("tbody", {}, ...shown.map((text, row) => tableRow(text, row, matrix[row], range))),
   );
   // It scrolls sideways where it is wider than the page, so the keyboard must reach it.
   const scroller = element("div", { className: "read-scroller", tabIndex: 0, role: "group", "aria-labelledby": title.id }, table);
@@ -40,14 +41,13 @@ function headings(texts) {
 /**
  * @param {string} text
  * @param {number} row
- * @param {number[][]} matrix
- * @param {number} count  of columns
+ * @param {number[]} similarities  to each line
  * @param {{low: number, high: number}} range
  */
-function tableRow(text, row, matrix, count, range) {
+function tableRow(text, row, similarities, range) {
   const number = element("span", { className: "read-number" }, String(row + 1));
   const heading = element("th", { scope: "row", title: text }, number, element("span", {}, text));
-  const cells = matrix[row].slice(0, count).map((value) => cell(value, heat(value, range)));
+  const cells = similarities.map((value) => cell(value, heat(value, range)));
   return element("tr", {}, heading, ...cells);
 }
 

@@ -21,21 +21,27 @@ export function linesOf(text) {
  */
 export function cosine(a, b) {
   const length = Math.sqrt(dot(a, a) * dot(b, b));
-  return length === 0 ? 0 : Math.min(1, Math.max(-1, dot(a, b) / length));
+  return length === 0 ? 0 : clamped(dot(a, b) / length);
 }
 
 /**
- * @param {number[][]} vectors
- * @returns {number[][]}  symmetric: each pair is computed once
+ * @param {number[][]} vectors  2,048 of them are four million similarities
+ * @returns {number[][]}  symmetric
  */
 export function similarityMatrix(vectors) {
-  const matrix = vectors.map(() => new Array(vectors.length).fill(1));
-  vectors.forEach((vector, row) => {
-    for (let column = 0; column <= row; column++) {
-      matrix[row][column] = matrix[column][row] = cosine(vector, vectors[column]);
-    }
-  });
-  return matrix;
+  const directions = vectors.map(unit);
+  return directions.map((row) => directions.map((column) => clamped(dot(row, column))));
+}
+
+/** @param {number[]} vector */
+function unit(vector) {
+  const length = Math.sqrt(dot(vector, vector)) || 1;
+  return vector.map((part) => part / length);
+}
+
+/** @param {number} similarity that rounding took out of [-1, 1] */
+function clamped(similarity) {
+  return Math.min(1, Math.max(-1, similarity));
 }
 
 /**

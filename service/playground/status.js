@@ -51,7 +51,7 @@ async function look() {
   const texts = [
     readiness.devices.join(", "),
     queues ? waiting(queues) : "",
-    rate === null ? "" : `${rate} images/min`,
+    rate === null ? "" : `${rate} ${rate === 1 ? "image" : "images"}/min`,
   ];
   return { readiness, texts: texts.filter((text) => text !== "") };
 }

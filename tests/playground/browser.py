@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 from benchmarks.chromium import browsing, installed
 
-PATIENCE_MS = 30_000  # two cores paint and run a browser at once
+PATIENCE_MS = 60_000  # two cores paint and run a browser at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,13 @@ test("a seed that JSON has rounded is left out", () => {
   assert.equal("seed" in inputOf(text), false);
 });
 
+test("what is not of the right kind is left out", () => {
+  const text = `{"prompt": "a ship", "model": {}, "seed": "7", "width": "96", "height": 160,
+    "num_inference_steps": 1e999, "strength": "<b>", "negative_prompt": 5, "loras": [null]}`;
+  assert.deepEqual(inputOf(text), { prompt: "a ship", n: 1 });
+  assert.deepEqual(inputOf('{"prompt": "a ship", "loras": 5}'), { prompt: "a ship", n: 1 });
+});
+
 test("the parameters of another program are none of ours", () => {
   for (const text of ["a ship\nSteps: 20, Sampler: Euler", "null", "[]", '{"seed": 1}']) {
     assert.equal(inputOf(text), null);

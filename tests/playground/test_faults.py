@@ -166,6 +166,15 @@ def test_a_reload_in_mid_job_follows_it_to_its_picture(page: Page) -> None:
     painted(page)
 
 
+def test_an_answer_that_is_no_json_is_said_until_there_is_one(page: Page) -> None:
+    page.route("**/readyz", lambda route: route.fulfill(body="<p>Sign in to this network"))
+    page.goto("/")
+    state = page.locator("#status .state")
+    expect(state).to_have_text("The service's answer broke off.")
+    page.unroute("**/readyz")
+    expect(state).to_have_text("Ready")
+
+
 def test_a_service_that_is_away_is_said_until_it_is_back(
     page: Page, service: Service, complaints: Complaints
 ) -> None:

@@ -117,6 +117,7 @@ def test_nothing_moves_for_those_who_want_it_so(page: Page) -> None:
     page.emulate_media(reduced_motion="reduce")
     page.goto("/")
     page.get_by_label("Prompt", exact=True).fill("a green ring")
+    page.get_by_role("spinbutton", name="Steps").fill("80")  # enough to look at it meanwhile
     page.get_by_role("button", name="Paint", exact=True).click()
     expect(page.locator("#paint-queue li")).not_to_have_count(0)
     assert page.evaluate("document.getAnimations().length") == 0

@@ -226,6 +226,34 @@ def cancel(page: Page, prompt: str) -> None:
     row(page, prompt).get_by_role("button", name="Cancel", exact=False).last.click()
 
 
+def test_a_cancel_that_did_not_reach_the_service_is_sent_again(
+    paint: Page, complaints: Complaints
+) -> None:
+    complaints.expect("net::ERR_")
+    paint.route("**/cancel", lambda route: route.abort(), times=1)
+    ask(paint, "a red circle", Steps=MANY_STEPS, Pictures=10)
+    with paint.expect_event("requestfailed"):
+        cancel(paint, "a red circle")
+    expect(row(paint, "a red circle")).to_contain_text("Canceled")
+
+
+def test_an_answer_that_comes_too_late_changes_nothing(paint: Page, service_url: str) -> None:
+    late: list[Route] = []
+    paint.route("**/cancel", lambda route: late.append(route))
+    with paint.expect_response("**/v1/jobs") as response:
+        ask(paint, "a red circle", Steps=MANY_STEPS, Pictures=10)
+    job = response.value.json()
+    cancel(paint, "a red circle")
+    expect(row(paint, "a red circle")).to_contain_text("Stopping")
+    httpx.post(f"{service_url}/v1/jobs/{job['id']}/cancel").raise_for_status()
+    expect(row(paint, "a red circle")).to_contain_text("Canceled")
+    with paint.expect_response("**/cancel"):
+        late[0].fulfill(json={**job, "status": "canceling"})
+    paint.evaluate("new Promise(requestAnimationFrame)")  # the page has taken it
+    expect(row(paint, "a red circle").get_by_role("button", name="Edit")).to_be_enabled()
+    expect(row(paint, "a red circle")).to_contain_text("Canceled")
+
+
 def test_a_canceled_request_can_be_edited(paint: Page) -> None:
     ask(paint, "a red circle", Steps=MANY_STEPS)
     cancel(paint, "a red circle")
@@ -261,6 +289,40 @@ def test_a_job_that_the_service_has_forgotten_says_so(
     paint.reload()
     expect(paint.locator("#paint-submit")).to_be_enabled()
     expect(row(paint, "a blue star")).to_have_count(0)
+
+
+def test_a_browser_that_keeps_nothing_paints_all_the_same(
+    page: Page, complaints: Complaints
+) -> None:
+    complaints.expect("The gallery is not kept")
+    page.add_init_script(
+        """for (const name of ["sessionStorage", "indexedDB"]) Object.defineProperty(window, name, {
+            get() { throw new DOMException("Access is denied", "SecurityError"); } })"""
+    )
+    page.goto("/")
+    ask(page, "a red circle", Steps=2)
+    await_pictures(page, 1)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"state": "loading", "progress": "2 of 9 GB"}, "flux_shapes is loading: 2 of 9 GB"),
+        ({"state": "failed", "reason": "no memory"}, "flux_shapes could not be loaded: no memory"),
+        ({"task": "embedding"}, "This service has no model for this"),
+    ],
+)
+def test_why_there_is_nothing_to_paint_with_is_said_until_there_is(
+    page: Page, about: dict[str, str], words: str
+) -> None:
+    model = {"id": "flux_shapes", "task": "text-to-image", "loaded": False, "limits": {}}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{**model, **about}]}))
+    page.goto("/")
+    expect(page.locator("#paint-notice")).to_contain_text(words)
+    expect(page.get_by_role("button", name="Paint", exact=True)).to_be_disabled()
+    page.unroute("**/v1/models")
+    expect(page.get_by_role("button", name="Paint", exact=True)).to_be_enabled()
+    expect(page.locator("#paint-notice")).to_be_empty()
 
 
 def test_the_gallery_has_all_jobs_and_shows_the_chosen_one(paint: Page) -> None:
