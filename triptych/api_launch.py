@@ -6,6 +6,7 @@ yet when it dies, another takes.
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,13 +26,16 @@ from worker.contract.jobs import Task
 logger = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 0.5  # it keeps nobody waiting; until it accepts, we wait in vain
+_GRAFANA = "TRIPTYCH_GRAFANA_URL"
 _COUNTS = "api-counts"  # the directory below that for data
 
 
 def api_environment(
-    settings: ServeSettings, redis_url: str, tasks: Sequence[Task]
+    settings: ServeSettings, redis_url: str, tasks: Sequence[Task], grafana_url: str | None
 ) -> dict[str, str]:
-    return {
+    """Its settings; of Grafana's address what its own variable says comes first."""
+    grafana = {} if grafana_url is None or _GRAFANA in os.environ else {_GRAFANA: grafana_url}
+    return grafana | {
         "TRIPTYCH_HOST": settings.host,
         "TRIPTYCH_PORT": str(settings.port),
         "TRIPTYCH_REDIS_URL": redis_url,
@@ -43,10 +47,14 @@ def api_environment(
 
 
 def api_children(
-    settings: ServeSettings, redis_url: str, tasks: Sequence[Task], listeners: Sequence[socket]
+    settings: ServeSettings,
+    redis_url: str,
+    tasks: Sequence[Task],
+    listeners: Sequence[socket],
+    grafana_url: str | None,
 ) -> list[Child]:
     """Where there are several, any of them tells what all have counted."""
-    environment = api_environment(settings, redis_url, tasks)
+    environment = api_environment(settings, redis_url, tasks, grafana_url)
     descriptors = [listener.fileno() for listener in listeners]
     counts = settings.data_dir / _COUNTS if settings.api_processes > 1 else None
     if counts is not None:

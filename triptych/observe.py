@@ -44,6 +44,7 @@ class Observers:
     children: Sequence[Child]
     lines: Sequence[str]
     held_ports: Sequence[socket] = ()  # by us until they start: another service may look for some
+    grafana_url: str | None = None
 
     def close(self) -> None:
         for port in self.held_ports:
@@ -60,7 +61,7 @@ def prepare(settings: ServeSettings) -> Observers:
         )
     try:
         prometheus, prometheus_url = _prometheus(settings)
-        grafana, grafana_line = _grafana(settings, prometheus_url)
+        grafana, grafana_url, grafana_line = _grafana(settings, prometheus_url)
     except OSError as error:
         raise DataDirError(
             f"cannot write in data directory {settings.data_dir}: {error.strerror}"
@@ -68,7 +69,10 @@ def prepare(settings: ServeSettings) -> Observers:
     said = _PROMETHEUS_MISSING if prometheus_url is None else f"Prometheus: {prometheus_url}"
     found = [*prometheus, *grafana]
     return Observers(
-        [child for child, _ in found], [said, grafana_line], [port for _, port in found]
+        [child for child, _ in found],
+        [said, grafana_line],
+        [port for _, port in found],
+        grafana_url,
     )
 
 
@@ -122,14 +126,15 @@ def prometheus_flags(config: Path, data: Path, port: int, log_format: str) -> li
 
 def _grafana(
     settings: ServeSettings, prometheus_url: str | None
-) -> tuple[list[tuple[Child, socket]], str]:
+) -> tuple[list[tuple[Child, socket]], str | None, str]:
+    """The process, where it serves, and the line that says so, or why it does not."""
     binary = shutil.which("grafana")
     if binary is None:
-        return [], _GRAFANA_MISSING
+        return [], None, _GRAFANA_MISSING
     if prometheus_url is None:
-        return [], "Grafana is not started: without Prometheus it has nothing to show"
+        return [], None, "Grafana is not started: without Prometheus it has nothing to show"
     if (home := grafana_home(Path(binary))) is None:
-        return [], f"Grafana is not started: no {_IN_ITS_HOME} where {binary} belongs"
+        return [], None, f"Grafana is not started: no {_IN_ITS_HOME} where {binary} belongs"
     directory = (settings.data_dir / "grafana").resolve()
     for name, content in grafana_provisioning(prometheus_url).items():
         _write(directory / "provisioning" / name, content)
@@ -140,7 +145,8 @@ def _grafana(
         grafana_environment(directory, port, settings.log_format),
         orphan_signal=signal.SIGTERM,
     )
-    return [(Child("grafana", _on(held, launch)), held)], f"Grafana: {url_of(_LOOPBACK, port)}"
+    url = url_of(_LOOPBACK, port)
+    return [(Child("grafana", _on(held, launch)), held)], url, f"Grafana: {url}"
 
 
 def grafana_home(binary: Path) -> Path | None:

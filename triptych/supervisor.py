@@ -105,9 +105,6 @@ class Supervisor:
     def _serve(self, servers: Sequence[Child], redis_url: str, listeners: Sequence[socket]) -> None:
         settings = self._settings
         log_plan(self._slots)
-        first_api, *other_apis = api_children(
-            settings, redis_url, served_tasks(self._specs), listeners
-        )
         ports = free_worker_ports(settings, self._slots)
         write_targets(settings.data_dir, settings.host, ports)
         with (
@@ -115,6 +112,9 @@ class Supervisor:
             self._lost_workers(redis_url) as lost,
             launch_thread() as launches,
         ):
+            first_api, *other_apis = api_children(
+                settings, redis_url, served_tasks(self._specs), listeners, observers.grafana_url
+            )
             workers = self._worker_children(redis_url, ports, lost, launches)
             try:
                 self._watch(

@@ -19,6 +19,7 @@ from dashboards.__main__ import FOLDER
 from tests.dashboards.expressions import RULES, rules
 from tests.dashboards.promtool import promtool
 from tests.triptych.conftest import Serve, is_alive, start, wait_until
+from triptych.api_launch import api_environment
 from triptych.errors import DataDirError
 from triptych.observe import (
     grafana_home,
@@ -138,6 +139,7 @@ def test_grafana_serves_this_host_alone_and_nobody_logs_in(
     with closing(prepare(settings(tmp_path / "data", grafana_port=free_port()))) as prepared:
         url, _, port = prepared.lines[1].rpartition(":")
         assert url == "Grafana: http://127.0.0.1"
+        assert prepared.grafana_url == f"http://127.0.0.1:{port}"
         grafana = prepared.children[1]
         grafana.start()
     wait_until(lambda: not grafana.is_running, "the program went on")
@@ -154,6 +156,18 @@ def test_grafana_serves_this_host_alone_and_nobody_logs_in(
     assert (
         tmp_path / "data" / "grafana" / "provisioning" / "dashboards" / "triptych.yml"
     ).is_file()
+
+
+@pytest.mark.parametrize("own", [None, "https://grafana.example"])
+def test_the_playground_links_to_the_grafana_that_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.delenv("TRIPTYCH_GRAFANA_URL", raising=False)
+    if own is not None:
+        monkeypatch.setenv("TRIPTYCH_GRAFANA_URL", own)
+    told = api_environment(settings(tmp_path), "redis://", [], "http://127.0.0.1:3000")
+    linked = (os.environ | told)["TRIPTYCH_GRAFANA_URL"]
+    assert linked == (own or "http://127.0.0.1:3000")
 
 
 def lay_out_grafana(home: Path) -> None:

@@ -127,7 +127,7 @@ def test_each_worker_is_told_the_models_of_its_task(
 
 
 def test_the_api_is_told_the_tasks_and_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = api_environment(SETTINGS, URL, served_tasks(SPECS))
+    told = api_environment(SETTINGS, URL, served_tasks(SPECS), grafana_url=None)
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     assert ServiceSettings().tasks == {Task.IMAGES, Task.EMBEDDINGS}
