@@ -77,6 +77,16 @@ function copySelected(text) {
 }
 
 /**
+ * Where the page is narrow, results lie below what asks for them.
+ *
+ * @param {HTMLElement} results
+ */
+export function bringIntoView(results) {
+  const { top } = results.getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 2) results.scrollIntoView();
+}
+
+/**
  * Show in the container what went wrong; what stood there goes. `null` empties it.
  *
  * @param {HTMLElement} container

@@ -1,7 +1,7 @@
 /** Paint: from the form to jobs, and from jobs to pictures, the line and the gallery. */
 
 import { ApiError } from "./api.js";
-import { announce, byId, showError } from "./dom.js";
+import { announce, bringIntoView, byId, showError } from "./dom.js";
 import { GalleryStore } from "./gallery_store.js";
 import { Jobs } from "./jobs.js";
 import { getKey } from "./key.js";
@@ -43,6 +43,7 @@ class Paint {
       document.dispatchEvent(new CustomEvent("triptych:classify", { detail }));
     },
     forget: (job) => this.#forget(job),
+    tryOut: (prompt) => this.#form.submit(prompt),
   });
   #queue = new QueueList({
     show: (job) => this.#look(job),
@@ -115,7 +116,7 @@ class Paint {
       const isFirst = this.#jobs.unfinished.length === 1;
       this.#chosen = isFirst ? job : null;
       announce("In the queue");
-      showStage();
+      bringIntoView(this.#stage.node);
     } catch (error) {
       showError(this.#notice, /** @type {Error} */ (error));
       if (error instanceof ApiError) this.#form.blame(error.param);
@@ -147,7 +148,7 @@ class Paint {
   #look(job) {
     this.#chosen = job;
     this.#show();
-    showStage();
+    bringIntoView(this.#stage.node);
   }
 
   /**
@@ -179,13 +180,6 @@ class Paint {
   #say(text) {
     this.#notice.textContent = text;
   }
-}
-
-/** On a phone it lies below the form. */
-function showStage() {
-  const stage = byId("paint-stage", HTMLElement);
-  const isBelow = stage.getBoundingClientRect().top > innerHeight / 2;
-  stage.scrollIntoView({ block: isBelow ? "start" : "nearest" });
 }
 
 /**

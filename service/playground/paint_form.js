@@ -111,6 +111,12 @@ export class PaintForm {
     this.#check();
   }
 
+  /** @param {string} prompt to paint with all else as it stands */
+  submit(prompt) {
+    this.#prompt.value = prompt;
+    this.#form.requestSubmit();
+  }
+
   /** @param {number | null} seed null: random */
   lockSeed(seed) {
     this.#seed.hidden = this.#seed.disabled = seed === null;

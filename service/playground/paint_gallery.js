@@ -33,7 +33,8 @@ export class Gallery {
   /** @param {PaintJob} job */
   #add(job) {
     const [{ blob }] = job.pictures;
-    const image = element("img", { src: URL.createObjectURL(blob), alt: job.input.prompt });
+    const src = URL.createObjectURL(blob);
+    const image = element("img", { loading: "lazy", decoding: "async", src, alt: job.input.prompt });
     const count = job.pictures.length;
     const button = element(
       "button",

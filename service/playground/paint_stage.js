@@ -7,6 +7,8 @@ import { fileName, settingsText, stateText } from "./paint_words.js";
 
 /** @import { PaintJob } from "./paint_job.js" */
 
+const EXAMPLES = ["a large red circle", "three orange stars in a row", "a yellow star above a green ring"];
+
 /** @typedef {(job: PaintJob, index: number) => void} Act on one of the job's pictures */
 
 /**
@@ -16,10 +18,11 @@ import { fileName, settingsText, stateText } from "./paint_words.js";
  * @property {Act} startFrom
  * @property {Act} classify
  * @property {Act} forget
+ * @property {(prompt: string) => void} tryOut
  */
 
 export class Stage {
-  #node = byId("paint-stage", HTMLElement);
+  node = byId("paint-stage", HTMLElement);
   #actions;
   /** @type {PaintJob | null} */
   job = null;
@@ -46,9 +49,9 @@ export class Stage {
   #draw() {
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = [];
-    if (this.job === null) this.#node.replaceChildren(emptyStage());
-    else if (this.#isDrawn) this.#node.replaceChildren(...this.#finished(this.job));
-    else this.#node.replaceChildren(unfinished(this.job));
+    if (this.job === null) this.node.replaceChildren(emptyStage(this.#actions.tryOut));
+    else if (this.#isDrawn) this.node.replaceChildren(...this.#finished(this.job));
+    else this.node.replaceChildren(unfinished(this.job));
   }
 
   /** @param {PaintJob} job */
@@ -89,7 +92,7 @@ export class Stage {
     this.#index = index;
     this.#draw();
     /** @type {HTMLElement | undefined} */ (
-      this.#node.querySelectorAll(".paint-strip button")[index]
+      this.node.querySelectorAll(".paint-strip button")[index]
     )?.focus();
   }
 
@@ -140,10 +143,17 @@ function unfinished(job) {
   );
 }
 
-function emptyStage() {
+/** @param {(prompt: string) => void} tryOut */
+function emptyStage(tryOut) {
+  const examples = EXAMPLES.map((prompt) => {
+    const button = element("button", { type: "button", className: "button" }, prompt);
+    button.addEventListener("click", () => tryOut(prompt));
+    return button;
+  });
   return element(
     "div",
     { className: "paint-frame empty" },
-    element("p", {}, "Say what you want to see, and it is painted here."),
+    element("p", {}, "Say what you want to see, and it is painted here. Or try one of these."),
+    element("div", { className: "chips" }, ...examples),
   );
 }

@@ -1,7 +1,7 @@
 /** Read: lines of text in; what is near what comes out, as lists, a heat map and a map. */
 
 import { ApiError, postJson } from "./api.js";
-import { announce, byId, copyText, element, showError } from "./dom.js";
+import { announce, bringIntoView, byId, copyText, element, showError } from "./dom.js";
 import { getKey } from "./key.js";
 import { modelsFor } from "./models.js";
 import { mapCard } from "./read_map.js";
@@ -139,6 +139,7 @@ function show(comparison) {
     card.draw();
   }
   byId("read-copy", HTMLElement).hidden = false;
+  bringIntoView(results);
   announce(`${lines.length} lines compared`);
 }
 

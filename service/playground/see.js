@@ -5,7 +5,7 @@
  * no other with it; the service gathers them into batches by itself.
  */
 
-import { announce, byId, element } from "./dom.js";
+import { announce, bringIntoView, byId, element } from "./dom.js";
 import { getKey } from "./key.js";
 import { modelsFor } from "./models.js";
 import { drawExamples } from "./see_examples.js";
@@ -101,6 +101,7 @@ function add(files) {
     enqueue(card);
   }
   showWhatIsThere();
+  bringIntoView(byId("see-pictures", HTMLElement));
 }
 
 /** @param {PictureCard} card */

@@ -106,6 +106,12 @@ def test_a_newcomer_types_a_prompt_and_sees_a_picture(paint: Page) -> None:
     expect(paint.locator("#announcer")).to_have_text("Painted: a red circle")
 
 
+def test_an_example_is_painted_after_one_click(paint: Page) -> None:
+    paint.get_by_role("button", name="a large red circle").click()
+    expect(stage(paint).get_by_role("img", name="a large red circle")).to_be_visible()
+    expect(paint.get_by_label("Prompt", exact=True)).to_have_value("a large red circle")
+
+
 def test_the_form_has_the_limits_and_defaults_of_the_model(paint: Page, service_url: str) -> None:
     model = httpx.get(f"{service_url}/v1/models/flux_shapes").json()
     limits, defaults = model["limits"], model["defaults"]
