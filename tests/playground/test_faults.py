@@ -157,31 +157,14 @@ def test_a_restart_of_redis_costs_no_picture(
     expect(page.locator("#status .state")).to_have_text("Ready")
 
 
-def test_a_reload_in_mid_job_follows_it_to_its_picture(page: Page) -> None:
-    page.goto("/")
-    paint(page, MANY_STEPS)
-    await_step(page)
-    page.reload()
-    await_step(page)
-    painted(page)
-
-
-def test_an_answer_that_is_no_json_is_said_until_there_is_one(page: Page) -> None:
-    page.route("**/readyz", lambda route: route.fulfill(body="<p>Sign in to this network"))
-    page.goto("/")
-    state = page.locator("#status .state")
-    expect(state).to_have_text("The service's answer broke off.")
-    page.unroute("**/readyz")
-    expect(state).to_have_text("Ready")
-
-
 def test_a_service_that_is_away_is_said_until_it_is_back(
     page: Page, service: Service, complaints: Complaints
 ) -> None:
     complaints.expect(NOT_READY, BROKEN_OFF)
+    page.route("**/readyz", lambda route: route.fulfill(body="<p>Sign in to this network"))
     page.goto("/")
     state = page.locator("#status .state")
-    expect(state).to_have_text("Ready")
+    expect(state).to_have_text("The service's answer broke off.")
     (api,) = [pid for pid in tree_of(service.process.pid) if read(pid, "comm").startswith("api-")]
     page.route("**/readyz", lambda route: route.abort())
     expect(state).to_have_text("The service cannot be reached.")

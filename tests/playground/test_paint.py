@@ -310,22 +310,21 @@ def test_a_browser_that_keeps_nothing_paints_all_the_same(
     await_pictures(page, 1)
 
 
-@pytest.mark.parametrize(
-    ("about", "words"),
-    [
-        ({"state": "loading", "progress": "2 of 9 GB"}, "flux_shapes is loading: 2 of 9 GB"),
-        ({"state": "failed", "reason": "no memory"}, "flux_shapes could not be loaded: no memory"),
-        ({"task": "embedding"}, "This service has no model for this"),
-    ],
-)
-def test_why_there_is_nothing_to_paint_with_is_said_until_there_is(
-    page: Page, about: dict[str, str], words: str
-) -> None:
-    model = {"id": "flux_shapes", "task": "text-to-image", "loaded": False, "limits": {}}
-    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{**model, **about}]}))
+NO_MODEL: dict[str, dict[str, str]] = {
+    "This service has no model for this": {"task": "embedding"},
+    "flux_shapes is loading: 2 of 9 GB": {"state": "loading", "progress": "2 of 9 GB"},
+    "flux_shapes could not be loaded: no memory": {"state": "failed", "reason": "no memory"},
+}
+
+
+def test_why_there_is_nothing_to_paint_with_is_said_until_there_is(page: Page) -> None:
+    model: dict[str, object] = {"id": "flux_shapes", "task": "text-to-image", "limits": {}}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [model]}))
     page.goto("/")
-    expect(page.locator("#paint-notice")).to_contain_text(words)
-    expect(page.get_by_role("button", name="Paint", exact=True)).to_be_disabled()
+    for words, about in NO_MODEL.items():
+        model |= {"task": "text-to-image", **about}
+        expect(page.locator("#paint-notice")).to_contain_text(words)
+        expect(page.get_by_role("button", name="Paint", exact=True)).to_be_disabled()
     page.unroute("**/v1/models")
     expect(page.get_by_role("button", name="Paint", exact=True)).to_be_enabled()
     expect(page.locator("#paint-notice")).to_be_empty()
