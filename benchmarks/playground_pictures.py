@@ -68,6 +68,8 @@ def draw(browser: Browser, url: str, folder: Path) -> None:
 
 
 def _paint(page: Page) -> None:
+    # until then nobody listens to the form
+    expect(page.locator("#paint-submit")).to_be_enabled(timeout=_PATIENCE_MS)
     for num_painted, (prompt, seed) in enumerate(_PROMPTS, start=1):
         page.get_by_role("button", name="Locked").click()
         page.get_by_label("Seed", exact=True).and_(page.get_by_role("spinbutton")).fill(str(seed))
