@@ -7,10 +7,11 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from random import randrange
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from benchmarks.process_tree import tree_of
 from tests.playground.browser import Complaints, watched_page
@@ -113,11 +114,20 @@ def test_a_full_queue_is_said_and_the_form_kept(
 ) -> None:
     complaints.expect("status of 429")
     page.goto("/")
-    body = {"prompt": PROMPT, "num_inference_steps": MANY_STEPS, "n": 4}
+    (worker,) = service.workers("images")
+    jobs: list[str] = []
+
+    def ask_when_full(route: Route) -> None:
+        os.kill(worker, signal.SIGSTOP)  # or it would take what waits
+        try:
+            jobs.extend(fill_queue(client))
+            answer = route.fetch()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        route.fulfill(response=answer)
+
     with httpx.Client(base_url=service.url, timeout=60) as client:
-        jobs: list[str] = []
-        while (answer := submit(client, body, seed=len(jobs))).status_code == httpx.codes.ACCEPTED:
-            jobs.append(answer.json()["id"])
+        page.route("**/v1/jobs", ask_when_full, times=1)
         paint(page)
         expect(page.locator("#paint-notice")).to_contain_text("queue")
         expect(page.get_by_label("Prompt", exact=True)).to_have_value(PROMPT)
@@ -125,6 +135,13 @@ def test_a_full_queue_is_said_and_the_form_kept(
             client.post(f"/v1/jobs/{job}/cancel").raise_for_status()
     paint(page)
     painted(page)
+
+
+def fill_queue(client: httpx.Client) -> Iterator[str]:
+    """Submit jobs until one is refused; yield their ids."""
+    body = {"prompt": PROMPT, "num_inference_steps": MANY_STEPS}
+    while (answer := submit(client, body, seed=randrange(2**32))).is_success:
+        yield answer.json()["id"]
 
 
 def submit(client: httpx.Client, body: dict[str, object], seed: int) -> httpx.Response:
