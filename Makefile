@@ -17,9 +17,10 @@ serve: $(STAMP)
 observe: $(STAMP)
 	@exec $(RUN)/triptych serve --observe
 
-# Says which tests were skipped, and what they miss.
+# Says which tests were skipped, and what they miss. Several test processes and the workers that they
+# start share the cores: a thread that spins while it waits would take the time of another's work.
 test: $(STAMP) $(NODE_MODULES)
-	$(RUN)/python -m pytest -rs --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(RUN)/python -m pytest -rs --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(RUN)/ruff format --check $(SOURCES)

@@ -28,7 +28,7 @@ _WRITING_S = 5.0  # longer than an image takes to be written, once its job has g
 _SUBMIT_S = 60.0  # longer than a submit takes, which writes the record after the file
 _SLACK_S = 60.0  # an image is older than the record of its job: that is written at the end
 
-_TURN_KEY = "triptych:janitor"
+TURN_KEY = "triptych:janitor"
 _TURN_S = 10.0
 
 
@@ -82,12 +82,12 @@ class FileJanitor:
         the one that is full.
         """
         try:
-            if self._redis.set(_TURN_KEY, self._name, nx=True, px=_ms(_TURN_S)):
+            if self._redis.set(TURN_KEY, self._name, nx=True, px=_ms(_TURN_S)):
                 return True
-            owner = self._redis.get(_TURN_KEY)
+            owner = self._redis.get(TURN_KEY)
             is_mine = owner is not None and as_text(owner) == self._name
             if is_mine:
-                self._redis.pexpire(_TURN_KEY, _ms(_TURN_S))
+                self._redis.pexpire(TURN_KEY, _ms(_TURN_S))
         except ResponseError:
             return True
         return is_mine

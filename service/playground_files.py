@@ -1,11 +1,13 @@
-"""The files of the playground as they are sent: the page filled in, its assets under a digest.
+"""The files of the playground as they are sent: the page filled in, its scripts under a digest.
 
-The digest names the content of all assets, so that a browser may keep them for good, and a new
+The digest names the content of all scripts, so that a browser may keep them for good, and a new
 version of the service never meets an old script. All links are relative: the page works behind any
-prefix. Knows nothing of HTTP but what a file's bytes and headers say.
+prefix. The styles are in the page, which shows as soon as it is there. Knows nothing of HTTP but
+what a file's bytes and headers say.
 """
 
 import gzip
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,13 +15,9 @@ from html import escape
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "playground"
-_PAGE = "index.html"
-_MEDIA_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+_STYLES = ("style.css", "status.css", "paint.css", "see.css", "read.css")  # later ones win
+_HTML = "text/html; charset=utf-8"
+_JAVASCRIPT = "text/javascript; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +33,37 @@ class StaticFile:
 @dataclass(frozen=True, slots=True)
 class Playground:
     page: StaticFile
-    digest: str  # of all assets
-    assets: Mapping[str, StaticFile]  # by name
+    style_hash: str  # of the page's styles, as a Content-Security-Policy names them
+    digest: str  # of all scripts
+    scripts: Mapping[str, StaticFile]  # by name
 
 
 def read_playground(version: str, grafana_url: str | None) -> Playground:
     """Read the package's files, and say in the page what it cannot ask the API for."""
-    texts = {
-        path.name: path.read_bytes()
-        for path in sorted(FOLDER.iterdir())
-        if path.suffix in _MEDIA_TYPES
-    }
-    page = texts.pop(_PAGE).decode()
-    named = b"".join(b"%b\0%b\0" % (name.encode(), text) for name, text in texts.items())
+    scripts = {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.js"))}
+    named = b"".join(b"%b\0%b\0" % (name.encode(), text) for name, text in scripts.items())
     digest = sha256(named).hexdigest()[:16]
+    styles = "".join((FOLDER / name).read_text() for name in _STYLES)
     values = {
-        "assets": f"playground/{digest}",
-        "version": version,
-        "grafana_url": grafana_url or "",
+        "styles": styles,  # as they are: within <style> there is nothing to escape
+        "scripts": f"playground/{digest}",
+        "version": escape(version),
+        "grafana_url": escape(grafana_url or ""),
     }
+    page = (FOLDER / "index.html").read_text()
     for name, value in values.items():
-        page = page.replace(f"{{{{{name}}}}}", escape(value))
-    assets = {name: _static_file(name, text) for name, text in texts.items()}
-    return Playground(_static_file(_PAGE, page.encode()), digest, assets)
+        page = page.replace(f"{{{{{name}}}}}", value)
+    return Playground(
+        page=_static_file(_HTML, page.encode()),
+        style_hash=f"sha256-{b64encode(sha256(styles.encode()).digest()).decode()}",
+        digest=digest,
+        scripts={name: _static_file(_JAVASCRIPT, text) for name, text in scripts.items()},
+    )
 
 
-def _static_file(name: str, content: bytes) -> StaticFile:
+def _static_file(media_type: str, content: bytes) -> StaticFile:
     return StaticFile(
-        _MEDIA_TYPES[Path(name).suffix],
+        media_type,
         content,
         gzip.compress(content, mtime=0),
         f'W/"{sha256(content).hexdigest()[:32]}"',

@@ -13,48 +13,52 @@ from service.errors import NotFoundError, shown
 from service.file_responses import has_client_got
 from service.playground_files import StaticFile, read_playground
 
-# Nothing but what this service itself sends, and pictures that the page made: no inline script, no
-# other origin, no frame around it.
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-_PAGE_HEADERS = {
-    "cache-control": "no-cache",
-    "content-security-policy": _POLICY,
-    "referrer-policy": "no-referrer",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
-_ASSET_HEADERS = {"cache-control": "public, max-age=31536000, immutable"}  # a year
+_SCRIPT_HEADERS = {"cache-control": "public, max-age=31536000, immutable"}  # a year
 _REFUSES_GZIP = re.compile(r"gzip\s*;\s*q=0(?:\.0*)?\s*(?:,|$)", re.I)
 
 
 def router_of(grafana_url: str | None) -> APIRouter:
     """The routes; reads the files once."""
     playground = read_playground(version("triptych"), grafana_url)
+    page_headers = _page_headers(playground.style_hash)
     router = APIRouter(include_in_schema=False)
 
     @router.get("/", response_model=None)
     async def get_page(request: Request) -> Response:
-        return _response(playground.page, request.headers, _PAGE_HEADERS)
+        return _response(playground.page, request.headers, page_headers)
 
     @router.get("/playground/{digest}/{name}", response_model=None)
-    async def get_asset(digest: str, name: str, request: Request) -> Response:
-        """Answer with a file; under another digest there is none, or it would be kept for good."""
-        asset = playground.assets.get(name) if digest == playground.digest else None
-        if asset is None:
+    async def get_script(digest: str, name: str, request: Request) -> Response:
+        """Answer with a script; under another digest is none, or it would be kept for good."""
+        script = playground.scripts.get(name) if digest == playground.digest else None
+        if script is None:
             raise NotFoundError("file_not_found", f"{shown(name)} is no file of the playground")
-        return _response(asset, request.headers, _ASSET_HEADERS)
+        return _response(script, request.headers, _SCRIPT_HEADERS)
 
     return router
+
+
+def _page_headers(style_hash: str) -> dict[str, str]:
+    """Allow nothing but what this service itself sends, and pictures that the page made.
+
+    No inline script, no styles but the page's own, no other origin, no frame around it.
+    """
+    policy = (
+        "default-src 'none'",
+        "script-src 'self'",
+        f"style-src '{style_hash}'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+    return {
+        "cache-control": "no-cache",
+        "content-security-policy": "; ".join(policy),
+        "referrer-policy": "no-referrer",
+        "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    }
 
 
 def _response(file: StaticFile, asked: Headers, headers: dict[str, str]) -> Response:

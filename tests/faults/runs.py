@@ -20,7 +20,7 @@ from worker.contract.record import Record
 from worker.contract.records import Records
 from worker.contract.workers import read_all
 
-DEADLINE_S = 20.0  # for anything to happen; reached only where something is lost
+DEADLINE_S = 60.0  # for anything to happen; reached only where something is lost
 QUIET_S = 0.3  # in which a process' own books are done after the last job
 _TIDY_S = 5.0  # in which the reaper has done its rounds
 GRACE_S = 0.2

@@ -25,24 +25,24 @@ def http(service_url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def asset_paths(http: httpx.Client) -> list[str]:
-    """Of all files but the page itself, under the digest that the page names."""
+def script_paths(http: httpx.Client) -> list[str]:
+    """Of all scripts, under the digest that the page names."""
     found = re.search(r"playground/[0-9a-f]{16}/", http.get("/").text)
     assert found is not None
-    names = [path.name for path in FOLDER.iterdir() if path.suffix in (".css", ".js")]
+    names = [path.name for path in FOLDER.glob("*.js")]
     assert len(names) > 10
     return [f"/{found[0]}{name}" for name in names]
 
 
-def test_the_page_is_checked_for_each_time_and_its_files_are_kept(http: httpx.Client) -> None:
+def test_the_page_is_checked_for_each_time_and_its_scripts_are_kept(http: httpx.Client) -> None:
     page = http.get("/")
     assert page.headers["cache-control"] == "no-cache"
     again = http.get("/", headers={"if-none-match": page.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    for path in asset_paths(http):
-        asset = http.get(path).raise_for_status()
-        assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert asset.headers["x-content-type-options"] == "nosniff"
+    for path in script_paths(http):
+        script = http.get(path).raise_for_status()
+        assert script.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert script.headers["x-content-type-options"] == "nosniff"
 
 
 def test_files_of_another_version_are_not_there(http: httpx.Client) -> None:
@@ -53,7 +53,7 @@ def test_files_of_another_version_are_not_there(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["%2e%2e%2fmain.py", "..%5cmain.py", "index.html", "app.js%00"])
 def test_nothing_but_the_files_is_there(http: httpx.Client, path: str) -> None:
-    folder = asset_paths(http)[0].rpartition("/")[0]
+    folder = script_paths(http)[0].rpartition("/")[0]
     assert http.get(f"{folder}/{path}").status_code == 404
 
 
@@ -64,15 +64,15 @@ def test_nothing_but_the_files_is_there(http: httpx.Client, path: str) -> None:
 def test_compression_is_as_the_client_accepts_it(
     http: httpx.Client, accepted: str, is_compressed: bool
 ) -> None:
-    path = next(path for path in asset_paths(http) if path.endswith("/app.js"))
+    path = next(path for path in script_paths(http) if path.endswith("/app.js"))
     answer = http.get(path, headers={"accept-encoding": accepted})
     assert answer.headers.get("content-encoding") == ("gzip" if is_compressed else None)
     assert answer.headers["vary"] == "accept-encoding"
     assert answer.content == (FOLDER / "app.js").read_bytes()
 
 
-def test_all_of_it_is_small_and_is_sent_once(page: Page, service_url: str) -> None:
-    first, later = visit(page, service_url), visit(page, service_url)
+def test_all_of_it_is_small_and_is_sent_once(new_page: Page, service_url: str) -> None:
+    first, later = visit(new_page, service_url), visit(new_page, service_url)
     assert first.num_files > 10
     assert 0 < first.num_bytes < MAX_BYTES
     assert later.num_files == 1

@@ -287,6 +287,7 @@ def test_a_job_that_the_service_has_forgotten_says_so(
     with paint.expect_response("**/v1/jobs") as response:
         ask(paint, "a blue star", Steps=MANY_STEPS)
     job = f"{service_url}/v1/jobs/{response.value.json()['id']}"
+    expect(row(paint, "a blue star")).to_contain_text("Step")  # by then it is kept
     paint.goto("about:blank")
     httpx.post(f"{job}/cancel")
     poll_until(lambda: httpx.delete(job).status_code == 204)
@@ -298,16 +299,16 @@ def test_a_job_that_the_service_has_forgotten_says_so(
 
 
 def test_a_browser_that_keeps_nothing_paints_all_the_same(
-    page: Page, complaints: Complaints
+    new_page: Page, complaints: Complaints
 ) -> None:
     complaints.expect("The gallery is not kept")
-    page.add_init_script(
+    new_page.add_init_script(
         """for (const name of ["sessionStorage", "indexedDB"]) Object.defineProperty(window, name, {
             get() { throw new DOMException("Access is denied", "SecurityError"); } })"""
     )
-    page.goto("/")
-    ask(page, "a red circle", Steps=2)
-    await_pictures(page, 1)
+    new_page.goto("/")
+    ask(new_page, "a red circle", Steps=2)
+    await_pictures(new_page, 1)
 
 
 NO_MODEL: dict[str, dict[str, str]] = {
