@@ -17,9 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,26 +27,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from benchmarks.loading_once import NO_TOKEN, Once, weights_files
 from benchmarks.machine import processor
 from benchmarks.reports import publish
-from models import Backbone, FluxBackbone, ViTBackbone
-from models.flux.formats.autoencoder_files import load_autoencoder
+from models import FluxBackbone, ViTBackbone
 from models.flux.formats.diffusers_weights import to_diffusers
-from models.flux.formats.encoder_files import load_clip, load_t5
-from models.flux.parts import load_backbone
 
-STATUS = Path("/proc/self/status")
 GB = 1e9
-NO_TOKEN = 0  # CLIP's end of text, which loading has no use for
-
-
-@dataclass(frozen=True, slots=True)
-class Once:
-    """One measurement in one process."""
-
-    seconds: float
-    peak_bytes: int  # beyond the imports
-    weights_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,64 +171,8 @@ CASES = {
 }
 
 
-def weights_files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.suffix in {".safetensors", ".h5"})
-
-
-def resident_bytes(key: str) -> int:
-    """Read `VmRSS` (now) or `VmHWM` (the peak)."""
-    for line in STATUS.read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{STATUS} has no {key}")
-
-
-def load_once(directory: Path, dtype: str) -> Once:
-    with torch.device("meta"):
-        Backbone.from_preset(directory, load_weights=False)  # imports what this format needs
-    before = resident_bytes("VmRSS")
-    started = time.perf_counter()
-    backbone = Backbone.from_preset(directory, dtype=dtype)
-    seconds = time.perf_counter() - started
-    num_bytes = sum(each.nbytes for each in backbone.state_dict().values())
-    return Once(seconds, resident_bytes("VmHWM") - before, num_bytes)
-
-
-def read_once(directory: Path) -> Once:
-    """Read every byte of the weights' files into fresh memory."""
-    before, total = resident_bytes("VmRSS"), 0
-    started = time.perf_counter()
-    contents = []
-    for path in weights_files(directory):
-        content = torch.empty(path.stat().st_size, dtype=torch.uint8)
-        unread = content.numpy().data
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(unread):
-                unread = unread[count:]
-        contents.append(content)
-        total += len(content)
-    seconds = time.perf_counter() - started
-    return Once(seconds, resident_bytes("VmHWM") - before, total)
-
-
-def load_parts_once(directory: Path) -> Once:
-    """Load each part and drop it; the bytes are those of the largest."""
-    before, sizes = resident_bytes("VmRSS"), []
-    started = time.perf_counter()
-    loads: tuple[Callable[[], nn.Module], ...] = (
-        lambda: load_autoencoder(directory, "cpu", None),
-        lambda: load_clip(directory, NO_TOKEN, "cpu", None),
-        lambda: load_t5(directory, "cpu", None),
-        lambda: load_backbone(directory, "cpu", None),
-    )
-    for load in loads:
-        sizes.append(sum(each.nbytes for each in load().parameters()))
-    seconds = time.perf_counter() - started
-    return Once(seconds, resident_bytes("VmHWM") - before, max(sizes))
-
-
 def in_own_process(action: str, directory: Path, dtype: str) -> Once:
-    command = [sys.executable, "-m", "benchmarks.loading", "--once", action, dtype, str(directory)]
+    command = [sys.executable, "-m", "benchmarks.loading_once", action, dtype, str(directory)]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return Once(**json.loads(finished.stdout))
 
@@ -293,19 +223,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--scale", type=float, default=1.0, help="of 2 GB")
     parser.add_argument("--output", type=Path, default=None)
-    parser.add_argument("--once", nargs=3, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.once:
-        action, dtype, directory = arguments.once
-        match action:
-            case "load":
-                once = load_once(Path(directory), dtype)
-            case "parts":
-                once = load_parts_once(Path(directory))
-            case _:
-                once = read_once(Path(directory))
-        sys.stdout.write(json.dumps(asdict(once)))
-        return
     measured = report(CASES, arguments.scale, arguments.repetitions)
     publish(measured, arguments.output)
 

@@ -208,7 +208,7 @@ def test_the_service_sees_what_it_painted(client: httpx.Client) -> None:
 
 
 def test_a_killed_workers_job_runs_again(service: Service, client: httpx.Client) -> None:
-    job_id = submit(client, {**SLOW, "n": 2})
+    job_id = submit(client, {**SLOW, "n": 2, "num_inference_steps": 40})
     poll_until(lambda: client.get(f"/v1/jobs/{job_id}").json()["progress"]["step"] > 2)
 
     (worker,) = service.workers("images")

@@ -3,11 +3,12 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import pytest
 from redis import Redis
 from rq.exceptions import StopRequested
 
-from tests.worker import pipelines
+from tests.worker import pipelines, tiny_worker
 from worker.contract.jobs import Task
 from worker.contract.record import Record
 from worker.contract.records import Records
@@ -33,7 +34,6 @@ from worker.settings import WorkerSettings
 from worker.swap_policy import SwapPolicy
 from worker.work import Work
 
-ROOT = Path(__file__).parents[2]
 RESULT_TTL_S = 1234  # of the real workers; not the default
 DEADLINE_S = 60.0  # for anything to happen; reached only by a failing test
 MODELS = {
@@ -155,14 +155,30 @@ def local_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[MakeW
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    process: subprocess.Popen[bytes]
+    process: ForkServerProcess
     metrics_port: int
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None, "it was started"
+        return self.process.pid
 
     def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
 
-    def exit_code(self) -> int:
-        return self.process.wait(DEADLINE_S)
+    def exit_code(self) -> int | None:
+        self.process.join(DEADLINE_S)
+        return self.process.exitcode
+
+
+def work(environment: Mapping[str, str], log: Path) -> None:
+    """In a process of its own."""
+    with log.open("ab") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    os.environ.update(environment)
+    tiny_worker.main(WorkerSettings.model_validate({}))
 
 
 class StartWorker(Protocol):
@@ -176,8 +192,18 @@ class StartWorker(Protocol):
     ) -> WorkerProcess: ...
 
 
+@pytest.fixture(scope="session")
+def forking() -> ForkServerContext:
+    """Processes whose imports are done, which take seconds: as `triptych serve` starts them."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([tiny_worker.__name__])
+    return context
+
+
 @pytest.fixture
-def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
+def start_worker(
+    redis: Redis, redis_url: str, tmp_path: Path, forking: ForkServerContext
+) -> Iterator[StartWorker]:
     """Start real processes with short leases; each is warm when this returns."""
     started: list[WorkerProcess] = []
 
@@ -189,7 +215,7 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
         hang_s: str = "",
     ) -> WorkerProcess:
         metrics_port = free_port()
-        environment = os.environ | {
+        environment = {
             "TRIPTYCH_QUEUE": task.value,
             "TRIPTYCH_METRICS_PORT": str(metrics_port),
             "TRIPTYCH_REDIS_URL": redis_url,
@@ -202,18 +228,20 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
             "TRIPTYCH_MEMORY_BUDGET": memory_budget,
             "TRIPTYCH_HANG_S": hang_s,
             "TRIPTYCH_SWAP_PATIENCE_S": "0.3",
-            "OMP_NUM_THREADS": "1",
+            "TRIPTYCH_NUM_THREADS": "1",
         }
         if models is not None:
             environment["TRIPTYCH_MODELS"] = models
-        command = [sys.executable, "-m", "tests.worker.tiny_worker"]
-        worker = WorkerProcess(subprocess.Popen(command, cwd=ROOT, env=environment), metrics_port)
+        log = tmp_path / f"worker-{metrics_port}.log"
+        process = forking.Process(target=work, args=(environment, log))
+        process.start()
+        worker = WorkerProcess(process, metrics_port, log)
         started.append(worker)
-        pid = worker.process.pid
 
         def is_warm() -> bool:
-            assert worker.process.poll() is None, "the worker died while loading"
-            return any(status.pid == pid and status.state.is_warm for status in read_all(redis))
+            assert process.is_alive(), f"the worker died while loading:\n{log.read_text()}"
+            mine = [status for status in read_all(redis) if status.pid == worker.pid]
+            return any(status.state.is_warm for status in mine)
 
         if is_to_be_warm:
             wait_until(is_warm, "the worker never became warm")
@@ -221,6 +249,5 @@ def start_worker(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start
 
     yield start
     for worker in started:
-        if worker.process.poll() is None:
-            worker.process.kill()
-        worker.process.wait()
+        worker.process.kill()
+        worker.process.join()

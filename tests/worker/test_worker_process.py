@@ -171,12 +171,11 @@ def test_a_worker_whose_forward_hangs_ends_and_says_where(
     records: Records,
     start_worker: StartWorker,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
     worker = start_worker(Task.IMAGES, hang_s="3")
     enqueue(redis, job := image_job(f"hang {tmp_path / 'hung'}"))
     assert worker.exit_code() == 1
-    assert "in hang_once" in capfd.readouterr().err
+    assert "in hang_once" in worker.log.read_text()
     wait_until(lambda: bool(records.reap(Task.IMAGES, 2)), "the lease never ended")
     record = records.get(job.id)
     assert record is not None

@@ -1,4 +1,4 @@
-"""A real worker process around tiny pipelines: `python -m tests.worker.tiny_worker`."""
+"""The work of a real worker process, around tiny pipelines."""
 
 import logging
 
@@ -11,7 +11,3 @@ from worker.settings import WorkerSettings
 def main(settings: WorkerSettings) -> None:
     logging.basicConfig(level=logging.INFO)
     leave(run(settings, TinyLoader(), memory_of("cpu", settings)))
-
-
-if __name__ == "__main__":
-    main(WorkerSettings.model_validate({}))
