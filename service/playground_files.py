@@ -43,14 +43,14 @@ def read_playground(version: str, grafana_url: str | None) -> Playground:
     scripts = {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.js"))}
     named = b"".join(b"%b\0%b\0" % (name.encode(), text) for name, text in scripts.items())
     digest = sha256(named).hexdigest()[:16]
-    styles = "".join((FOLDER / name).read_text() for name in _STYLES)
+    styles = "".join((FOLDER / name).read_text(encoding="utf-8") for name in _STYLES)
     values = {
         "styles": styles,  # as they are: within <style> there is nothing to escape
         "scripts": f"playground/{digest}",
         "version": escape(version),
         "grafana_url": escape(grafana_url or ""),
     }
-    page = (FOLDER / "index.html").read_text()
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
     for name, value in values.items():
         page = page.replace(f"{{{{{name}}}}}", value)
     return Playground(

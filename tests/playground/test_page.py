@@ -84,6 +84,7 @@ def test_the_page_has_a_strict_policy(http: httpx.Client) -> None:
     policy = headers["content-security-policy"].split("; ")
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
+    assert any(each.startswith("style-src 'sha256-") for each in policy)  # and no others
     assert "unsafe" not in headers["content-security-policy"]
     assert "http" not in headers["content-security-policy"]
     assert headers["referrer-policy"] == "no-referrer"
