@@ -2,8 +2,10 @@
 
 Knows nothing of how a process is started: `program` is for commands, `fork_server` for workers.
 Where that takes its time, another thread does it, so that the deaths of others are seen meanwhile.
-Programs get a process group of their own, so that Ctrl-C reaches the supervisor alone. On Linux the
-kernel signals them when the supervisor dies, however it dies (prctl(2), PR_SET_PDEATHSIG).
+Programs get a process group of their own, so that Ctrl-C reaches the supervisor alone; no session,
+as Linux would give each session the same share of the cores, however nice its processes are
+(sched(7), "The autogroup feature"). On Linux the kernel signals them when the supervisor dies,
+however it dies (prctl(2), PR_SET_PDEATHSIG).
 """
 
 import ctypes
@@ -177,7 +179,7 @@ def program(
             command,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,
             pass_fds=inherited_files,
             preexec_fn=die_with_us if sys.platform == "linux" else None,
         )

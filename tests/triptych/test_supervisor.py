@@ -127,6 +127,9 @@ def test_a_worker_goes_first_where_the_host_has_no_memory_left(serve: Serve) -> 
 def test_workers_leave_the_cores_to_the_other_processes(serve: Serve) -> None:
     workers, others = of_children(serve, nice_value)
     assert min(workers) > max(others)
+    # which counts within a session alone, where the kernel groups processes by those
+    workers, others = of_children(serve, os.getsid)
+    assert {*workers, *others} == {os.getsid(serve.process.pid)}
 
 
 def of_children(serve: Serve, ask: Callable[[int], int]) -> tuple[list[int], list[int]]:
