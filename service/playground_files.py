@@ -45,10 +45,10 @@ def read_playground(version: str, grafana_url: str | None) -> Playground:
     digest = sha256(named).hexdigest()[:16]
     styles = "".join((FOLDER / name).read_text(encoding="utf-8") for name in _STYLES)
     values = {
-        "styles": styles,  # as they are: within <style> there is nothing to escape
         "scripts": f"playground/{digest}",
         "version": escape(version),
         "grafana_url": escape(grafana_url or ""),
+        "styles": styles,  # last, and as they are: what is in them has a digest
     }
     page = (FOLDER / "index.html").read_text(encoding="utf-8")
     for name, value in values.items():

@@ -2,10 +2,10 @@
 
 Knows nothing of how a process is started: `program` is for commands, `fork_server` for workers.
 Where that takes its time, another thread does it, so that the deaths of others are seen meanwhile.
-Programs get a process group of their own, so that Ctrl-C reaches the supervisor alone; no session,
-as Linux would give each session the same share of the cores, however nice its processes are
-(sched(7), "The autogroup feature"). On Linux the kernel signals them when the supervisor dies,
-however it dies (prctl(2), PR_SET_PDEATHSIG).
+Programs get a process group of their own, so that Ctrl-C reaches the supervisor alone, and stay in
+its session: where Linux shares the cores among sessions, nice values count within one alone
+(sched(7), "The autogroup feature"). So a terminal must not stop them for what they write. On Linux
+the kernel signals them when the supervisor dies, however it dies (prctl(2), PR_SET_PDEATHSIG).
 """
 
 import ctypes
@@ -25,6 +25,7 @@ from typing import Protocol
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_STOPS_OF_TERMINALS = (signal.SIGTTIN, signal.SIGTTOU)  # tcsetpgrp(3), stty(1): tostop
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _HEALTHY_AFTER_S = 10.0  # a child that ran so long is started again at once
@@ -174,21 +175,24 @@ def program(
     """
 
     def launch() -> ChildProcess:
-        die_with_us = partial(_die_with_parent, os.getpid(), orphan_signal)
+        prepare = partial(_prepare, os.getpid(), orphan_signal)
         return _Program(
             command,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             process_group=0,
             pass_fds=inherited_files,
-            preexec_fn=die_with_us if sys.platform == "linux" else None,
+            preexec_fn=prepare,
         )
 
     return launch
 
 
-def _die_with_parent(parent: int, signum: signal.Signals) -> None:
-    """Between fork and exec: ask the kernel for a signal when the parent dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+def _prepare(parent: int, signum: signal.Signals) -> None:
+    """Between fork and exec: let no terminal stop us, and the kernel say when the parent dies."""
+    for number in _STOPS_OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:  # it died before the kernel knew
         os._exit(1)

@@ -42,7 +42,7 @@ def run_worker(
 def _take_signals() -> None:
     """Leave the supervisor's group, and unblock what the fork server has blocked."""
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone; no session, as `child` says
-    for signum in (signal.SIGINT, signal.SIGHUP):
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(signum, signal.SIG_IGN)  # also what came for the group before
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the worker installs its own
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

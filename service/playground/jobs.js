@@ -28,6 +28,8 @@ export class Jobs {
   #store = null;
   /** @type {Map<string, AbortController>} by the id of the job that is followed */
   #followed = new Map();
+  /** @type {WeakSet<PaintJob>} those to be canceled: no step that is still told makes them run on */
+  #canceled = new WeakSet();
   #isLooking = false;
   #isStopped = false; // until the next request, as asking again would only be refused again
 
@@ -82,6 +84,7 @@ export class Jobs {
 
   /** @param {PaintJob} job */
   async cancel(job) {
+    this.#canceled.add(job);
     this.#update(job, { status: "canceling" });
     this.#isStopped = false;
     while (!isOver(job) && !this.#isStopped) {
@@ -92,6 +95,7 @@ export class Jobs {
       }
       await pause(LOOK_EVERY_MS);
     }
+    this.#canceled.delete(job);
   }
 
   /**
@@ -217,8 +221,8 @@ export class Jobs {
    */
   async #end(job, status, note) {
     if (isOver(job)) return;
-    this.#update(job, { status, note });
     await this.#store?.remove(job.id).catch(() => {}); // there is no store, and nothing in it
+    this.#update(job, { status, note });
   }
 
   async #forgetOldest() {
@@ -261,6 +265,7 @@ export class Jobs {
   #update(job, values) {
     if (isOver(job)) return;
     Object.assign(job, { note: null, ...values });
+    if (this.#canceled.has(job) && !isOver(job)) job.status = "canceling";
     this.#changed(job);
   }
 }

@@ -29,7 +29,7 @@ def router_of(grafana_url: str | None) -> APIRouter:
 
     @router.get("/playground/{digest}/{name}", response_model=None)
     async def get_script(digest: str, name: str, request: Request) -> Response:
-        """Answer with a script; under another digest is none, or it would be kept for good."""
+        """Answer with a script; under a digest of old there is none, or it would be kept."""
         script = playground.scripts.get(name) if digest == playground.digest else None
         if script is None:
             raise NotFoundError("file_not_found", f"{shown(name)} is no file of the playground")

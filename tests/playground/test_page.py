@@ -1,18 +1,20 @@
 """The playground as a page: what is sent, and how it holds in any browser."""
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from benchmarks.playground import visit
 from service.main import create_app
 from service.playground_files import FOLDER
 from service.settings import ServiceSettings
-from tests.playground.browser import Complaints
+from tests.playground.browser import Complaints, watched_page
 from tests.running_service import poll_until
 from tests.service.conftest import serve
 
@@ -84,7 +86,10 @@ def test_the_page_has_a_strict_policy(http: httpx.Client) -> None:
     policy = headers["content-security-policy"].split("; ")
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
-    assert any(each.startswith("style-src 'sha256-") for each in policy)  # and no others
+    styles = re.search(r"<style>(.*?)</style>", http.get("/").text, re.DOTALL)
+    assert styles is not None
+    style_hash = b64encode(sha256(styles[1].encode()).digest()).decode()
+    assert f"style-src 'sha256-{style_hash}'" in policy
     assert "unsafe" not in headers["content-security-policy"]
     assert "http" not in headers["content-security-policy"]
     assert headers["referrer-policy"] == "no-referrer"
@@ -107,6 +112,21 @@ def test_a_misdeed_of_the_page_is_found(page: Page, complaints: Complaints, misd
     # the browser's words come while it is asked something
     poll_until(lambda: page.evaluate("true") and len(complaints.unexpected) > before)
     complaints.expect("")  # all of them
+
+
+def test_a_misdeed_at_the_very_end_is_found(browser: Browser, service_url: str) -> None:
+    complaints = Complaints()
+    with watched_page(browser, complaints, service_url) as page:
+        page.goto("/")
+        page.evaluate("document.body.setAttribute('style', 'color: red')")
+    assert len(complaints.unexpected) == 1
+
+
+def test_no_styles_are_forgotten(http: httpx.Client) -> None:
+    page = http.get("/").text
+    styles = [path.read_text(encoding="utf-8") for path in FOLDER.glob("*.css")]
+    assert styles
+    assert all(style in page for style in styles)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tests.playground.browser import Complaints
 from tests.running_service import poll_until
 
 MANY_STEPS = 80  # some seconds, of which a part is enough to look at
+ENDLESS = {"Steps": MANY_STEPS, "Pictures": 10, "Width": 256, "Height": 256}  # to be canceled
 
 
 @pytest.fixture
@@ -208,10 +209,10 @@ def test_a_running_job_shows_its_steps_its_time_and_what_it_looks_like(paint: Pa
 
 
 def test_several_requests_wait_in_line_and_each_can_be_canceled(paint: Page) -> None:
-    ask(paint, "first", Steps=MANY_STEPS, Pictures=10)
+    ask(paint, "first", **ENDLESS)
     expect(row(paint, "first")).to_contain_text("Step")
     for prompt in ("second", "third", "fourth"):
-        ask(paint, prompt, Steps=MANY_STEPS, Pictures=10)
+        ask(paint, prompt, **ENDLESS)
         expect(row(paint, prompt)).to_be_visible()
     expect(row(paint, "fourth")).to_contain_text(re.compile("3rd in line|2nd in line"))
     cancel(paint, "second")
@@ -237,7 +238,7 @@ def test_a_cancel_that_did_not_reach_the_service_is_sent_again(
 ) -> None:
     complaints.expect("net::ERR_")
     paint.route("**/cancel", lambda route: route.abort(), times=1)
-    ask(paint, "a red circle", Steps=MANY_STEPS, Pictures=10)
+    ask(paint, "a red circle", **ENDLESS)
     with paint.expect_event("requestfailed"):
         cancel(paint, "a red circle")
     expect(row(paint, "a red circle")).to_contain_text("Canceled")
@@ -247,7 +248,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(paint: Page, service_url:
     late: list[Route] = []
     paint.route("**/cancel", lambda route: late.append(route))
     with paint.expect_response("**/v1/jobs") as response:
-        ask(paint, "a red circle", Steps=MANY_STEPS, Pictures=10)
+        ask(paint, "a red circle", **ENDLESS)
     job = response.value.json()
     cancel(paint, "a red circle")
     expect(row(paint, "a red circle")).to_contain_text("Stopping")

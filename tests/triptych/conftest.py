@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +100,12 @@ def start(
     workers: str = "",
     api_processes: int = 1,
     lease_s: float = 30.0,
+    runner: Sequence[str] = (),
     **settings: str,
 ) -> Serve:
     """Start a supervisor on a free port; `workers` as `--workers` takes it.
 
-    `settings` are further environment variables.
+    `settings` are further environment variables; `runner` is a command that runs another.
 
     No lease ends by itself while a test runs, unless it asks for that: what is given back is given
     back by the supervisor.
@@ -123,7 +124,7 @@ def start(
     }
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / f"serve-{port}.log"
-    command = [sys.executable, "-m", "tests.triptych.tiny_serve"]
+    command = [*runner, sys.executable, "-m", "tests.triptych.tiny_serve"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,24 @@ def test_workers_leave_the_cores_to_the_other_processes(serve: Serve) -> None:
     # which counts within a session alone, where the kernel groups processes by those
     workers, others = of_children(serve, os.getsid)
     assert {*workers, *others} == {os.getsid(serve.process.pid)}
+
+
+# `stty tostop`: it stops what writes to it in the background
+TERMINAL = (
+    *(sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])"),
+    *("sh", "-c", 'stty tostop; exec "$0" "$@"'),
+)
+
+
+def test_a_terminal_stops_no_child_for_what_it_writes(tmp_path: Path) -> None:
+    serve = start(tmp_path, runner=TERMINAL)
+    try:
+        serve.wait_until_ready()
+        assert paint(serve.url).json()["data"][0]["b64_json"]
+        children = serve.children().values()
+    finally:
+        serve.stop(signal.SIGKILL)  # the terminal, and so a hangup: the supervisor drains
+    wait_until(lambda: not any(map(is_alive, children)), "some outlived their terminal")
 
 
 def of_children(serve: Serve, ask: Callable[[int], int]) -> tuple[list[int], list[int]]:

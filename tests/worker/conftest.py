@@ -3,9 +3,8 @@
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -165,20 +164,14 @@ class WorkerProcess:
         return self.process.pid
 
     def send(self, number: signal.Signals) -> None:
+        assert self.process.is_alive(), self.log.read_text()
         os.kill(self.pid, number)
 
-    def exit_code(self) -> int | None:
+    def exit_code(self) -> int:
         self.process.join(DEADLINE_S)
-        return self.process.exitcode
-
-
-def work(environment: Mapping[str, str], log: Path) -> None:
-    """In a process of its own."""
-    with log.open("ab") as output:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(output.fileno(), stream.fileno())
-    os.environ.update(environment)
-    tiny_worker.main(WorkerSettings.model_validate({}))
+        code = self.process.exitcode
+        assert code is not None, f"it still runs:\n{self.log.read_text()}"
+        return code
 
 
 class StartWorker(Protocol):
@@ -194,7 +187,7 @@ class StartWorker(Protocol):
 
 @pytest.fixture(scope="session")
 def forking() -> ForkServerContext:
-    """Processes whose imports are done, which take seconds: as `triptych serve` starts them."""
+    """Forks processes from one whose imports are done, which take seconds."""
     context = get_context("forkserver")
     context.set_forkserver_preload([tiny_worker.__name__])
     return context
@@ -233,7 +226,7 @@ def start_worker(
         if models is not None:
             environment["TRIPTYCH_MODELS"] = models
         log = tmp_path / f"worker-{metrics_port}.log"
-        process = forking.Process(target=work, args=(environment, log))
+        process = forking.Process(target=tiny_worker.work, args=(environment, log))
         process.start()
         worker = WorkerProcess(process, metrics_port, log)
         started.append(worker)
