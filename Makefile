@@ -18,7 +18,8 @@ observe: $(STAMP)
 	@exec $(RUN)/triptych serve --observe
 
 # Says which tests were skipped, and what they miss. Several test processes and the workers that they
-# start share the cores: a thread that spins while it waits would take the time of another's work.
+# start share the cores: a thread that spins while it waits would take the time of another's work. The
+# services that they start take it as the operator's word, instead of a spin count of their own.
 test: $(STAMP) $(NODE_MODULES)
 	OMP_WAIT_POLICY=PASSIVE $(RUN)/python -m pytest -rs --numprocesses auto --maxprocesses 4 --dist loadfile
 
