@@ -7,7 +7,7 @@
  */
 
 import { ApiError, events, getBlob, getJson, post, postJson, remove } from "./api.js";
-import { changeOf, isOver, newJob } from "./paint_job.js";
+import { changeOf, isOver, newJob, statusAfter } from "./paint_job.js";
 import { previewSteps } from "./paint_request.js";
 
 /** @import { GalleryStore } from "./gallery_store.js" */
@@ -28,8 +28,6 @@ export class Jobs {
   #store = null;
   /** @type {Map<string, AbortController>} by the id of the job that is followed */
   #followed = new Map();
-  /** @type {WeakSet<PaintJob>} those to be canceled: no step that is still told makes them run on */
-  #canceled = new WeakSet();
   #isLooking = false;
   #isStopped = false; // until the next request, as asking again would only be refused again
 
@@ -84,7 +82,6 @@ export class Jobs {
 
   /** @param {PaintJob} job */
   async cancel(job) {
-    this.#canceled.add(job);
     this.#update(job, { status: "canceling" });
     this.#isStopped = false;
     while (!isOver(job) && !this.#isStopped) {
@@ -95,7 +92,9 @@ export class Jobs {
       }
       await pause(LOOK_EVERY_MS);
     }
-    this.#canceled.delete(job);
+    if (isOver(job)) return;
+    job.status = "running"; // nobody asks for its end any more
+    this.#changed(job);
   }
 
   /**
@@ -188,7 +187,8 @@ export class Jobs {
     else if (isOver(told)) await this.#finish(job, told.status);
     else {
       const { step, total_steps } = told.progress;
-      const { status, queue_position } = told;
+      const { queue_position } = told;
+      const status = statusAfter(job, told.status);
       const isNews = step > job.step || status !== job.status || queue_position !== job.position;
       const progress = { step, totalSteps: total_steps };
       if (isNews) this.#update(job, { status, position: queue_position, ...progress });
@@ -265,7 +265,6 @@ export class Jobs {
   #update(job, values) {
     if (isOver(job)) return;
     Object.assign(job, { note: null, ...values });
-    if (this.#canceled.has(job) && !isOver(job)) job.status = "canceling";
     this.#changed(job);
   }
 }

@@ -65,10 +65,10 @@ export function newJob(created, input, startImage) {
  * @returns {Partial<PaintJob>}
  */
 export function changeOf(job, event, data) {
-  const status = job.status === "canceling" ? job.status : "running";
+  const status = statusAfter(job, "running");
   switch (event) {
     case "queued":
-      return { status: "queued", position: data.queue_position };
+      return { status: statusAfter(job, "queued"), position: data.queue_position };
     case "started":
       return { status, position: null };
     case "step": {
@@ -80,6 +80,16 @@ export function changeOf(job, event, data) {
     default:
       return {};
   }
+}
+
+/**
+ * What is to be canceled stays so, whatever is still told of before.
+ *
+ * @param {PaintJob} job that is not over
+ * @param {Status} told
+ */
+export function statusAfter(job, told) {
+  return job.status === "canceling" ? job.status : told;
 }
 
 /** @param {string} png in base64 */

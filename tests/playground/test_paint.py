@@ -261,6 +261,23 @@ def test_an_answer_that_comes_too_late_changes_nothing(paint: Page, service_url:
     expect(row(paint, "a red circle")).to_contain_text("Canceled")
 
 
+def test_what_is_told_of_before_the_click_does_not_hide_that_a_job_is_to_end(
+    paint: Page, service_url: str
+) -> None:
+    told: list[Route] = []
+    paint.route("**/cancel", lambda _: None)  # it has not come to the service yet
+    paint.route("**/events", lambda route: told.append(route))
+    with paint.expect_response("**/v1/jobs") as response, paint.expect_request("**/events"):
+        ask(paint, "a red circle", **ENDLESS)
+    cancel(paint, "a red circle")
+    expect(row(paint, "a red circle")).to_contain_text("Stopping")
+    told[0].continue_()  # queued, started, each step
+    expect(row(paint, "a red circle").locator("img")).to_be_visible()
+    assert "Stopping" in row(paint, "a red circle").inner_text()
+    job = response.value.json()
+    httpx.post(f"{service_url}/v1/jobs/{job['id']}/cancel").raise_for_status()
+
+
 def test_a_canceled_request_can_be_edited(paint: Page) -> None:
     ask(paint, "a red circle", Steps=MANY_STEPS)
     cancel(paint, "a red circle")
