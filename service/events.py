@@ -13,6 +13,7 @@ from typing import TypeAlias, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from service.bursts import BurstLimiter
 from service.errors import UnavailableError
 from service.job_client import JobClient
 from worker.contract.events import Event, FinishedEvent, events_key, parse_event
@@ -31,10 +32,11 @@ Stream: TypeAlias = tuple[str, Entries]  # its key, and what it holds
 
 
 class JobEvents:
-    def __init__(self, redis: Redis, jobs: JobClient) -> None:
+    def __init__(self, redis: Redis, jobs: JobClient, bursts: BurstLimiter) -> None:
         """`redis` has a connection for each follower, and waits longer than the silence."""
         self._redis = redis
         self._jobs = jobs
+        self._bursts = bursts
         self._num_followers = 0
         self._reads: set[asyncio.Future[list[Event]]] = set()
         self._is_stopping = False
@@ -114,6 +116,7 @@ class JobEvents:
     async def _read(self, job_id: str, last: str) -> list[Event]:
         """Wait for events; none after a silence."""
         reply = await self._redis.xread({events_key(job_id): last}, block=int(1e3 * SILENCE_S))
+        await self._bursts.admit()  # a step of many rows is news for as many followers
         return [event for _, entries in cast(list[Stream], reply) for event in _parsed(entries)]
 
     async def _unless_stopped(self, read: Awaitable[list[Event]]) -> list[Event] | None:

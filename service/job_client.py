@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.background import repeat
+from service.bursts import BurstLimiter
 from service.errors import (
     EndDelayedError,
     JobNotFoundError,
@@ -77,10 +78,12 @@ class JobClient:
         redis: Redis,
         health: RedisHealth,
         changes: JobChanges,
+        bursts: BurstLimiter,
         result_ttl_s: float,
     ) -> None:
         self._health = health
         self._changes = changes
+        self._bursts = bursts
         self._redis = redis
         self._round_trips = RoundTrips(redis)
         self._ttl_s = int(result_ttl_s)
@@ -171,10 +174,17 @@ class JobClient:
         return await self._read(job_id, FIELDS_BUT_RESULT)
 
     async def _read(self, job_id: str, fields: Sequence[str]) -> Record | None:
+        return await self._parsed(fields, await self._values(job_id, fields))
+
+    async def _values(self, job_id: str, fields: Sequence[str]) -> Sequence[str | None]:
         self._health.check_answers()
         reply = await self._round_trips.execute("HMGET", record_key(job_id), *fields)
-        values = zip(fields, cast(Sequence[str | None], reply), strict=True)
-        return parse_record({name: value for name, value in values if value is not None})
+        return cast(Sequence[str | None], reply)
+
+    async def _parsed(self, fields: Sequence[str], values: Sequence[str | None]) -> Record | None:
+        await self._bursts.admit()  # a batch of jobs ends at once, and many are looked at
+        named = zip(fields, values, strict=True)
+        return parse_record({name: value for name, value in named if value is not None})
 
     async def queue_position(self, record: Record) -> int | None:
         """How many jobs are before this one; None unless it waits."""
@@ -234,10 +244,11 @@ class JobClient:
         """The record once it is final; raises when there is none any more."""
         try:
             async with asyncio.timeout(_POLL_S):
-                record = await self.get(job_id)
+                values = await self._values(job_id, STATUS_FIELDS)
         except (RedisError, TimeoutError) as error:
             logger.warning("event=wait_disturbed job=%s error=%s", job_id, type(error).__name__)
             return None
+        record = await self._parsed(STATUS_FIELDS, values)
         if record is None:
             raise lost_error(job_id)
         return record if record.state.is_final else None

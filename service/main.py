@@ -28,6 +28,7 @@ from redis.retry import Retry
 from service import error_handlers, shared_counts
 from service.api_description import DESCRIPTION, SERVERS, TAGS, DescribedApp, operation_id
 from service.background import end
+from service.bursts import BurstLimiter
 from service.catalog import Catalog
 from service.dependencies import Parts
 from service.event_loop import EventLoopMonitor
@@ -81,11 +82,11 @@ _COMM = Path("/proc/self/comm")  # what `ps -e` and `top` show; there is none bu
 
 
 def create_app(settings: ServiceSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
-    metrics = Metrics()
+    metrics, bursts = Metrics(), BurstLimiter()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _open_parts(settings, metrics) as parts:
+        async with _open_parts(settings, metrics, bursts) as parts:
             app.state.parts = parts
             yield
 
@@ -106,6 +107,7 @@ def create_app(settings: ServiceSettings, tracing: Tracing = NO_TRACING) -> Fast
         RequestMiddleware,
         metrics=metrics,
         tracing=tracing,
+        bursts=bursts,
         max_body_bytes=settings.max_body_bytes,
     )
     app.add_middleware(HeadMiddleware)
@@ -163,9 +165,11 @@ async def _redis_clients(url: str) -> AsyncIterator[_RedisClients]:
 
 
 @asynccontextmanager
-async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncIterator[Parts]:
+async def _open_parts(
+    settings: ServiceSettings, metrics: Metrics, bursts: BurstLimiter
+) -> AsyncIterator[Parts]:
     async with _redis_clients(settings.redis_url) as redis:
-        parts = _parts(settings, metrics, redis)
+        parts = _parts(settings, metrics, bursts, redis)
         records = Records(redis.blocking, settings.result_ttl_s)
         janitor = FileJanitor(
             redis.blocking, records, parts.image_files, metrics, settings.result_ttl_s
@@ -187,10 +191,12 @@ async def _open_parts(settings: ServiceSettings, metrics: Metrics) -> AsyncItera
             await parts.job_changes.send()  # of those who left, or were told to come back, at last
 
 
-def _parts(settings: ServiceSettings, metrics: Metrics, redis: _RedisClients) -> Parts:
+def _parts(
+    settings: ServiceSettings, metrics: Metrics, bursts: BurstLimiter, redis: _RedisClients
+) -> Parts:
     health, ttl_s = RedisHealth(redis.probing), settings.result_ttl_s
     changes = JobChanges(redis.commands, health, ttl_s)
-    job_client = JobClient(redis.commands, health, changes, ttl_s)
+    job_client = JobClient(redis.commands, health, changes, bursts, ttl_s)
     return Parts(
         settings=settings,
         catalog=Catalog(redis.blocking, health, settings.tasks, settings.openai_names),
@@ -199,7 +205,7 @@ def _parts(settings: ServiceSettings, metrics: Metrics, redis: _RedisClients) ->
         jobs=job_client,
         job_list=JobList(redis.commands, health, job_client),
         job_changes=changes,
-        events=JobEvents(redis.following, job_client),
+        events=JobEvents(redis.following, job_client, bursts),
         signed_urls=SignedUrls(redis.commands, settings.url_secret),
         redis_health=health,
         blocking_redis=redis.blocking,

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.bursts import BurstLimiter
 from service.error_handlers import internal_error, response_to
 from service.metrics import Metrics
 from service.request_tracing import RequestTrace
@@ -35,11 +36,17 @@ _REQUEST_ID = re.compile(
 
 class RequestMiddleware:
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, tracing: Tracing, max_body_bytes: int
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        tracing: Tracing,
+        bursts: BurstLimiter,
+        max_body_bytes: int,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
+        self._bursts = bursts
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +63,8 @@ class RequestMiddleware:
         with self._metrics.requests.in_flight.track_inprogress():
             body = _BoundedBody(headers, receive, self._max_body_bytes)
             try:
+                if scope["path"] not in _PROBES:
+                    await self._bursts.admit()
                 await self._app(scope, body.receive, response.send)
             except ClientDisconnect:
                 pass  # nobody is there to be answered

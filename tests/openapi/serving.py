@@ -30,7 +30,10 @@ def running_service() -> Iterator[str]:
         thread = threading.Thread(target=worker.run)
         thread.start()
         settings = ServiceSettings(
-            redis_url=server.connection_url, data_dir=Path(folder), tasks=frozenset(Task)
+            redis_url=server.connection_url,
+            data_dir=Path(folder),
+            tasks=frozenset(Task),
+            playground=False,  # `GET /` is no part of the API, and OPTIONS would name it
         )
         try:
             with serve(create_app(settings)) as url:

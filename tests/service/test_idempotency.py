@@ -11,6 +11,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.bursts import BurstLimiter
 from service.job_changes import JobChanges
 from service.job_client import JobClient
 from service.main import create_app
@@ -274,7 +275,7 @@ def test_a_request_that_was_not_told_that_it_was_attached_leaves_its_job(
         async with AsyncRedis.from_url(redis_url, decode_responses=True) as client:
             health = RedisHealth(client)
             changes = JobChanges(client, health, 3600)
-            jobs = JobClient(client, health, changes, 3600)
+            jobs = JobClient(client, health, changes, BurstLimiter(), 3600)
             await jobs.submit(first, terms)
             with pytest.raises(RedisTimeoutError):
                 await jobs.submit(second, terms)
