@@ -21,7 +21,8 @@ _SHARE_OF_LATEST: Final = 0.2
 class BurstLimiter:
     """Admits who asks for it in their order, some in each iteration of one event loop.
 
-    How many, follows from what those computed that had to wait: a fast processor admits more.
+    How many, follows from what those computed that had to wait, up to a few: a fast processor
+    admits more.
     """
 
     def __init__(self) -> None:

@@ -243,7 +243,7 @@ class JobClient:
     async def _final(self, job_id: str) -> Record | None:
         """The record once it is final; raises when there is none any more."""
         try:
-            async with asyncio.timeout(_POLL_S):
+            async with asyncio.timeout(_POLL_S):  # for Redis alone: what it gave is not asked again
                 values = await self._values(job_id, STATUS_FIELDS)
         except (RedisError, TimeoutError) as error:
             logger.warning("event=wait_disturbed job=%s error=%s", job_id, type(error).__name__)
