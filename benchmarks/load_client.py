@@ -21,6 +21,7 @@ from typing import ClassVar, cast
 import uvloop
 
 _LIMIT_S = 300.0  # after the duration, for the last answers: they are not left to the next load
+_KEPT_S = 2.0  # a connection that is idle for longer is not used again: servers close those
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
 
@@ -149,6 +150,10 @@ class _Turns:
         else:
             client.finish()
 
+    def is_waiting(self, client: "_Client") -> bool:  # noqa: ARG002
+        """Whether a client has nothing to do: never."""
+        return False
+
     def close(self) -> None:
         pass
 
@@ -180,6 +185,10 @@ class _Arrivals:
         else:
             self._free.append(client)
 
+    def is_waiting(self, client: "_Client") -> bool:
+        """Whether a client has nothing to do."""
+        return client in self._free
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -198,7 +207,7 @@ class _Arrivals:
         arrived = self._next
         self._plan_next()
         if self._free:
-            self._free.popleft().send(arrived)
+            self._free.pop().ask(arrived)  # the one that had a request last, as pools of them do
         else:
             self._waiting.append(arrived)
 
@@ -223,11 +232,19 @@ class _Client(asyncio.Protocol):
     _body_start: int = 0  # 0 until the answer's head is complete
     _num_bytes: int = 0  # of the whole answer
     _num_sent: int = 0
+    _answered_at: float = 0.0  # or connected
+    _is_renewing: bool = False
+    _renewing: asyncio.Task[None] | None = None
     _since: float = 0.0  # when the request was sent, or arrived
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own has no such base
-        self.turns.give(self)
+        self._answered_at = perf_counter()
+        if self._is_renewing:
+            self._is_renewing = False
+            self.send(self._since)
+        else:
+            self.turns.give(self)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -245,7 +262,31 @@ class _Client(asyncio.Protocol):
             self._answered()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(f"the connection ended: {exc}")
+        # a server may close what has been idle for a while; anything else is a fault of it
+        if not self._is_renewing and not (self._is_stale and self.turns.is_waiting(self)):
+            self._fail(f"the connection ended: {exc}")
+
+    @property
+    def _is_stale(self) -> bool:
+        return perf_counter() - self._answered_at > _KEPT_S
+
+    def ask(self, since: float) -> None:
+        """Send the next request, over a new connection where this one was long idle."""
+        if self._is_stale:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(since))
+        else:
+            self.send(since)
+
+    async def _renew(self, since: float) -> None:
+        assert self._transport is not None, "this is a bug: not connected"
+        self._is_renewing, self._since = True, since
+        self._transport.abort()
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: self, "127.0.0.1", self.plan.port
+            )
+        except OSError as error:
+            self._fail(str(error))
 
     def send(self, since: float) -> None:
         """Send the next request, whose time begins at `since`."""
@@ -263,11 +304,13 @@ class _Client(asyncio.Protocol):
 
     def close(self) -> None:
         self.done.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
         if self._transport is not None:
             self._transport.abort()
 
     def _answered(self) -> None:
-        now = perf_counter()
+        self._answered_at = now = perf_counter()
         counted = self._since if self.turns.is_open else now
         if self.begin <= counted <= self.end:
             self._count(now)

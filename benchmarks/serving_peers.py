@@ -316,7 +316,7 @@ def _open(arrivals_per_s: float) -> str:
 
 def _per_s(measured: Measured, load: str) -> float | None:
     loads = measured.loads.get(load)
-    return statistics.median(load.per_s for load in loads) if loads else None
+    return round(statistics.median(load.per_s for load in loads), 2) if loads else None
 
 
 def rows_of(model: Model, measured: Mapping[Server, Measured]) -> Iterator[Row]:

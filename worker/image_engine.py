@@ -3,13 +3,15 @@
 Records are prepared, their rows join between two steps, are decoded after their last one, stored,
 and their jobs settled. Cancels, deadlines and stale attempts end a job between two steps, and leave
 its neighbours alone. This thread steps the transformer. Texts are encoded and images decoded on
-threads beside it where there is room for that (`ImageLimits.overlaps`), else between two steps;
-files are always written beside it.
+threads beside it where there is room for that (`ImageLimits.overlaps`), else between two steps, the
+images one by one; files are always written beside it.
 """
 
 import logging
+import math
 import queue
 import time
+from collections import deque
 from collections.abc import Collection, Sequence
 
 from rq.exceptions import StopRequested
@@ -35,6 +37,7 @@ from worker.side_thread import OwnStream, SideThread, synchronize
 from worker.work import Settle
 
 _WAIT_S = 0.05  # for a job that is being prepared, where there is nothing else to do
+_DECODE_SHARE = 0.5  # of a turn's step, for images to be decoded after it
 _STEPS_A_MEASUREMENT = 50  # one in so many, where it is never quiet
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class ImageWork:
         self._to_join: set[ImageRun] = set()  # whose rows are not known yet
         self._unprepared: list[ImageRun] = []  # for this thread to prepare
         self._prepared: queue.SimpleQueue[Sequence[ImageRun]] = queue.SimpleQueue()
+        self._undecoded: deque[Painted] = deque()  # for this thread to decode
         self._prepare_s: float | None = None  # lately, from the claim on
         self._measuring: dict[str, StepMeasuring] = {}  # what is left to measure, by model
         self._num_steps = 0
@@ -103,21 +107,23 @@ class ImageWork:
         self._prepare_here()
         self._let_join()
         self._end_overdue()
+        before = time.monotonic()
         if rows := self._scheduler.next():
             self._step(rows)
             self._measure_between_steps(rows[0].run.job.model)
+        self._decode_here(_DECODE_SHARE * (time.monotonic() - before))
 
     @property
     def is_idle(self) -> bool:
         # what ended a thread is for `advance` to raise
         has_failed = any(thread.has_failed for thread in self._threads)
-        return self._scheduler.is_empty and not has_failed
+        return self._scheduler.is_empty and not self._undecoded and not has_failed
 
     @property
     def models_in_use(self) -> Collection[str]:
         self._take_out_ended()  # an idle loop asks for nothing else, and they hold their model
         # also of those that are over, as long as a thread is at them
-        decoding = [painted.run for painted in self._decode_thread.in_hand]
+        decoding = [painted.run for painted in (*self._undecoded, *self._decode_thread.in_hand)]
         storing = [decoded.run for decoded in self._store_thread.in_hand]
         return {run.job.model for run in (*self._runs, *self._to_join, *decoding, *storing)}
 
@@ -133,6 +139,8 @@ class ImageWork:
         return [run.record for run in given_back]
 
     def finish(self) -> None:
+        with self.pieces.at_work():
+            self._decode_here(math.inf)
         for thread in self._threads:
             thread.finish()
 
@@ -213,9 +221,9 @@ class ImageWork:
 
     def _let_join(self) -> None:
         """Let prepared rows into the forwards; if there are no others, wait a little for them."""
-        waits = not self._scheduler.has_rows and not self._scheduler.is_empty
+        has_work = self._scheduler.has_rows or self._scheduler.is_empty or self._undecoded
         try:
-            self._join(self._prepared.get(waits, _WAIT_S))
+            self._join(self._prepared.get(not has_work, _WAIT_S))
             while True:
                 self._join(self._prepared.get_nowait())
         except queue.Empty:
@@ -310,7 +318,8 @@ class ImageWork:
         if rows[0].run.limits.overlaps:
             self._decode_thread.add(painted)
         else:
-            self._store_thread.add(self._finishing.decode(painted))
+            self._decode_here(math.inf)  # of an earlier step: no more gather than one step makes
+            self._undecoded.extend(painted)
 
     def _note_denoised(self, run: ImageRun) -> None:
         if run.step < run.num_steps:
@@ -327,6 +336,17 @@ class ImageWork:
             "triptych.batch.most_rows": run.most_rows,
         }
         self._metrics.spans.note_stage("denoise", run.record, run.began_at, run.stepped_at, said)
+
+    def _decode_here(self, at_most_s: float) -> None:
+        """Decode one image, and more until so many seconds are over.
+
+        So those that end together do not keep newcomers waiting, nor wait for long steps of others.
+        """
+        until = time.monotonic() + at_most_s
+        while self._undecoded:
+            self._store_thread.add(self._finishing.decode([self._undecoded.popleft()]))
+            if time.monotonic() >= until:
+                break
 
     def _decode_beside(self, painted: Sequence[Painted]) -> None:
         with self._decode_stream.on(painted[0].run.card.device):

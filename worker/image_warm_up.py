@@ -1,8 +1,8 @@
 """The first use of a text-to-image model: each part once, and what its steps cost, measured.
 
 At once as far as that is quick, so that the first jobs share forwards; later the rest, a step at a
-time; and all once more when the neighbours have started, as they may have been in the way. Knows
-nothing about jobs.
+time; and all again in the minute after, as neighbours may have been in the way. Knows nothing about
+jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # other queues' workers do without
 
 _MEASURING_S = 0.8  # of a round; after it nothing further is measured
 _AT_ONCE_S = 0.7  # before the model is ready, with the image that nobody sees
-_NUM_ROUNDS = 2
+_NUM_ROUNDS = 5
 _ROUND_EVERY_S = 10.0  # by then other workers of this host have started too
 _LONG_STEP_S = 0.2  # from here on one step is enough to measure
 

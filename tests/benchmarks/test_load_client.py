@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from time import perf_counter
+from unittest.mock import Mock
 
 import pytest
 from fastapi import FastAPI, Request, Response
 
+from benchmarks import load_client
 from benchmarks.load_client import (
     LoadPlan,
     NoAnswerError,
@@ -25,6 +28,11 @@ def port() -> Iterator[int]:
     @app.post("/bytes")
     async def answer(request: Request) -> Response:
         return Response(b"x" * int((await request.json())["count"]))
+
+    @app.post("/port")
+    async def answer_port(request: Request) -> Response:
+        assert request.client is not None
+        return Response(str(request.client.port).encode())
 
     turn = asyncio.Lock()
 
@@ -93,6 +101,36 @@ def test_errors_are_counted_where_that_is_wanted(port: int) -> None:
 def test_arrivals_at_random_come_as_often_as_they_are_told(port: int) -> None:
     [load] = run_loads(replace(plan(port, 1, duration_s=0.5), arrivals_per_s=200))
     assert 50 < load.num_requests < 150  # 100 are expected, 10 is their standard deviation
+
+
+def test_a_connection_that_was_long_idle_is_not_used_again(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_client, "_KEPT_S", 0.05)
+    ports: list[bytes] = []
+    rare = replace(
+        plan(port, 0, path="/port", duration_s=1.5), arrivals_per_s=5, on_answer=ports.append
+    )
+    [load] = run_loads(rare)
+    assert load.num_errors == 0
+    assert len(set(ports)) > 4  # connections
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 3.0])
+def test_a_server_may_close_what_was_long_idle_and_nothing_else(port: int, idle_s: float) -> None:
+    async def lose() -> load_client._Client:
+        now = perf_counter()
+        turns = load_client._Arrivals(now + 1e6, 0.01)
+        client = load_client._Client(plan(port, 1), [b""], turns, now, now + 1e6)
+        client.connection_made(Mock())
+        client._answered_at -= idle_s
+        client.connection_lost(None)
+        turns.close()
+        return client
+
+    client = asyncio.run(lose())
+    assert client.done.done() == (idle_s == 0.0)
+    assert idle_s or isinstance(client.done.exception(), UnexpectedAnswerError)
 
 
 def test_a_request_that_waits_for_a_connection_waits_in_what_is_measured(port: int) -> None:

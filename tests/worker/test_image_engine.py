@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 from weakref import WeakSet
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -629,6 +630,100 @@ def test_what_has_steps_left_can_be_given_back_and_the_rest_is_stored(
     studio.work.finish()
     assert isinstance(studio.outcomes.pop(painted.id), ImageResult)
     assert studio.outcomes == {}
+
+
+@pytest.fixture
+def between_steps(
+    redis: Redis, tmp_path: Path, pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch
+) -> Studio:
+    """Encodes and decodes between two steps, and one image at most; up to four rows pay."""
+    monkeypatch.setattr(image_engine, "_DECODE_SHARE", 0.0)
+    made = Studio(redis, tmp_path, cast(ImagePipeline, pipeline), SHAPES_LIMITS)
+    made.let_pay(4)
+    return made
+
+
+@pytest.fixture
+def order(pipeline: TinyImagePipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The forwards and decodes, each with its number of images."""
+    done: list[str] = []
+    step, decode = pipeline.step, pipeline.decode
+
+    def step_in_order(rows: Sequence[TinyRow]) -> None:
+        done.append(f"step {len(rows)}")
+        step(rows)
+
+    def decode_in_order(patches: Tensor, width: int, height: int) -> np.ndarray:
+        done.append(f"decode {len(patches)}")
+        return decode(patches, width, height)
+
+    monkeypatch.setattr(pipeline, "step", step_in_order)
+    monkeypatch.setattr(pipeline, "decode", decode_in_order)
+    return done
+
+
+def test_images_that_end_together_are_decoded_between_the_steps_of_a_newcomer(
+    between_steps: Studio, order: list[str]
+) -> None:
+    between_steps.add(*(image_job(num_steps=1) for _ in range(4)))
+    between_steps.advance()
+    between_steps.add(newcomer := image_job(num_steps=3))
+    between_steps.run()
+    assert order == ["step 4", "decode 1", *["step 1", "decode 1"] * 3, "decode 1"]
+    assert between_steps.ended[-1] == newcomer.id
+    assert len(between_steps.ended) == 5
+
+
+def test_no_more_images_wait_to_be_decoded_than_one_step_makes(
+    between_steps: Studio, order: list[str]
+) -> None:
+    between_steps.add(*(image_job(num_steps=1) for _ in range(8)))
+    between_steps.run()
+    assert order == ["step 4", "decode 1", "step 4", *["decode 1"] * 7]
+
+
+def test_images_do_not_wait_for_one_long_step_each(
+    between_steps: Studio,
+    pipeline: TinyImagePipeline,
+    order: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_engine, "_DECODE_SHARE", 0.5)
+    step = pipeline.step
+
+    def step_long(rows: Sequence[TinyRow]) -> None:
+        step(rows)
+        time.sleep(1.0)
+
+    monkeypatch.setattr(pipeline, "step", step_long)
+    between_steps.add(*(image_job(num_steps=1) for _ in range(4)))
+    between_steps.advance()
+    assert order == ["step 4", *["decode 1"] * 4]
+
+
+def test_what_waits_to_be_decoded_is_in_hand_and_decoded_before_the_end(
+    between_steps: Studio, order: list[str]
+) -> None:
+    jobs = [image_job(num_steps=1) for _ in range(3)]
+    between_steps.add(*jobs)
+    between_steps.advance()
+    assert order == ["step 3", "decode 1"]
+    assert not between_steps.work.is_idle
+    assert between_steps.work.give_back() == []
+    between_steps.work.finish()
+    assert set(between_steps.ended) == {job.id for job in jobs}
+
+
+def test_a_model_is_in_use_while_images_of_ended_jobs_wait_to_be_decoded(
+    between_steps: Studio, order: list[str]
+) -> None:
+    between_steps.add(*(image_job(num_steps=1) for _ in range(3)))
+    between_steps.advance()
+    between_steps.work._end([(run, JobState.EXPIRED) for run in between_steps.work._runs])
+    assert set(between_steps.work.models_in_use) == {MODEL}
+    between_steps.run()
+    assert set(between_steps.work.models_in_use) == set()
+    assert order == ["step 3", "decode 1"]
 
 
 def test_what_is_decoded_is_stored_although_the_device_is_lost(
