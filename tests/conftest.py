@@ -4,6 +4,7 @@ A real Valkey server, emptied for each test; and the real thing, `triptych serve
 presets.
 """
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,15 @@ from redis import Redis
 
 from benchmarks.running_service import scratch_redis
 from tests.running_service import Service, start_service, stop_service
+
+# what imports and collection make lives as long as the process: looking for garbage in it takes
+# more than a third of the collection's time, and time of every test that collects garbage
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

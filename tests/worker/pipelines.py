@@ -1,10 +1,10 @@
 """Tiny pipelines in the place of real ones: they compute at once, or wait for a file.
 
 A prompt `wait FILE` holds the pipeline before its last step, a text `wait FILE` the embedder, until
-that file exists: so a test decides what a worker is busy with. A prompt `slow …` takes its time for
-each step. Where it is not there, a prompt
-`lose FILE` makes it and fails as a GPU does, and `hang FILE` makes it and hangs in C with Python's
-lock; once it is there, both paint.
+that file exists: so a test decides what a worker is busy with. `FILE.awaited` says that it waits.
+A prompt `slow …` takes its time for each step. Where it is not there, a prompt `lose FILE` makes it
+and fails as a GPU does, and `hang FILE` makes it and hangs in C with Python's lock; once it is
+there, both paint.
 """
 
 import ctypes
@@ -48,10 +48,18 @@ P = TypeVar("P")
 WAIT_LIMIT_S = 60.0  # a forgotten file fails the test instead of hanging it
 
 
+def awaited(path: Path) -> Path:
+    """What says that somebody waits for this file."""
+    return path.with_name(f"{path.name}.awaited")
+
+
 def wait_for_file(text: str) -> None:
     word, _, path = text.partition(" ")
+    if word != "wait":
+        return
     give_up_at = time.monotonic() + WAIT_LIMIT_S
-    while word == "wait" and not Path(path).exists():
+    awaited(Path(path)).touch()
+    while not Path(path).exists():
         assert time.monotonic() < give_up_at, f"{path} never came"
         time.sleep(0.005)
 

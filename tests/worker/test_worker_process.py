@@ -10,6 +10,7 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from tests.worker import pipelines
 from tests.worker.conftest import RESULT_TTL_S, StartWorker, wait_until, wait_until_final
 from tests.worker.jobs import embeddings_job, image, image_job
 from worker.contract.image_files import ImageFiles, start_name
@@ -34,12 +35,14 @@ def submit_held(redis: Redis, release: Path) -> ImageJob:
     return job
 
 
-def wait_until_held(records: Records, job: ImageJob, attempt: int = 1) -> None:
-    def is_held() -> bool:
-        record = records.get(job.id)
-        return record is not None and (record.attempt, record.step) == (attempt, 2)
-
-    wait_until(is_held, f"attempt {attempt} of {job.id} never came to its second step")
+def wait_until_held(release: Path, records: Records, job: ImageJob, attempt: int = 1) -> None:
+    """Until a worker is busy with nothing but the last step: between steps it takes others in."""
+    is_held = pipelines.awaited(release)
+    wait_until(is_held.exists, f"attempt {attempt} of {job.id} never came to its last step")
+    is_held.unlink()  # the next attempt makes its own
+    record = records.get(job.id)
+    assert record is not None
+    assert (record.attempt, record.step) == (attempt, 2)
 
 
 def assert_books_are_clean(redis: Redis, job_id: str, status: JobStatus) -> None:
@@ -62,7 +65,7 @@ def test_a_killed_workers_job_runs_again_from_its_start_image_and_has_one_result
     ImageFiles(tmp_path / "images").store_start(base64.b64decode(image()), job.id)
     enqueue(redis, job.model_copy(update={"start": start}))
     victim = start_worker(Task.IMAGES)
-    wait_until_held(records, job)
+    wait_until_held(release, records, job)
     victim.send(signal.SIGKILL)
     victim.exit_code()
     release.touch()
@@ -80,10 +83,10 @@ def test_a_worker_that_slept_past_its_lease_cannot_end_its_job(
 ) -> None:
     job = submit_held(redis, release)
     sleeper = start_worker(Task.IMAGES)
-    wait_until_held(records, job)
+    wait_until_held(release, records, job)
     sleeper.send(signal.SIGSTOP)
     start_worker(Task.IMAGES)
-    wait_until_held(records, job, attempt=2)
+    wait_until_held(release, records, job, attempt=2)
     release.touch()
     before = wait_until_final(records, job.id)
     sleeper.send(signal.SIGCONT)
@@ -99,7 +102,7 @@ def test_a_running_image_is_canceled_at_its_next_step_and_the_worker_goes_on(
 ) -> None:
     canceled = submit_held(redis, release)
     start_worker(Task.IMAGES)
-    wait_until_held(records, canceled)
+    wait_until_held(release, records, canceled)
     records.cancel(canceled.id)
     release.touch()
     record = wait_until_final(records, canceled.id)
@@ -115,7 +118,7 @@ def test_sigterm_lets_the_running_job_end_and_leaves_the_others_queued(
 ) -> None:
     running = submit_held(redis, release)
     worker = start_worker(Task.IMAGES)
-    wait_until_held(records, running)
+    wait_until_held(release, records, running)
     waiting = image_job()
     enqueue(redis, waiting)
     worker.send(signal.SIGTERM)
