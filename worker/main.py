@@ -30,7 +30,7 @@ from worker.embeddings import EmbeddingsTask
 from worker.gpu_metrics import gpu_collectors
 from worker.gpu_worker import GpuWorker
 from worker.heartbeat import Heartbeat
-from worker.host_memory import give_back_free_memory
+from worker.host_memory import give_back_free_memory, keep_freed_memory
 from worker.image_engine import ImageWork
 from worker.job_selection import JobSelection
 from worker.jobs_in_hand import JobsInHand
@@ -84,6 +84,7 @@ def run(settings: WorkerSettings, loader: Loader[Any], memory: Memory) -> int:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop installs its own
     specs = settings.specs_of_queue()
+    keep_freed_memory()
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     name = settings.worker_name or new_worker_name(settings.queue)

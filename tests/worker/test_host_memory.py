@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +53,40 @@ def test_what_was_freed_between_blocks_that_live_goes_back_to_the_host() -> None
     give_back_free_memory()
     assert kept - _resident_bytes() > 32 * 2**20
     allocator.free(blocks[-1])
+
+
+_FORWARDS = """
+import ctypes, resource, sys
+from worker.host_memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+allocator = ctypes.CDLL(None)
+allocator.malloc.restype = ctypes.c_void_p
+
+def forward():
+    blocks = [ctypes.c_void_p(allocator.malloc(20 * 2**20)) for _ in range(3)]
+    for block in blocks:
+        ctypes.memset(block, 1, 20 * 2**20)
+    for block in blocks:
+        allocator.free(block)
+
+for _ in range(3):  # glibc raises what it keeps by what it has seen
+    forward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    forward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_what_each_forward_asks_for_again_is_kept() -> None:
+    def num_page_faults(way: str) -> int:
+        command = [sys.executable, "-c", _FORWARDS, way]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert num_page_faults("leave") > 10_000  # some of its 60 MB each time
+    assert num_page_faults("keep") < 1000
 
 
 def _resident_bytes() -> int:
