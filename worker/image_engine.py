@@ -107,11 +107,11 @@ class ImageWork:
         self._prepare_here()
         self._let_join()
         self._end_overdue()
-        before = time.monotonic()
+        step_s = 0.0
         if rows := self._scheduler.next():
-            self._step(rows)
+            step_s = self._step(rows)
             self._measure_between_steps(rows[0].run.job.model)
-        self._decode_here(_DECODE_SHARE * (time.monotonic() - before))
+        self._decode_here(_DECODE_SHARE * step_s)
 
     @property
     def is_idle(self) -> bool:
@@ -257,16 +257,15 @@ class ImageWork:
             self._scheduler.remove([row for run in ended for row in run.rows])
             self._runs = [run for run in self._runs if run not in ended]
 
-    def _step(self, rows: Sequence[ImageRow]) -> None:
-        """One forward, and what follows from it."""
+    def _step(self, rows: Sequence[ImageRow]) -> float:
+        """One forward, and what follows from it; the seconds of the forward."""
         try:
             seconds = self._forward(rows)
         except Exception as error:
             self._end([(run, explain(run.job, error)) for run in runs_of(rows)])
-            return
+            return 0.0
         if seconds is None:
-            self._step_alone(rows)
-            return
+            return self._step_alone(rows)
         now = time.monotonic()
         for row in rows:
             row.note_step(now - seconds, now, len(rows))
@@ -277,6 +276,7 @@ class ImageWork:
         ended = self._reports.report(self._runs, rows)
         self._end([(run, JobState.CANCELED) for run in ended])
         self._hand_over([row for row in rows if not row.steps_left and not row.run.is_over])
+        return seconds
 
     def _forward(self, rows: Sequence[ImageRow]) -> float | None:
         """Step rows, and say how many seconds that took; None where so many do not fit at once."""
@@ -296,12 +296,10 @@ class ImageWork:
                 raise
         return None
 
-    def _step_alone(self, rows: Sequence[ImageRow]) -> None:
+    def _step_alone(self, rows: Sequence[ImageRow]) -> float:
         """Do this step of each by itself; the next ones have fewer rows at once."""
         self._costs.note_too_many(rows)
-        for row in rows:
-            if not row.run.is_over:
-                self._step([row])
+        return sum(self._step([row]) for row in rows if not row.run.is_over)
 
     def _hand_over(self, rows: Sequence[ImageRow]) -> None:
         """Let images that have had their last step be decoded."""
