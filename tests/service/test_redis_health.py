@@ -44,11 +44,16 @@ def readiness(http: httpx.Client) -> str | None:
     return None if response.status_code == 200 else response.json()["error"]["code"]
 
 
-def writable(http: httpx.Client) -> float | None:
+def metric(http: httpx.Client, name: str) -> float | None:
+    """The first sample of a metric."""
     for line in http.get("/metrics").text.splitlines():
-        if line.startswith("triptych_redis_writable "):
-            return float(line.split()[1])
+        if line.startswith((f"{name} ", f"{name}{{")):
+            return float(line.split()[-1])
     return None
+
+
+def writable(http: httpx.Client) -> float | None:
+    return metric(http, "triptych_redis_writable")
 
 
 @pytest.fixture(autouse=True)
@@ -264,7 +269,9 @@ def test_jobs_of_clients_that_left_while_redis_was_silent_run_for_nobody_no_more
             for number in range(num_clients):
                 client = clients.enter_context(socket.create_connection(address_of(http)))
                 client.sendall(embeddings_request(f"left {number}"))
-            wait_for(lambda: redis.zcard(waiting) == num_clients)
+            # not their number in Redis: its answer may still be on its way when it falls silent
+            wait_for(lambda: metric(http, "triptych_jobs_enqueued_total") == num_clients)
+            assert redis.zcard(waiting) == num_clients
             server.send_signal(signal.SIGSTOP)
         wait_for(lambda: "event=redis_takes_no_writes" in caplog.text)
         wait_for(lambda: caplog.text.count("status=499") == num_clients, 30)
