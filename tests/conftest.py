@@ -5,7 +5,7 @@ presets.
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
@@ -14,14 +14,20 @@ from redis import Redis
 from benchmarks.running_service import scratch_redis
 from tests.running_service import Service, start_service, stop_service
 
-# what imports and collection make lives as long as the process: looking for garbage in it takes
-# more than a third of the collection's time, and time of every test that collects garbage
-gc.disable()
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep garbage collection out of the imports, and what they made out of it for good.
 
-def pytest_collection_finish() -> None:
-    gc.freeze()
-    gc.enable()
+    It is nearly all of what the process ever holds: to look for garbage in it takes more than a
+    third of the collection's time, and time of every test that collects garbage.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

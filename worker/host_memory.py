@@ -6,9 +6,9 @@ from pathlib import Path
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")  # of version 2: a container's own
 _USABLE_SHARE = 0.8  # of what is free; the rest is for the workers' own needs and for others
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc, malloc.h
-_MOST_AT_THE_END = 512 * 2**20  # bytes; more than a batch of any small model works with
-_MOST_IN_THE_HEAP = 32 * 2**20  # the most that glibc takes: larger blocks come and go by themselves
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
+_KEPT_BYTES = 512 * 2**20  # at the heap's end; more than a batch of any small model works with
+_BLOCK_BYTES = 32 * 2**20  # the most that glibc takes: larger ones come and go by themselves
 
 
 def usable_host_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
@@ -36,12 +36,14 @@ def keep_freed_memory() -> None:
 
     Left to itself, glibc gives the host all that is free at the end of its heap, batch after batch,
     and gets it back page by page: up to a third of a small forward's time. mallopt(3); other C
-    libraries have none. `give_back_free_memory` is for when there is no next one.
+    libraries have none. `give_back_free_memory` is for when there is no next one: it reaches the
+    end of one heap alone, so from here on threads that have no other share that one.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _MOST_AT_THE_END)
-        mallopt(_M_MMAP_THRESHOLD, _MOST_IN_THE_HEAP)
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _BLOCK_BYTES)
 
 
 def give_back_free_memory() -> None:

@@ -128,6 +128,7 @@ class ModelLoader:
 
     def give_back(self) -> None:
         gc.collect()
+        give_back_free_memory()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 

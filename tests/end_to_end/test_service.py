@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from urllib.parse import urlencode
 
 import httpx
@@ -30,6 +31,7 @@ from training.verdict import compare
 from triptych.prometheus_targets import FILE_NAME
 
 PROMPT = "a large red circle on a white background at the left"
+GLIBC_HEAP_BYTES = 64 * 2**20  # of address space, for each that is not the first; malloc/arena.c
 SLOW = {"prompt": PROMPT, "size": "256x256", "n": 4, "num_inference_steps": 80, "seed": 1}
 
 
@@ -272,3 +274,18 @@ def test_sigterm_finishes_the_job_and_leaves_no_process(
     # the fork server sees a moment later that nobody is left
     poll_until(lambda: not [pid for pid in processes if read(pid, "cmdline")])
     assert len(list((service.data_dir / "images").glob(f"{job_id}-*.png"))) == 1
+
+
+@pytest.mark.parametrize("queue", ["images", "classify", "embeddings"])
+def test_a_workers_threads_have_one_heap(service: Service, queue: str) -> None:
+    """What one of them freed is another's next, and goes back to the host when all are idle."""
+    [worker] = service.workers(queue)
+    maps = re.findall(r"^(\w+)-(\w+) (\S+)", read(worker, "maps"), re.MULTILINE)
+    assert maps
+    others = [
+        begin
+        for (begin, end, access), (begins, ends, reserved) in pairwise(maps)
+        if (access, end, reserved) == ("rw-p", begins, "---p")
+        and int(ends, 16) - int(begin, 16) == GLIBC_HEAP_BYTES
+    ]
+    assert others == []

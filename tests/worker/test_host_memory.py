@@ -4,11 +4,14 @@ import ctypes
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from worker.device_memory import Memory
 from worker.host_memory import give_back_free_memory, usable_host_bytes
+from worker.loading import ModelLoader
 
 GIB = 2**30
 
@@ -41,7 +44,12 @@ def test_this_host_has_some() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
-def test_what_was_freed_between_blocks_that_live_goes_back_to_the_host() -> None:
+@pytest.mark.parametrize(
+    "give_back", [give_back_free_memory, ModelLoader("cpu", Memory()).give_back]
+)
+def test_what_was_freed_between_blocks_that_live_goes_back_to_the_host(
+    give_back: Callable[[], None],
+) -> None:
     allocator = ctypes.CDLL(None)
     allocator.malloc.restype = ctypes.c_void_p
     blocks = [ctypes.c_void_p(allocator.malloc(2**16)) for _ in range(1024)]  # of the heap, each
@@ -50,7 +58,7 @@ def test_what_was_freed_between_blocks_that_live_goes_back_to_the_host() -> None
     for block in blocks[:-1]:  # below the last one nothing goes back by itself
         allocator.free(block)
     kept = _resident_bytes()
-    give_back_free_memory()
+    give_back()
     assert kept - _resident_bytes() > 32 * 2**20
     allocator.free(blocks[-1])
 
@@ -87,6 +95,42 @@ def test_what_each_forward_asks_for_again_is_kept() -> None:
 
     assert num_page_faults("leave") > 10_000  # some of its 60 MB each time
     assert num_page_faults("keep") < 1000
+
+
+_THREADS = """
+import ctypes, re
+from pathlib import Path
+from threading import Barrier, Thread
+from worker.host_memory import give_back_free_memory, keep_freed_memory
+
+keep_freed_memory()
+allocator = ctypes.CDLL(None)
+allocator.malloc.restype = ctypes.c_void_p
+together = Barrier(4)
+
+def prepare():
+    blocks = [ctypes.c_void_p(allocator.malloc(2**20)) for _ in range(50)]
+    for block in blocks:
+        ctypes.memset(block, 1, 2**20)
+    together.wait()
+    for block in blocks:
+        allocator.free(block)
+
+threads = [Thread(target=prepare) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+give_back_free_memory()
+print(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_what_was_kept_for_threads_goes_back_too() -> None:
+    command = [sys.executable, "-c", _THREADS]
+    resident = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(resident) * 1024 < 100 * 2**20  # of 200 MiB, and the interpreter's own
 
 
 def _resident_bytes() -> int:

@@ -59,7 +59,7 @@ from worker.contract.submission import enqueue, group_of
 from worker.device_memory import Memory
 from worker.failures import DeviceLostError
 from worker.image_engine import ImageWork
-from worker.image_run import ImagePipeline
+from worker.image_run import ImagePipeline, ImageRow, ImageRun
 from worker.jobs_in_hand import JobsInHand
 from worker.loading import Loaded, Report
 from worker.metrics import WorkerMetrics
@@ -699,6 +699,23 @@ def test_images_do_not_wait_for_one_long_step_each(
     between_steps.add(*(image_job(num_steps=1) for _ in range(4)))
     between_steps.advance()
     assert order == ["step 4", *["decode 1"] * 4]
+
+
+def test_only_the_step_counts_for_how_many_images_are_decoded_after_it(
+    between_steps: Studio, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told and measured beside it has kept the others waiting already."""
+    monkeypatch.setattr(image_engine, "_DECODE_SHARE", 0.5)
+    report = between_steps.work._reports.report
+
+    def report_long(runs: Sequence[ImageRun], stepped: Sequence[ImageRow]) -> list[ImageRun]:
+        time.sleep(1.0)
+        return report(runs, stepped)
+
+    monkeypatch.setattr(between_steps.work._reports, "report", report_long)
+    between_steps.add(*(image_job(num_steps=1) for _ in range(4)))
+    between_steps.advance()
+    assert order == ["step 4", "decode 1"]
 
 
 def test_what_waits_to_be_decoded_is_in_hand_and_decoded_before_the_end(
