@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from worker.batch import BatchKey, Row, next_forward
@@ -44,7 +45,7 @@ class RowTask(Protocol[T, R]):
         """Turn each input into a row, on any thread; BadInputError for a bad one."""
 
     def forward(self, model: str, prepared: Sequence[T]) -> Sequence[R]:
-        """Run rows of one key through the model."""
+        """Run rows of one key through the model, on any thread."""
 
     def result(self, job: AnyJob, rows: Sequence[R]) -> AnyResult:
         """Put a job's rows together, in the order of its inputs."""
@@ -174,6 +175,7 @@ class RowWork(Generic[T, R]):
 
     def finish(self) -> None:
         self._prepare_thread.finish()
+        self._threads.finish()
 
     def salvage(self, timeout_s: float) -> None:
         """Nothing: what a forward gave is settled at its end."""
@@ -245,8 +247,10 @@ class RowWork(Generic[T, R]):
         said = {"triptych.batch.rows": len(rows), "triptych.jobs": len(records)}
         self.pieces.begin_next()
         try:
-            with self._threads.of(key, len(rows)), self._metrics.stage("forward", records, said):
-                outputs = self._row_task.forward(key.model, [row.row.prepared for row in rows])
+            with self._metrics.stage("forward", records, said):
+                prepared = [row.row.prepared for row in rows]
+                forward = partial(self._row_task.forward, key.model)
+                outputs = self._threads.run(key, prepared, forward)
             self._metrics.batch_size.labels(self._task).observe(len(rows))
             return outputs
         except Exception as error:
