@@ -63,8 +63,10 @@ class ClassifyTask:
             function: _SCORES[function](logits).cpu().unbind()
             for function in {image.function for image in prepared}
         }
-        self._metrics.classified_images.labels(model).inc(len(prepared))
         return [scores[image.function][row] for row, image in enumerate(prepared)]
+
+    def count(self, model: str, prepared: Sequence[PreparedImage]) -> None:
+        self._metrics.classified_images.labels(model).inc(len(prepared))
 
     def result(self, job: AnyJob, rows: Sequence[Tensor]) -> ClassifyResult:
         job = _classify_job(job)

@@ -83,7 +83,6 @@ class EmbeddingsTask:
             .astype("<f4", copy=False)
             for kind in {text.kind for text in prepared}
         }
-        self._count(model, texts)
         return [
             EmbeddedText(
                 base64.b64encode(vectors[text.kind][row].tobytes()).decode(),
@@ -104,9 +103,9 @@ class EmbeddingsTask:
             truncated=tuple(index for index, row in enumerate(rows) if row.is_truncated),
         )
 
-    def _count(self, model: str, texts: Sequence[TokenizedText]) -> None:
-        num_tokens = sum(text.num_tokens for text in texts)
-        num_padded = sum(len(text.token_ids) for text in texts)
+    def count(self, model: str, prepared: Sequence[PreparedText]) -> None:
+        num_tokens = sum(text.tokens.num_tokens for text in prepared)
+        num_padded = sum(len(text.tokens.token_ids) for text in prepared)
         self._metrics.embedding_tokens.labels(model).inc(num_tokens)
         self._metrics.batch_padding.labels(Task.EMBEDDINGS).observe(1 - num_tokens / num_padded)
 

@@ -7,7 +7,7 @@ cores from the API and from the thread that prepares the next batch.
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
@@ -16,13 +16,14 @@ import torch
 LONG_S = 0.1  # on one thread: from here on all of them pay, whatever the rows
 PART_S = 0.005  # on one thread: from here on a part of its own pays
 PART_ROWS = 4  # at least; with fewer, parts of unequal length waste more than they save
+_FADING = 0.99  # what is known of one thread, by each forward that had all
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class ForwardThreads:
-    """Runs forwards on as many threads as the process has at the time of the first, or fewer."""
+    """Runs forwards on as many threads as the process has when this is made, or fewer."""
 
     def __init__(self) -> None:
         self._most = torch.get_num_threads()
@@ -42,7 +43,7 @@ class ForwardThreads:
         before = time.perf_counter()
         outputs = self._run_parts(_parts(rows, num_parts), num_threads, forward)
         seconds = time.perf_counter() - before
-        self._row_s[key] = seconds * num_parts * num_threads / len(rows)
+        self._learn(key, seconds * num_parts * num_threads / len(rows), num_threads)
         return outputs
 
     def finish(self) -> None:
@@ -50,9 +51,22 @@ class ForwardThreads:
 
     def _division(self, expected_s: float, num_rows: int) -> tuple[int, int]:
         """Say how many parts there are, and how many threads each has."""
-        num_parts = min(self._most, num_rows // PART_ROWS, int(expected_s / PART_S))
-        num_parts = max(num_parts, 1)
-        return num_parts, self._most // num_parts if expected_s > LONG_S else 1
+        most_parts = max(1, min(self._most, num_rows // PART_ROWS, int(expected_s / PART_S)))
+        if expected_s <= LONG_S:
+            return most_parts, 1
+        in_use = {parts: parts * (self._most // parts) for parts in range(1, most_parts + 1)}
+        num_parts = max(in_use, key=lambda parts: (in_use[parts], parts))
+        return num_parts, self._most // num_parts
+
+    def _learn(self, key: Hashable, row_s: float, num_threads: int) -> None:
+        """Note what a row took of each thread it had.
+
+        Several threads are never so many times as fast as one, so that what they took in all says
+        no more than the most that one would take; and at times one is tried again.
+        """
+        if num_threads > 1:
+            row_s = min(row_s, self._row_s[key] * _FADING)
+        self._row_s[key] = row_s
 
     def _run_parts(
         self,
@@ -61,17 +75,18 @@ class ForwardThreads:
         forward: Callable[[Sequence[T]], Sequence[R]],
     ) -> list[R]:
         def run(part: Sequence[T]) -> Sequence[R]:
-            torch.set_num_threads(num_threads)  # of this thread alone
+            torch.set_num_threads(num_threads)  # of this thread, and of those that never computed
             return forward(part)
 
         first, *others = parts
-        running = [self._others.submit(run, part) for part in others]
+        running: list[Future[Sequence[R]]] = []
         try:
+            running += (self._others.submit(run, part) for part in others)
             outputs = [*run(first)]
         finally:
             wait(running)
-        for part in running:
-            outputs += part.result()
+        while running:  # the error of one that failed must not keep itself, and its tensors, alive
+            outputs += running.pop(0).result()
         return outputs
 
 

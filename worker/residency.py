@@ -1,9 +1,10 @@
 """The models of this worker: which are on the device, which come next, which leave.
 
-One thread owns the device and calls this between two pieces of work, so nothing here is locked. No
-model leaves while it has jobs in hand: one that is to leave gets no more of them. What takes long
-runs on threads beside it: one fetches and measures, one loads and moves, each one model at a time,
-while those that are resident serve on. `eviction` decides who leaves, `swap_policy` when.
+One thread owns the device and calls this between two pieces of work, so nothing here is locked;
+others only `get` what is resident. No model leaves while it has jobs in hand: one that is to leave
+gets no more of them. What takes long runs on threads beside it: one fetches and measures, one loads
+and moves, each one model at a time, while those that are resident serve on. `eviction` decides who
+leaves, `swap_policy` when.
 """
 
 import logging

@@ -47,6 +47,9 @@ class RowTask(Protocol[T, R]):
     def forward(self, model: str, prepared: Sequence[T]) -> Sequence[R]:
         """Run rows of one key through the model, on any thread."""
 
+    def count(self, model: str, prepared: Sequence[T]) -> None:
+        """Note in the metrics what a forward has done."""
+
     def result(self, job: AnyJob, rows: Sequence[R]) -> AnyResult:
         """Put a job's rows together, in the order of its inputs."""
 
@@ -252,6 +255,7 @@ class RowWork(Generic[T, R]):
                 forward = partial(self._row_task.forward, key.model)
                 outputs = self._threads.run(key, prepared, forward)
             self._metrics.batch_size.labels(self._task).observe(len(rows))
+            self._row_task.count(key.model, prepared)
             return outputs
         except Exception as error:
             self._metrics.note_error(key.model, error)

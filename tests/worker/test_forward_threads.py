@@ -1,12 +1,15 @@
 """How a forward has the cores: its rows in parts, or all threads for few that take long."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakSet
 
 import pytest
 import torch
+from torch import Tensor
 
 from worker.forward_threads import LONG_S, PART_ROWS, PART_S, ForwardThreads
 
@@ -51,6 +54,19 @@ def test_those_that_became_short_have_one_again(threads: ForwardThreads) -> None
     assert [(1, 1)] in [run(threads, "key", num_rows=1) for _ in range(20)]  # a busy machine lags
 
 
+def test_one_thread_is_tried_again_where_many_gain_little(threads: ForwardThreads) -> None:
+    """A row that took long once, and takes 40 ms however many threads there are."""
+    run(threads, "key", num_rows=1, seconds=2 * LONG_S)
+    later = [run(threads, "key", num_rows=1, seconds=0.4 * LONG_S) for _ in range(40)]
+    assert later[0] == [(1, NUM_THREADS)]
+    assert [(1, 1)] in later
+
+
+def test_long_rows_leave_no_core_without_a_part(threads: ForwardThreads) -> None:
+    run(threads, "key", num_rows=1, seconds=2 * LONG_S)
+    assert run(threads, "key", num_rows=2 * PART_ROWS) == [(2 * PART_ROWS, NUM_THREADS)]
+
+
 def test_many_rows_are_parted_among_the_cores(threads: ForwardThreads) -> None:
     assert run(threads, "key", MANY, seconds=4 * LONG_S) == [(MANY, 1)]
     assert run(threads, "key", MANY) == [(MANY // NUM_THREADS, 1)] * NUM_THREADS
@@ -64,8 +80,8 @@ def test_parts_differ_by_one_row_at_most(threads: ForwardThreads) -> None:
 
 
 def test_too_few_rows_for_a_part_each_make_fewer_parts(threads: ForwardThreads) -> None:
-    run(threads, "key", num_rows=1, seconds=2 * LONG_S)
-    assert len(run(threads, "key", num_rows=2 * PART_ROWS)) == 2
+    run(threads, "key", num_rows=2 * PART_ROWS, seconds=LONG_S / 2)
+    assert run(threads, "key", num_rows=2 * PART_ROWS) == [(PART_ROWS, 1)] * 2
 
 
 def test_one_long_part_has_the_threads_that_no_other_has(threads: ForwardThreads) -> None:
@@ -112,6 +128,26 @@ def test_a_part_that_fails_ends_the_forward_when_none_runs_any_more(
     with pytest.raises(MemoryError):
         threads.run("key", range(MANY), forward)
     assert len(ended) == NUM_THREADS - 1
+
+
+def test_what_a_part_held_is_gone_with_its_error(threads: ForwardThreads) -> None:
+    """Before the next forward, which has fewer rows because memory lacked."""
+    run(threads, "key", MANY, seconds=4 * LONG_S)
+    held: WeakSet[Tensor] = WeakSet()
+
+    def forward(rows: Sequence[int]) -> Sequence[int]:
+        held.add(activations := torch.zeros(len(rows)))
+        if rows[0] > 0:
+            raise MemoryError(len(activations))
+        return rows
+
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError):
+            threads.run("key", range(MANY), forward)
+        assert not held
+    finally:
+        gc.enable()
 
 
 def test_a_forward_that_fails_says_nothing_of_its_time(threads: ForwardThreads) -> None:

@@ -35,6 +35,7 @@ class Words:
     preparing_threads: list[str] = field(default_factory=list)
     num_cores: dict[str, int] = field(default_factory=dict)  # by thread
     may_prepare: threading.Event = field(default_factory=threading.Event)
+    num_counted: int = 0
     most_rows: int = 99  # that there is memory for; none for "huge"
     lack: Exception = field(default_factory=MemoryError)
 
@@ -58,6 +59,9 @@ class Words:
         if "gone" in prepared:
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         return [word.upper() for word in prepared]
+
+    def count(self, model: str, prepared: Sequence[str]) -> None:  # noqa: ARG002
+        self.num_counted += len(prepared)
 
     def result(self, job: AnyJob, rows: Sequence[str]) -> EmbeddingsResult:  # noqa: ARG002
         return EmbeddingsResult(embeddings=tuple(rows), num_tokens=len(rows))
@@ -236,6 +240,7 @@ def test_rows_that_do_not_fit_run_by_halves_and_the_next_ones_at_once(
     assert settled.of(first) == result("A", "B", "C")
     assert settled.of(second) == result("D")
     assert words.forwards == [["a", "b", "c", "d"], ["a", "b"], ["c", "d"]]
+    assert words.num_counted == 4
     work.add([record_of("e", "f", "g"), record_of("longer")])
     run(work)
     assert words.forwards[3:] == [["e", "f"], ["g"], ["longer"]]
