@@ -35,9 +35,10 @@ from training.autoencoder import (
     sharpen_decoder,
     train_autoencoder,
 )
+from training.captions import as_typed, caption
 from training.renderings import render_pool
 from training.run import Run, train
-from training.shapes_world import complete
+from training.shapes_world import Scene, all_singles, complete
 from training.text_encoders import (
     CODE,
     PART_OF_FEATURE,
@@ -53,13 +54,14 @@ SIDE = 128
 EMPTY_SHARE = 0.06  # features dropped: an unconditional velocity to guide away from
 FEATURE_NOISE = 0.05  # other people's sentences are read less surely than the pool's
 CLIP_WRONG_SHARE = 0.03  # of the parts of a code, for CLIP alone: T5 reads better and is believed
-SIGMA_SHIFT = 3.0  # more training at high noise, where the scene is decided
+SIGMA_SHIFT = 2.0  # more training at high noise, where the scene is decided
 GUIDANCE_RANGE = (1.0, 3.0)
 BATCH_SIZE = 64
 FLOW_SEED = 1_000_000  # beyond any step
 AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 600, 4000
 FLOW_STEPS, DISTILLATION_STEPS = 2200, 1500
-NUM_IMAGES = 20_000
+NUM_IMAGES = 24_000
+FULL_SHARE = 0.3  # of the pool: sentences that say all of a single shape, the hardest to paint
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration
 MODEL_INDEX = {
     "_class_name": "FluxPipeline",
@@ -143,11 +145,20 @@ def load_pool(work_dir: Path) -> Pool:
 
 def make_pool(autoencoder: AutoencoderKL, encoders: TextEncoders) -> Pool:
     """Draw sentences, paint what they say, and encode both."""
-    rng = random.Random(3)
-    drawn = [draw_sentence(rng) for _ in range(NUM_IMAGES)]
+    rng = random.Random(11)
+    singles = [scene for scene in all_singles() if not scene.is_held_out]
+    drawn = [_draw(rng, singles) for _ in range(NUM_IMAGES)]
     images = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
     text, pooled = read(encoders, [sentence for _, sentence in drawn])
     return Pool(images, encode_images(autoencoder, images), text, pooled)
+
+
+def _draw(rng: random.Random, singles: Sequence[Scene]) -> tuple[Scene, str]:
+    """Draw what is said and its sentence, more full ones than `draw_sentence` alone."""
+    if rng.random() >= FULL_SHARE:
+        return draw_sentence(rng)
+    said = rng.choice(singles)
+    return said, as_typed(caption(said, rng), rng)
 
 
 def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
