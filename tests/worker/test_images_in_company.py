@@ -84,7 +84,7 @@ def eight_jobs() -> dict[str, ImageJob]:
         "guided": job("a blue star", 4, guidance_scale=5.0),
         "wide": job("a green ring", 5, width=256, height=64),
         "steered": job("a circle", 6, negative=NegativePrompt(prompt="red", true_cfg_scale=3.0)),
-        "inked": job("a star", 5, loras=(LoraScale(name="ink", scale=1.0),)),
+        "inked": job("a star", 5, loras=(LoraScale(name="ink", scale=2.0),)),
         "oiled": job("a star", 6, loras=(LoraScale(name="oil", scale=-0.7),)),
         "mixed": job("a ring", 3, loras=tuple(LoraScale(name=n, scale=0.5) for n in LORAS)),
         "begun": job("a cross", 6, start=StartImage(file_name=f"{START}.start", strength=0.6)),
