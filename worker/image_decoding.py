@@ -39,6 +39,5 @@ def _decode(content: bytes) -> Image.Image:
             raise ImageDecodeError(
                 f"the image has {width}x{height} pixels; at most {MAX_PIXELS} are allowed"
             )
-        upright = ImageOps.exif_transpose(image)  # loads the pixels
-        upright.load()
-        return upright
+        ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
+        return image  # which needs its file no more

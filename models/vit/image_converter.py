@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,11 +23,12 @@ from models.layers.images import to_rgb
 
 Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-BLACK = 0.0  # what KerasHub pads with
-MAX_PADDED_PIXELS = 1 << 26  # 800 MB of float32 RGB, for an image of 8192x1 padded to a square
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+BAND_PIXELS = 1 << 17  # 1.5 MB of float32 RGB: what a core's cache holds
+MAX_PADDED_PIXELS = 1 << 26  # 270 MB as Pillow holds RGB, for an image of 8192x1 made a square
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
-Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: 800 MB of float32 RGB, as above
+Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: a square is 800 MB of float32 RGB
 Factor = Annotated[float, Field(ge=-1e6, le=1e6)]  # of a grey level, or beside it; no NaN
 PerChannel = float | tuple[float, ...]
 _FLOATS = TypeAdapter(PerChannel)
@@ -86,28 +87,49 @@ class ImageConverter:
 
         Raises InputError for an image that padding would make too large.
         """
-        levels = torch.from_numpy(read_levels(image, self.num_channels)).float()
-        if self.config.image_size is not None:
-            levels = self._resize(rearrange(levels, "H W C -> 1 C H W"), self.config.image_size)
+        upright, size = in_mode(image, self.num_channels), self.config.image_size
+        levels = _floats_of(upright) if size is None else self._resized(upright, size)
         return levels * _channels(self.config.scale, 1.0) + _channels(self.config.offset, 0.0)
 
-    def _resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """[1, C, H, W] to [H, W, C] of another size."""
+    def _resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
+        """Give whole grey levels [H, W, C] of another size."""
+        box = (0, 0, image.width, image.height)
         if self.config.crop_to_aspect_ratio:
-            pixels = _crop(pixels, size)
+            box = _middle(image, size)
         elif self.config.pad_to_aspect_ratio:
-            pixels = _pad(pixels, size)
-        if self.config.interpolation == "nearest":
-            resized = F.interpolate(pixels, size, mode="nearest-exact")
-        else:
-            resized = F.interpolate(
-                pixels,
-                size,
-                mode=self.config.interpolation,
-                align_corners=False,
-                antialias=self.config.antialias,
-            )
+            image = _padded(image, size)
+            box = (0, 0, image.width, image.height)
+        resized = self._interpolated(self._narrowed(image, box, size[1]), size)
         return rearrange(resized.round().clamp(0, 255), "1 C H W -> H W C")
+
+    def _narrowed(self, image: Image.Image, box: Box, width: int) -> Tensor:
+        """Give what is within a box, [1, C, H, W]; if that is much, of the new width already.
+
+        With antialias one axis is resized after the other, the width first, so that bands of rows
+        give the same bits as the whole, which would be 12 bytes a pixel in float32.
+        """
+        left, top, right, bottom = box
+        rows = max(1, BAND_PIXELS // max(right - left, width))
+        if not self.config.antialias or self.config.interpolation == "nearest":
+            rows = bottom - top
+        tops = range(top, bottom, rows)
+        bands = (image.crop((left, y, right, min(y + rows, bottom))) for y in tops)
+        pixels = (rearrange(_floats_of(band), "H W C -> 1 C H W") for band in bands)
+        if len(tops) == 1:
+            return next(pixels)
+        return torch.cat([self._interpolated(each, (each.shape[2], width)) for each in pixels], 2)
+
+    def _interpolated(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, C, H, W] of another size."""
+        if self.config.interpolation == "nearest":
+            return F.interpolate(pixels, size, mode="nearest-exact")
+        return F.interpolate(
+            pixels,
+            size,
+            mode=self.config.interpolation,
+            align_corners=False,
+            antialias=self.config.antialias,
+        )
 
 
 def require_per_channel(name: str, values: PerChannel | None, num_channels: int) -> None:
@@ -116,24 +138,34 @@ def require_per_channel(name: str, values: PerChannel | None, num_channels: int)
         raise ValueError(f"{name} has {len(values)} numbers, the backbone {num_channels} channels")
 
 
-def read_levels(image: Image.Image, num_channels: int) -> Levels:
-    """Give the grey levels of any image, upright and on white: [H, W, C]."""
-    levels = np.array(to_rgb(image).convert(MODES[num_channels]))
+def in_mode(image: Image.Image, num_channels: int) -> Image.Image:
+    """Turn any image upright, onto white, and into grey or RGB by the number of channels."""
+    rgb, mode = to_rgb(image), MODES[num_channels]
+    return rgb if rgb.mode == mode else rgb.convert(mode)
+
+
+def levels_of(image: Image.Image) -> Levels:
+    """Give the levels of a grey or RGB image: [H, W, C], not to be written to."""
+    levels = np.asarray(image)
     return levels if levels.ndim == 3 else levels[..., None]
 
 
-def _crop(pixels: Tensor, target: tuple[int, int]) -> Tensor:
-    """Cut the middle out, in the target's aspect ratio."""
-    height, width = pixels.shape[-2:]
+def _floats_of(image: Image.Image) -> Tensor:
+    return torch.from_numpy(levels_of(image).astype(np.float32))
+
+
+def _middle(image: Image.Image, target: tuple[int, int]) -> Box:
+    """Give the box of the middle, in the target's aspect ratio of height and width."""
+    width, height = image.size
     crop_height = min(max(int(width * target[0] / target[1]), 1), height)
     crop_width = min(max(int(height * target[1] / target[0]), 1), width)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return pixels[..., top : top + crop_height, left : left + crop_width]
+    return left, top, left + crop_width, top + crop_height
 
 
-def _pad(pixels: Tensor, target: tuple[int, int]) -> Tensor:
+def _padded(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     """Put black around, as much on both sides, up to the target's aspect ratio."""
-    height, width = pixels.shape[-2:]
+    width, height = image.size
     rows = max(int(width * target[0] / target[1]) - height, 0) // 2
     columns = max(int(height * target[1] / target[0]) - width, 0) // 2
     if (num_pixels := (height + 2 * rows) * (width + 2 * columns)) > MAX_PADDED_PIXELS:
@@ -141,7 +173,7 @@ def _pad(pixels: Tensor, target: tuple[int, int]) -> Tensor:
             f"an image of {width}x{height} has {num_pixels} pixels when it is padded to the "
             f"aspect ratio {target[1]}:{target[0]}; at most {MAX_PADDED_PIXELS} are allowed"
         )
-    return F.pad(pixels, (columns, columns, rows, rows), value=BLACK)
+    return ImageOps.expand(image, (columns, rows), fill=0)  # with what KerasHub pads: black
 
 
 def _floats(values: object, default: float) -> Floats:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from models.errors import ImageDecodeError
+from models.layers.images import to_rgb
 from tests.worker.jobs import image
 from worker.image_decoding import decode_image, from_base64
 
@@ -58,7 +59,9 @@ def test_a_cmyk_jpeg_is_decoded() -> None:
 def test_a_image_stands_upright_as_its_exif_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees
-    assert decode(encoded(Image.new("RGB", (4, 2)), "JPEG", exif)).size == (2, 4)
+    upright = decode(encoded(Image.new("RGB", (4, 2)), "JPEG", exif))
+    assert upright.size == (2, 4)
+    assert to_rgb(upright).size == (2, 4)  # it is not turned again
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])

@@ -16,9 +16,9 @@ from torch import Tensor
 from models.vit.image_converter import (
     Factor,
     ImageConverterConfig,
-    Levels,
     Side,
-    read_levels,
+    in_mode,
+    levels_of,
     require_per_channel,
 )
 
@@ -96,9 +96,10 @@ class TransformersConverter:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert any image to [H, W, C] float32."""
-        levels = read_levels(image, self.num_channels)
+        upright, size = in_mode(image, self.num_channels), self.config.size
         if self.config.do_resize:
-            levels = self._resize(levels)
+            upright = upright.resize((size.width, size.height), self.config.resample)
+        levels = levels_of(upright)
         pixels = levels.astype(np.float32)
         if self.config.do_rescale:  # in float64, as transformers does
             pixels = (levels.astype(np.float64) * self.config.rescale_factor).astype(np.float32)
@@ -107,12 +108,6 @@ class TransformersConverter:
             deviation = np.array(self.config.image_std, dtype=np.float32)
             pixels = (pixels - mean) / deviation
         return torch.from_numpy(pixels)
-
-    def _resize(self, levels: Levels) -> Levels:
-        size = (self.config.size.width, self.config.size.height)
-        squeezed = Image.fromarray(levels.squeeze(-1) if self.num_channels == 1 else levels)
-        resized = np.array(squeezed.resize(size, self.config.resample))
-        return resized.reshape(self.config.size.height, self.config.size.width, self.num_channels)
 
     def as_keras(self) -> ImageConverterConfig:
         """Give KerasHub's nearest converter: the same to one grey level, but for BICUBIC.
