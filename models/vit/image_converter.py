@@ -25,10 +25,10 @@ Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 BAND_PIXELS = 1 << 17  # 1.5 MB of float32 RGB: what a core's cache holds
-MAX_PADDED_PIXELS = 1 << 26  # 270 MB as Pillow holds RGB, for an image of 8192x1 made a square
+MAX_PIXELS_BETWEEN = 1 << 26  # 800 MB of float32 RGB, for an image of 8192x1 made a square
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
-Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: a square is 800 MB of float32 RGB
+Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: 800 MB of float32 RGB, as above
 Factor = Annotated[float, Field(ge=-1e6, le=1e6)]  # of a grey level, or beside it; no NaN
 PerChannel = float | tuple[float, ...]
 _FLOATS = TypeAdapter(PerChannel)
@@ -85,7 +85,7 @@ class ImageConverter:
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert any image to [H, W, C] float32 of the preset's size.
 
-        Raises InputError for an image that padding would make too large.
+        Raises InputError for an image that becomes too large on its way there.
         """
         upright, size = in_mode(image, self.num_channels), self.config.image_size
         levels = _floats_of(upright) if size is None else self._resized(upright, size)
@@ -110,14 +110,17 @@ class ImageConverter:
         """
         left, top, right, bottom = box
         rows = max(1, BAND_PIXELS // max(right - left, width))
-        if not self.config.antialias or self.config.interpolation == "nearest":
-            rows = bottom - top
-        tops = range(top, bottom, rows)
-        bands = (image.crop((left, y, right, min(y + rows, bottom))) for y in tops)
-        pixels = (rearrange(_floats_of(band), "H W C -> 1 C H W") for band in bands)
-        if len(tops) == 1:
-            return next(pixels)
-        return torch.cat([self._interpolated(each, (each.shape[2], width)) for each in pixels], 2)
+        is_whole = not self.config.antialias or self.config.interpolation == "nearest"
+        if is_whole or rows >= bottom - top:
+            return rearrange(_floats_of(image.crop(box)), "H W C -> 1 C H W")
+        _check_pixels(image, bottom - top, width, f"stretched to a width of {width}")
+        narrowed = torch.empty(1, self.num_channels, bottom - top, width)
+        for y in range(top, bottom, rows):
+            band = _floats_of(image.crop((left, y, right, min(y + rows, bottom))))
+            pixels = rearrange(band, "H W C -> 1 C H W")
+            part = slice(y - top, y - top + len(band))
+            narrowed[:, :, part] = self._interpolated(pixels, (len(band), width))
+        return narrowed
 
     def _interpolated(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, C, H, W] of another size."""
@@ -168,12 +171,18 @@ def _padded(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     width, height = image.size
     rows = max(int(width * target[0] / target[1]) - height, 0) // 2
     columns = max(int(height * target[1] / target[0]) - width, 0) // 2
-    if (num_pixels := (height + 2 * rows) * (width + 2 * columns)) > MAX_PADDED_PIXELS:
-        raise InputError(
-            f"an image of {width}x{height} has {num_pixels} pixels when it is padded to the "
-            f"aspect ratio {target[1]}:{target[0]}; at most {MAX_PADDED_PIXELS} are allowed"
-        )
+    how = f"padded to the aspect ratio {target[1]}:{target[0]}"
+    _check_pixels(image, height + 2 * rows, width + 2 * columns, how)
     return ImageOps.expand(image, (columns, rows), fill=0)  # with what KerasHub pads: black
+
+
+def _check_pixels(image: Image.Image, height: int, width: int, how: str) -> None:
+    """Raise InputError for an image that becomes too large on its way to another size."""
+    if (num_pixels := height * width) > MAX_PIXELS_BETWEEN:
+        raise InputError(
+            f"an image of {image.width}x{image.height} has {num_pixels} pixels when it is {how}; "
+            f"at most {MAX_PIXELS_BETWEEN} are allowed"
+        )
 
 
 def _floats(values: object, default: float) -> Floats:

@@ -181,6 +181,13 @@ def test_a_image_that_padding_would_blow_up_is_refused() -> None:
         ImageConverter(config)(Image.new("L", (20_000, 1)))
 
 
+def test_a_tall_image_that_stretching_would_blow_up_is_refused() -> None:
+    squeezes = converter_of(width=200, crop_to_aspect_ratio=False)
+
+    with pytest.raises(InputError, match=r"1x400000 has 80000000 pixels.*at most 67108864"):
+        squeezes(Image.new("L", (1, 400_000)))
+
+
 def test_without_a_size_images_keep_theirs() -> None:
     assert ImageConverter(ImageConverterConfig())(noise(5, 7)).shape == (5, 7, 3)
 
