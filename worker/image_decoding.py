@@ -40,4 +40,5 @@ def _decode(content: bytes) -> Image.Image:
                 f"the image has {width}x{height} pixels; at most {MAX_PIXELS} are allowed"
             )
         ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
-        return image  # which needs its file no more
+        # it needs its file no more; WebP's has a decoder, with two more images of its size
+        return image.copy() if image.format == "WEBP" else image

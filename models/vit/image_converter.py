@@ -7,7 +7,7 @@ levels after the resize.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,8 @@ from models.layers.images import to_rgb
 
 Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-Box = tuple[int, int, int, int]  # left, top, right, bottom
 BAND_PIXELS = 1 << 17  # 1.5 MB of float32 RGB: what a core's cache holds
-MAX_PIXELS_BETWEEN = 1 << 26  # 800 MB of float32 RGB, for an image of 8192x1 made a square
+MAX_INTERMEDIATE_PIXELS = 1 << 26  # 800 MB of float32 RGB, for an image of 8192x1 made a square
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels: 800 MB of float32 RGB, as above
@@ -93,34 +92,36 @@ class ImageConverter:
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
         """Give whole grey levels [H, W, C] of another size."""
-        box = (0, 0, image.width, image.height)
+        if self.config.pad_to_aspect_ratio:
+            image = _padded(image, size)
+        box = _Box(0, 0, image.width, image.height)
         if self.config.crop_to_aspect_ratio:
             box = _middle(image, size)
-        elif self.config.pad_to_aspect_ratio:
-            image = _padded(image, size)
-            box = (0, 0, image.width, image.height)
-        resized = self._interpolated(self._narrowed(image, box, size[1]), size)
+        resized = self._interpolated(self._pixels(image, box, size[1]), size)
         return rearrange(resized.round().clamp(0, 255), "1 C H W -> H W C")
 
-    def _narrowed(self, image: Image.Image, box: Box, width: int) -> Tensor:
-        """Give what is within a box, [1, C, H, W]; if that is much, of the new width already.
+    def _pixels(self, image: Image.Image, box: "_Box", new_width: int) -> Tensor:
+        """Give what is within a box, [1, C, H, W], band of rows by band.
 
-        With antialias one axis is resized after the other, the width first, so that bands of rows
-        give the same bits as the whole, which would be 12 bytes a pixel in float32.
+        With antialias one axis is resized after the other, the width first: a band has its new
+        width at once, to the same bits, as all of a photograph in float32 is 12 bytes a pixel.
         """
+        narrows = self.config.antialias and self.config.interpolation != "nearest"
         left, top, right, bottom = box
+        width = new_width if narrows else right - left
         rows = max(1, BAND_PIXELS // max(right - left, width))
-        is_whole = not self.config.antialias or self.config.interpolation == "nearest"
-        if is_whole or rows >= bottom - top:
-            return rearrange(_floats_of(image.crop(box)), "H W C -> 1 C H W")
-        _check_pixels(image, bottom - top, width, f"stretched to a width of {width}")
-        narrowed = torch.empty(1, self.num_channels, bottom - top, width)
+        if rows >= bottom - top:
+            return _pixels_of(image if box == (0, 0, *image.size) else image.crop(box))
+        if narrows:
+            _check_pixels(image, width, bottom - top, f"stretched to a width of {width}")
+        shape = (1, self.num_channels, bottom - top, width)
+        pixels = torch.empty(shape, memory_format=torch.channels_last)  # else it would be copied
         for y in range(top, bottom, rows):
-            band = _floats_of(image.crop((left, y, right, min(y + rows, bottom))))
-            pixels = rearrange(band, "H W C -> 1 C H W")
-            part = slice(y - top, y - top + len(band))
-            narrowed[:, :, part] = self._interpolated(pixels, (len(band), width))
-        return narrowed
+            band = _pixels_of(image.crop((left, y, right, min(y + rows, bottom))))
+            height = band.shape[2]
+            into = pixels[:, :, y - top : y - top + height]
+            into.copy_(self._interpolated(band, (height, width)) if narrows else band)
+        return pixels
 
     def _interpolated(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, C, H, W] of another size."""
@@ -157,13 +158,26 @@ def _floats_of(image: Image.Image) -> Tensor:
     return torch.from_numpy(levels_of(image).astype(np.float32))
 
 
-def _middle(image: Image.Image, target: tuple[int, int]) -> Box:
+def _pixels_of(image: Image.Image) -> Tensor:
+    return rearrange(_floats_of(image), "H W C -> 1 C H W")
+
+
+class _Box(NamedTuple):
+    """As Pillow has it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def _middle(image: Image.Image, target: tuple[int, int]) -> _Box:
     """Give the box of the middle, in the target's aspect ratio of height and width."""
     width, height = image.size
     crop_height = min(max(int(width * target[0] / target[1]), 1), height)
     crop_width = min(max(int(height * target[1] / target[0]), 1), width)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return left, top, left + crop_width, top + crop_height
+    return _Box(left, top, left + crop_width, top + crop_height)
 
 
 def _padded(image: Image.Image, target: tuple[int, int]) -> Image.Image:
@@ -172,16 +186,16 @@ def _padded(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     rows = max(int(width * target[0] / target[1]) - height, 0) // 2
     columns = max(int(height * target[1] / target[0]) - width, 0) // 2
     how = f"padded to the aspect ratio {target[1]}:{target[0]}"
-    _check_pixels(image, height + 2 * rows, width + 2 * columns, how)
+    _check_pixels(image, width + 2 * columns, height + 2 * rows, how)
     return ImageOps.expand(image, (columns, rows), fill=0)  # with what KerasHub pads: black
 
 
-def _check_pixels(image: Image.Image, height: int, width: int, how: str) -> None:
+def _check_pixels(image: Image.Image, width: int, height: int, how: str) -> None:
     """Raise InputError for an image that becomes too large on its way to another size."""
-    if (num_pixels := height * width) > MAX_PIXELS_BETWEEN:
+    if (num_pixels := width * height) > MAX_INTERMEDIATE_PIXELS:
         raise InputError(
             f"an image of {image.width}x{image.height} has {num_pixels} pixels when it is {how}; "
-            f"at most {MAX_PIXELS_BETWEEN} are allowed"
+            f"at most {MAX_INTERMEDIATE_PIXELS} are allowed"
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.vit import image_converter
 from models.vit.image_classifier import ImageClassifier
 from models.vit.image_converter import ImageConverter, ImageConverterConfig
 from tests.models.keras.recorded import CASES
@@ -17,8 +18,12 @@ CONFIGS = json.loads((RECORDED / "image_converter.json").read_text())
 GREY_LEVELS = 1e-4
 
 
+@pytest.mark.parametrize("band_pixels", [image_converter.BAND_PIXELS, 1])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_images_of_every_shape_are_prepared_as_keras_hub_does(name: str) -> None:
+def test_images_of_every_shape_are_prepared_as_keras_hub_does(
+    name: str, band_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_converter, "BAND_PIXELS", band_pixels)
     recorded = np.load(RECORDED / "image_converter.npz")
     converter = ImageConverter(ImageConverterConfig.model_validate(CONFIGS[name]))
     scale = np.array(1.0 if converter.config.scale is None else converter.config.scale)
