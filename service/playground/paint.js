@@ -32,6 +32,11 @@ export async function start(place) {
 
 class Paint {
   #form = new PaintForm();
+  #tellOfModels = () => {};
+  /** @type {Promise<void>} until there is a model */
+  #modelsOffered = new Promise((resolve) => {
+    this.#tellOfModels = resolve;
+  });
   #notice = byId("paint-notice", HTMLElement);
   #submit = byId("paint-submit", HTMLButtonElement);
   #stage = new Stage({
@@ -72,6 +77,7 @@ class Paint {
     const models = await modelsFor("text-to-image", this.#notice);
     if (models.length > 0 && !this.#form.hasModel) this.#form.offer(models);
     this.#submit.disabled = !this.#form.hasModel;
+    if (this.#form.hasModel) this.#tellOfModels();
   }
 
   /** Show the jobs of this key, and follow on those that are not over. */
@@ -155,8 +161,8 @@ class Paint {
    * @param {PaintJob} job
    * @param {number | null} index of the picture whose seed is wanted again
    */
-  #edit({ input, pictures, startImage }, index) {
-    if (!this.#form.hasModel) return;
+  async #edit({ input, pictures, startImage }, index) {
+    await this.#modelsOffered; // the gallery is there before: what is clicked then is not lost
     const again = index === null ? input : { ...input, n: 1, seed: pictures[index].seed };
     this.#form.fill(again, startImage);
     this.#form.focus();

@@ -134,6 +134,10 @@ def test_the_form_has_the_limits_and_defaults_of_the_model(paint: Page, service_
         expect(field).to_have_attribute("max", f"{maximum:g}")
 
 
+def leave_unanswered(route: Route) -> None:
+    """Hold a request for as long as this is its handler."""
+
+
 def other_model(route: Route) -> None:
     """One more model, of which nothing is as it is bundled."""
     answer = route.fetch()
@@ -405,6 +409,17 @@ def test_a_variation_has_another_seed(paint: Page) -> None:
     await_pictures(paint, 2)
     expect(stage(paint)).to_contain_text("2 steps")
     expect(stage(paint)).not_to_contain_text("seed 7 ·")
+
+
+def test_what_is_clicked_before_there_are_models_is_done_then(paint: Page) -> None:
+    ask(paint, "a red circle", Steps=4)
+    await_pictures(paint, 1)
+    paint.route("**/v1/models*", leave_unanswered)
+    paint.reload()
+    stage(paint).get_by_role("button", name="Same seed again").click()
+    expect(paint.get_by_role("button", name="Paint", exact=True)).to_be_disabled()
+    paint.unroute("**/v1/models*")  # which lets them go on
+    expect(paint.get_by_role("spinbutton", name="Steps")).to_have_value("4")
 
 
 def test_a_picture_is_painted_over(paint: Page) -> None:
