@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.errors import InputError
+from models.errors import ImageDecodeError
 from models.layers.images import to_rgb
 
 Levels = npt.NDArray[np.uint8]
@@ -84,7 +84,7 @@ class ImageConverter:
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert any image to [H, W, C] float32 of the preset's size.
 
-        Raises InputError for an image that becomes too large on its way there.
+        Raises ImageDecodeError for an image that becomes too large on its way there.
         """
         upright, size = in_mode(image, self.num_channels), self.config.image_size
         levels = _floats_of(upright) if size is None else self._resized(upright, size)
@@ -191,9 +191,9 @@ def _padded(image: Image.Image, target: tuple[int, int]) -> Image.Image:
 
 
 def _check_pixels(image: Image.Image, width: int, height: int, how: str) -> None:
-    """Raise InputError for an image that becomes too large on its way to another size."""
+    """Raise ImageDecodeError for an image that becomes too large on its way to another size."""
     if (num_pixels := width * height) > MAX_INTERMEDIATE_PIXELS:
-        raise InputError(
+        raise ImageDecodeError(
             f"an image of {image.width}x{image.height} has {num_pixels} pixels when it is {how}; "
             f"at most {MAX_INTERMEDIATE_PIXELS} are allowed"
         )

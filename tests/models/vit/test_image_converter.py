@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from models.errors import InputError
+from models.errors import ImageDecodeError
 from models.vit import image_converter
 from models.vit.image_converter import ImageConverter, ImageConverterConfig
 
@@ -163,14 +163,14 @@ def test_a_image_that_padding_would_blow_up_is_refused() -> None:
         image_size=(8, 8), crop_to_aspect_ratio=False, pad_to_aspect_ratio=True
     )
 
-    with pytest.raises(InputError, match=r"20000x1 has 399980000 pixels.*at most 67108864"):
+    with pytest.raises(ImageDecodeError, match=r"20000x1 has 399980000 pixels.*at most 67108864"):
         ImageConverter(config)(Image.new("L", (20_000, 1)))
 
 
 def test_a_tall_image_that_stretching_would_blow_up_is_refused() -> None:
     squeezes = converter_of(width=200, crop_to_aspect_ratio=False)
 
-    with pytest.raises(InputError, match=r"1x400000 has 80000000 pixels.*at most 67108864"):
+    with pytest.raises(ImageDecodeError, match=r"1x400000 has 80000000 pixels.*at most 67108864"):
         squeezes(Image.new("L", (1, 400_000)))
 
 
