@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from training.renderings import draw_scenes, render_pool
 from training.run import Run, train
@@ -92,6 +93,18 @@ def sharpen_decoder(
 
     train(run, decoder, loss_at)
     model.eval().save_pretrained(directory)
+
+
+@torch.inference_mode()
+def encode_images(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
+    """Encode images [N, 3, H, W] uint8 to normalised latents [N, 16, h, w] float16."""
+    encoder = autoencoder.encoder.eval().to(memory_format=torch.channels_last)
+    latents = []
+    for batch in tqdm(images.split(32), desc="latents"):
+        pixels = (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+        mean = encoder(pixels).chunk(2, dim=1)[0]
+        latents.append(((mean - SHIFT_FACTOR) * SCALING_FACTOR).half().contiguous())
+    return torch.cat(latents)
 
 
 def _restoration_loss(model: AutoencoderKL, batch: Tensor, generator: torch.Generator) -> Tensor:

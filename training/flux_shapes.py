@@ -2,7 +2,8 @@
 
 Stages, each of which is skipped where its result lies in the work directory already: autoencoder,
 text encoders, a pool of sentences and images, transformer (flow matching), guidance
-distillation, a sharper decoder, bundle (the directory in diffusers' layout). `--start-from PRESET`
+distillation, a sharper decoder, correction (of its own mistakes, in rounds), bundle (the
+directory in diffusers' layout). `--start-from PRESET`
 takes all parts of an earlier preset up again instead of starting from noise.
 """
 
@@ -13,53 +14,49 @@ import logging
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from models.flux.backbone import FluxBackbone
 from models.flux.formats.diffusers_weights import to_diffusers
-from models.flux.latents import image_ids, patchify
+from models.flux.latents import patchify
 from models.flux.text_encoders import TextEncoders
 from models.flux.text_to_image import TextToImage
-from training.acceleration import compiled, native_autocast
+from training.acceleration import compiled
 from training.autoencoder import (
-    SCALING_FACTOR,
-    SHIFT_FACTOR,
     build_autoencoder,
+    encode_images,
     sharpen_decoder,
     train_autoencoder,
 )
 from training.captions import as_typed, caption
+from training.correction import Painted, correction_loss, paint_own
+from training.image_flow import (
+    GUIDANCE_RANGE,
+    SIDE,
+    Sample,
+    distillation_loss,
+    draw_sigmas,
+    flow_loss,
+)
 from training.renderings import render_pool
 from training.run import Run, train
 from training.shapes_world import Scene, all_singles, complete
-from training.text_encoders import (
-    CODE,
-    PART_OF_FEATURE,
-    WIDTH,
-    draw_sentence,
-    train_text_encoders,
-)
+from training.text_encoders import WIDTH, draw_sentence, train_text_encoders
 from training.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
-SIDE = 128
-EMPTY_SHARE = 0.06  # features dropped: an unconditional velocity to guide away from
-FEATURE_NOISE = 0.05  # other people's sentences are read less surely than the pool's
-CLIP_WRONG_SHARE = 0.03  # of the parts of a code, for CLIP alone: T5 reads better and is believed
-SIGMA_SHIFT = 2.0  # more training at high noise, where the scene is decided
-GUIDANCE_RANGE = (1.0, 3.0)
 BATCH_SIZE = 64
-FLOW_SEED = 1_000_000  # beyond any step
 AUTOENCODER_STEPS, DECODER_STEPS, TEXT_STEPS = 900, 600, 4000
 FLOW_STEPS, DISTILLATION_STEPS = 2200, 1500
+CORRECTION_STEPS = (200, 300)  # of the rounds
 NUM_IMAGES = 24_000
 FULL_SHARE = 0.3  # of the pool: sentences that say all of a single shape, the hardest to paint
 SAMPLING_SHIFT = 2.0  # of the bundled scheduler configuration
@@ -109,18 +106,6 @@ class Pool:
     pooled: Tensor
 
 
-@torch.inference_mode()
-def encode_images(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Encode images [N, 3, H, W] to normalised latents [N, 16, h, w] float16."""
-    encoder = autoencoder.encoder.eval().to(memory_format=torch.channels_last)
-    latents = []
-    for batch in tqdm(images.split(32), desc="latents"):
-        pixels = (batch.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
-        mean = encoder(pixels).chunk(2, dim=1)[0]
-        latents.append(((mean - SHIFT_FACTOR) * SCALING_FACTOR).half().contiguous())
-    return torch.cat(latents)
-
-
 def read(encoders: TextEncoders, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The features of N sentences, [N, T, D] and [N, D] float16."""
     batches = [sentences[row : row + 64] for row in range(0, len(sentences), 64)]
@@ -168,26 +153,13 @@ def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
     sharpen_decoder(autoencoder, pool.latents, pool.images, run, work_dir / "vae_sharp")
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """noisy and velocity [B, S, 64], text [B, T, D], pooled [B, D], sigma and guidance [B]."""
-
-    noisy: Tensor
-    velocity: Tensor
-    text: Tensor
-    pooled: Tensor
-    sigma: Tensor
-    guidance: Tensor
-
-
 def sample(pool: Pool, step: int) -> Sample:
     """Draw the batch of a step: the same whenever a run takes it up again."""
     generator = torch.Generator().manual_seed(step)
     rows = torch.randint(len(pool.latents), (BATCH_SIZE,), generator=generator)
     clean = patchify(pool.latents[rows].float())
     noise = torch.randn(clean.shape, generator=generator)
-    even = torch.rand(BATCH_SIZE, generator=generator)
-    sigma = SIGMA_SHIFT * even / (1 + (SIGMA_SHIFT - 1) * even)
+    sigma = draw_sigmas(BATCH_SIZE, generator)
     return Sample(
         noisy=torch.lerp(clean, noise, sigma[:, None, None]),
         velocity=noise - clean,
@@ -196,71 +168,6 @@ def sample(pool: Pool, step: int) -> Sample:
         sigma=sigma,
         guidance=torch.empty(BATCH_SIZE).uniform_(*GUIDANCE_RANGE, generator=generator),
     )
-
-
-def predict(
-    backbone: nn.Module, batch: Sample, guidance: Tensor, text: Tensor, pooled: Tensor
-) -> Tensor:
-    size = len(batch.noisy)
-    with native_autocast():
-        velocity: Tensor = backbone(
-            image=batch.noisy,
-            image_ids=image_ids(SIDE, SIDE).expand(size, -1, -1),
-            text=text,
-            text_ids=torch.zeros(size, text.shape[1], 3),
-            y=pooled,
-            timesteps=batch.sigma,
-            guidance=guidance,
-        )
-    return velocity.float()
-
-
-def misread(pooled: Tensor, generator: torch.Generator) -> Tensor:
-    """Let features [B, D] say some parts of what the one before says."""
-    is_wrong = torch.rand(len(pooled), len(CODE), generator=generator) < CLIP_WRONG_SHARE
-    num_said = len(PART_OF_FEATURE)
-    said = torch.where(is_wrong[:, PART_OF_FEATURE], pooled.roll(1, dims=0)[:, :num_said],
-                       pooled[:, :num_said])  # fmt: skip
-    return torch.cat((said, pooled[:, num_said:]), dim=1)
-
-
-def disturb(batch: Sample, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Give the text features a little off, by the same at every token, and CLIP's also misread.
-
-    Noise that differs from token to token would average out.
-    """
-    noise = FEATURE_NOISE * torch.randn(2, len(batch.pooled), WIDTH, generator=generator)
-    return batch.text + noise[0, :, None], misread(batch.pooled, generator) + noise[1]
-
-
-def flow_loss(backbone: nn.Module, batch: Sample, step: int) -> Tensor:
-    """The flow-matching loss at guidance 1, the plain conditional velocity."""
-    # another stream than `sample`'s: the text must not hold the noise of the image
-    generator = torch.Generator().manual_seed(step + FLOW_SEED)
-    size = len(batch.pooled)
-    is_dropped = torch.rand(size, 1, generator=generator) < EMPTY_SHARE
-    text, pooled = disturb(batch, generator)
-    text = text.masked_fill(is_dropped[:, None], 0.0)
-    pooled = pooled.masked_fill(is_dropped, 0.0)
-    predicted = predict(backbone, batch, torch.ones(size), text, pooled)
-    return (predicted - batch.velocity).square().mean()
-
-
-def distillation_loss(student: nn.Module, teacher: nn.Module, batch: Sample, step: int) -> Tensor:
-    """Teach in one pass what two passes of the teacher give.
-
-    Both read what the encoders say of the sentences, wrong or not: measured against what the
-    sentences truly say, the few that are misread would outweigh all others. The student meets
-    CLIP's misreadings as often as the teacher did, to learn as well that T5 is to be believed.
-    """
-    text, pooled = disturb(batch, torch.Generator().manual_seed(step + FLOW_SEED))
-    ones = torch.ones(len(batch.pooled))
-    with torch.no_grad():
-        given = predict(teacher, batch, ones, text, pooled)
-        free = predict(teacher, batch, ones, torch.zeros_like(text), torch.zeros_like(pooled))
-        target = free + batch.guidance[:, None, None] * (given - free)
-    predicted = predict(student, batch, batch.guidance, text, pooled)
-    return (predicted - target).square().mean()
 
 
 def _run(name: str, num_steps: int, rate: float, backbone: FluxBackbone, work_dir: Path) -> Run:
@@ -290,6 +197,29 @@ def distil_guidance(backbone: FluxBackbone, pool: Pool, work_dir: Path) -> None:
         return distillation_loss(student, fast_teacher, sample(pool, step), step)
 
     train(run, backbone, loss_at)
+
+
+def correct_mistakes(backbone: FluxBackbone, number: int, work_dir: Path) -> None:
+    """Teach the backbone, in place, to turn back from mistakes that it makes now."""
+    earlier = copy.deepcopy(backbone).eval().requires_grad_(False)
+    painted = load_painted(backbone, number, work_dir)
+    if len(painted.wrong) == 0:
+        return
+    num_steps, name = CORRECTION_STEPS[number], f"correction_{number}"
+    run = replace(_run(name, num_steps, 3e-4, backbone, work_dir), average_decay=0.98)
+    train(run, backbone, lambda step: correction_loss(backbone, earlier, painted, step))
+
+
+def load_painted(backbone: FluxBackbone, number: int, work_dir: Path) -> Painted:
+    """Load what the backbone painted before a round of correction; painted now where missing."""
+    file = work_dir / f"painted_{number}.pt"
+    if not file.exists():
+        preset = work_dir / f"preset_{number}"
+        save_pipeline(backbone, work_dir, preset)
+        autoencoder = AutoencoderKL.from_pretrained(preset / "vae", low_cpu_mem_usage=False)
+        painted = paint_own(TextToImage.from_preset(preset), autoencoder, seed=number)
+        torch.save([getattr(painted, field.name) for field in fields(painted)], file)
+    return Painted(*torch.load(file, weights_only=True, mmap=True))
 
 
 def save_pipeline(backbone: FluxBackbone, work_dir: Path, directory: Path) -> None:
@@ -358,6 +288,8 @@ def main() -> None:
     distil_guidance(backbone, pool, work_dir)
     if not (work_dir / "vae_sharp" / "config.json").exists():
         sharpen_autoencoder(pool, work_dir)
+    for number in range(len(CORRECTION_STEPS)):
+        correct_mistakes(backbone, number, work_dir)
     save_pipeline(backbone.eval(), work_dir, arguments.output)
 
 

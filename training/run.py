@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 100
 FALL_FROM = 0.4  # of the run: there the learning rate begins to fall
-AVERAGE_DECAY = 0.995
 CHECKPOINT_EVERY = 250  # steps
 
 
@@ -35,6 +34,7 @@ class Run:
     weight_decay: float
     work_dir: Path
     matrices: Sequence[nn.Parameter] = ()  # those that Muon trains; AdamW trains the others
+    average_decay: float = 0.995
 
     @property
     def checkpoint(self) -> Path:
@@ -61,7 +61,7 @@ def train(run: Run, module: nn.Module, loss_at: Callable[[int], Tensor]) -> floa
             for group in optimizer.param_groups:
                 group["lr"] = _rate(run, step)
             optimizer.step()
-        _mix_into(average, module, min(AVERAGE_DECAY, (1 + step) / (10 + step)))
+        _mix_into(average, module, min(run.average_decay, (1 + step) / (10 + step)))
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == run.num_steps:
             spent_s = time.process_time() - started

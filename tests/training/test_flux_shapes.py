@@ -13,30 +13,21 @@ from models.flux.latents import image_ids
 from models.flux.text_encoders import TextEncoders
 from models.flux.text_to_image import TextToImage
 from models.presets import get_preset
-from training import flux_shapes
+from training import flux_shapes, image_flow
 from training.autoencoder import build_autoencoder
+from training.correction import Painted
 from training.flux_shapes import (
-    FEATURE_NOISE,
     Pool,
-    distillation_loss,
-    flow_loss,
+    load_painted,
     load_pool,
     make_autoencoder,
     make_pool,
-    misread,
     read,
     sample,
     start_backbone,
 )
-from training.text_encoders import (
-    CODE,
-    MAX_TOKENS,
-    PART_OF_FEATURE,
-    WIDTH,
-    code_words,
-    draw_sentence,
-    encode_said,
-)
+from training.image_flow import FEATURE_NOISE, distillation_loss, flow_loss
+from training.text_encoders import MAX_TOKENS, WIDTH, draw_sentence, encode_said
 
 BUNDLED = Path(get_preset("flux_shapes").handle)
 
@@ -84,30 +75,6 @@ def test_the_text_does_not_hold_the_noise_of_the_image(pool: Pool) -> None:
     of_image = (batch.velocity + clean).round(decimals=5)
     of_text = (backbone.call_args.kwargs["text"] / FEATURE_NOISE).round(decimals=5)
     assert torch.isin(of_text.flatten()[:10_000], of_image).float().mean() < 0.5
-
-
-def test_clip_misreads_whole_parts_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = random.Random(5)
-    scenes = [draw_sentence(rng)[0] for _ in range(400)]
-    said = [code_words(scene) for scene in scenes]
-    monkeypatch.setattr(flux_shapes, "CLIP_WRONG_SHARE", 0.5)
-
-    codes = misread(encode_said(scenes), torch.Generator().manual_seed(1))
-
-    num_changed = 0
-    for i in range(1, len(scenes)):
-        words = read_words(codes[i])
-        assert all(word in (said[i][k], said[i - 1][k]) for k, word in enumerate(words))
-        num_changed += words != said[i]
-    assert 300 < num_changed < 399
-    assert torch.equal(
-        codes[:, len(PART_OF_FEATURE) :], torch.zeros(400, WIDTH - len(PART_OF_FEATURE))
-    )
-
-
-def read_words(code: torch.Tensor) -> tuple[str, ...]:
-    parts = torch.split(code[: len(PART_OF_FEATURE)], [len(words) for words in CODE])
-    return tuple(words[part.argmax()] for words, part in zip(CODE, parts, strict=True))
 
 
 def test_training_never_draws_a_held_out_combination() -> None:
@@ -172,6 +139,16 @@ def test_a_pool_that_was_kept_is_taken_up_whole(pool: Pool, tmp_path: Path) -> N
     assert all(torch.equal(getattr(loaded, name), getattr(pool, name)) for name in names)
 
 
+def test_what_was_painted_before_a_round_is_taken_up_whole(tmp_path: Path) -> None:
+    painted = Painted(*(torch.full((2,), float(i)) for i in range(len(fields(Painted)))))
+    names = [field.name for field in fields(Painted)]
+    torch.save([getattr(painted, name) for name in names], tmp_path / "painted_1.pt")
+
+    loaded = load_painted(start_backbone(BUNDLED), 1, tmp_path)
+
+    assert all(torch.equal(getattr(loaded, name), getattr(painted, name)) for name in names)
+
+
 def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch, encoders: TextEncoders) -> None:
     monkeypatch.setattr(flux_shapes, "NUM_IMAGES", 3)
     made = make_pool(build_autoencoder(), encoders)
@@ -184,7 +161,7 @@ def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch, encoders: TextEnc
 def test_distillation_asks_for_nothing_but_what_guidance_adds(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flux_shapes, "SIDE", 32)
+    monkeypatch.setattr(image_flow, "SIDE", 32)
     backbone = start_backbone(BUNDLED).eval()
     batch = sample(pool, 1)
     plain = replace(batch, guidance=torch.ones_like(batch.guidance))

@@ -1,0 +1,177 @@
+"""Let the image model turn back from its own mistakes.
+
+It paints sentences of its training, and what an image shows is compared with what its sentence
+says. At the states on the way to a wrong image the model then learns the velocity towards a right
+one: flow matching never showed it such states, and it takes for true what it has begun. On the
+way to right images it stays what it is.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.flux.latents import patchify
+from models.flux.text_to_image import TextToImage
+from training.autoencoder import encode_images
+from training.captions import as_typed, caption
+from training.geometry import detect_shapes
+from training.image_flow import GUIDANCE_RANGE, SIDE, Sample, disturb, draw_sigmas, predict
+from training.segmentation import Pixels
+from training.shapes_world import Scene, all_singles, complete, render
+from training.text_encoders import draw_sentence, share_read
+from training.verdict import compare
+
+NUM_PAINTED = 3200
+FULL_SHARE = 0.6  # sentences that say all of a single shape, the hardest to paint
+NUM_STEPS, GUIDANCE = 10, 2.0  # half the usual steps: twice as many images in the time
+NUM_RENDERINGS = 8  # of a scene, of which the one is aimed at that is nearest to the wrong image
+PAINT_BATCH_SIZE = 32
+LEAST_SIGMA = 0.35  # below, a shape can no longer become another
+WRONG_ROWS, RIGHT_ROWS = 20, 44  # of a batch
+CORRECTION_SEED = 2_000_000  # beyond any other
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """N images that the model painted itself, in S steps, and what their sentences say.
+
+    states  [N, S, P, 64] float16, patches after each step; the last are clean
+    sigmas    [S], the noise levels of the states
+    text    [N, T, D] float16, T5's features of the sentence
+    pooled  [N, D] float16, CLIP's
+    right   [R] rows of images that show what their sentence says
+    wrong   [W] rows of those that do not
+    truth   [W, P, 64] float16, images that do
+    """
+
+    states: Tensor
+    sigmas: Tensor
+    text: Tensor
+    pooled: Tensor
+    right: Tensor
+    wrong: Tensor
+    truth: Tensor
+
+
+def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, seed: int) -> Painted:
+    """Let the model paint sentences, and judge what it painted.
+
+    A sentence that T5 does not read right is no mistake of the transformer's, and left out.
+    """
+    rng = random.Random(CORRECTION_SEED + seed)
+    singles = [scene for scene in all_singles() if not scene.is_held_out]
+    states, text, pooled = [], [], []
+    right, wrong, truth = [], [], []
+    sigmas: list[float] = []
+    for first in tqdm(range(0, NUM_PAINTED, PAINT_BATCH_SIZE), "own images"):
+        drawn = [_draw(rng, singles) for _ in range(PAINT_BATCH_SIZE)]
+        features = pipeline.encode([sentence for _, sentence in drawn])
+        seeds = range(seed * NUM_PAINTED + first, seed * NUM_PAINTED + first + len(drawn))
+        steps = list(pipeline.denoise(features, seeds, SIDE, SIDE, NUM_STEPS, GUIDANCE))
+        sigmas = [step.sigma for step in steps]
+        states.append(torch.stack([step.patches.half() for step in steps], dim=1))
+        text.append(features.text.half())
+        pooled.append(features.pooled.half())
+        images = pipeline.decode(steps[-1].patches, SIDE, SIDE)
+        for row, ((said, _), image) in enumerate(zip(drawn, images, strict=True)):
+            if compare(said, detect_shapes(image)).is_right:
+                right.append(first + row)
+            elif share_read(features.text[row].mean(dim=0, keepdim=True), [said]) == 1.0:
+                wrong.append(first + row)
+                truth.append(_nearest_rendering(autoencoder, said, image, rng))
+    return Painted(
+        torch.cat(states),
+        torch.tensor(sigmas),
+        torch.cat(text),
+        torch.cat(pooled),
+        torch.tensor(right, dtype=torch.long),
+        torch.tensor(wrong, dtype=torch.long),
+        torch.stack(truth) if truth else states[0].new_empty(0, *states[0].shape[2:]),
+    )
+
+
+def _draw(rng: random.Random, singles: Sequence[Scene]) -> tuple[Scene, str]:
+    if rng.random() >= FULL_SHARE:
+        return draw_sentence(rng)
+    said = rng.choice(singles)
+    return said, as_typed(caption(said, rng), rng)
+
+
+def _nearest_rendering(
+    autoencoder: AutoencoderKL, said: Scene, image: Pixels, rng: random.Random
+) -> Tensor:
+    """The patches [P, 64] float16 of what is said, as near to the image as it comes by chance."""
+    renderings = np.stack(
+        [np.asarray(render(complete(said, rng), rng, SIDE)) for _ in range(NUM_RENDERINGS)]
+    )
+    errors = np.abs(renderings.astype(np.int16) - image).mean(axis=(1, 2, 3))
+    nearest = torch.from_numpy(renderings[errors.argmin()]).permute(2, 0, 1)
+    return patchify(encode_images(autoencoder, nearest[None]).float())[0].half()
+
+
+def correction_loss(student: nn.Module, earlier: nn.Module, painted: Painted, step: int) -> Tensor:
+    """Turn to the truth from what went wrong; from what is right go where `earlier` goes."""
+    generator = torch.Generator().manual_seed(CORRECTION_SEED + step)
+    right, wrong = _right(painted, generator), _wrong(painted, generator)
+    both = Sample(
+        *(torch.cat((getattr(right, f.name), getattr(wrong, f.name))) for f in fields(Sample))
+    )
+    text, pooled = disturb(both, generator)
+    predicted = predict(student, both, both.guidance, text, pooled)
+    with torch.no_grad():
+        kept = predict(earlier, right, right.guidance, text[:RIGHT_ROWS], pooled[:RIGHT_ROWS])
+    target = torch.cat((kept, wrong.velocity))
+    # little noise left, and the velocity to the truth is so large that it would drown all else
+    weight = torch.cat((torch.ones(RIGHT_ROWS), wrong.sigma))
+    errors = (predicted - target).square().mean(dim=(1, 2))
+    return (errors * weight).mean()
+
+
+def _right(painted: Painted, generator: torch.Generator) -> Sample:
+    rows = painted.right[torch.randint(len(painted.right), (RIGHT_ROWS,), generator=generator)]
+    clean = painted.states[rows, -1].float()
+    noise = torch.randn(clean.shape, generator=generator)
+    sigma = draw_sigmas(RIGHT_ROWS, generator)
+    noisy = torch.lerp(clean, noise, sigma[:, None, None])
+    return _sample(painted, rows, noisy, noise - clean, sigma, generator)
+
+
+def _wrong(painted: Painted, generator: torch.Generator) -> Sample:
+    """Half are states that the model was in, half its wrong images under noise of any level."""
+    which = torch.randint(len(painted.wrong), (WRONG_ROWS,), generator=generator)
+    rows, truth = painted.wrong[which], painted.truth[which].float()
+    is_early = painted.sigmas >= LEAST_SIGMA
+    steps = torch.randint(int(is_early.sum()), (WRONG_ROWS,), generator=generator)
+    image = painted.states[rows, -1].float()
+    noise = torch.randn(image.shape, generator=generator)
+    level = torch.empty(WRONG_ROWS).uniform_(LEAST_SIGMA, 1.0, generator=generator)
+    is_own = torch.arange(WRONG_ROWS) % 2 == 0
+    sigma = torch.where(is_own, painted.sigmas[steps], level)
+    noised = torch.lerp(image, noise, level[:, None, None])
+    noisy = torch.where(is_own[:, None, None], painted.states[rows, steps].float(), noised)
+    velocity = (noisy - truth) / sigma[:, None, None]
+    return _sample(painted, rows, noisy, velocity, sigma, generator)
+
+
+def _sample(
+    painted: Painted,
+    rows: Tensor,
+    noisy: Tensor,
+    velocity: Tensor,
+    sigma: Tensor,
+    generator: torch.Generator,
+) -> Sample:
+    return Sample(
+        noisy=noisy,
+        velocity=velocity,
+        text=painted.text[rows].float(),
+        pooled=painted.pooled[rows].float(),
+        sigma=sigma,
+        guidance=torch.empty(len(rows)).uniform_(*GUIDANCE_RANGE, generator=generator),
+    )
