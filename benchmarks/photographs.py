@@ -2,8 +2,8 @@
 
 A photograph of 12 megapixels, as JPEG, PNG and WebP, is decoded and made the model's input: by
 this service for `vit_shapes`, by this service with the settings of transformers' ViT, and by
-transformers with the same. Each in a process of its own with one thread, in turn; medians, and the
-memory that the first photograph takes beyond its file and the imports.
+transformers' Pillow processor with the same. Each in a process of its own with one thread, in
+turn; medians, and the memory that the first photograph takes beyond its file and the imports.
 """
 
 import argparse
@@ -86,11 +86,11 @@ def ours_like_transformers() -> Prepare:
 def theirs() -> Prepare:
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-    processor = ViTImageProcessorPil()
+    default = ViTImageProcessorPil()
 
     def prepare(content: bytes) -> object:
         image = Image.open(io.BytesIO(content)).convert("RGB")
-        return processor(image, return_tensors="pt")
+        return default(image, return_tensors="pt")
 
     return prepare
 
@@ -166,7 +166,7 @@ def main() -> None:
         torch.set_num_threads(1)
         sys.stdout.write(json.dumps(asdict(prepare_once(way, Path(file)))))
         return
-    photographs = [each for f in FORMATS for each in measure(f, arguments.rounds)]
+    photographs = [each for format_ in FORMATS for each in measure(format_, arguments.rounds)]
     report = Report(processor(), WIDTH, HEIGHT, arguments.rounds, photographs)
     header = ("format", "file MB", "prepared by", "ms", "of transformers", "peak MB")
     rows = [tuple(asdict(each).values()) for each in photographs]

@@ -1,13 +1,12 @@
 """Let the image model turn back from its own mistakes.
 
 It paints sentences of its training, and what an image shows is compared with what its sentence
-says. At the states on the way to a wrong image the model then learns the velocity towards a right
-one: flow matching never showed it such states, and it takes for true what it has begun. On the
-way to right images it stays what it is.
+says. At the states on the way to a wrong image, and at that image under noise, the model then
+learns the velocity towards a right one: flow matching never showed it such states, and it takes
+for true what it has begun. At right images under noise it stays what it is.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -19,11 +18,10 @@ from tqdm import tqdm
 from models.flux.latents import patchify
 from models.flux.text_to_image import TextToImage
 from training.autoencoder import encode_images
-from training.captions import as_typed, caption
 from training.geometry import detect_shapes
 from training.image_flow import GUIDANCE_RANGE, SIDE, Sample, disturb, draw_sigmas, predict
 from training.segmentation import Pixels
-from training.shapes_world import Scene, all_singles, complete, render
+from training.shapes_world import Scene, complete, render
 from training.text_encoders import draw_sentence, share_read
 from training.verdict import compare
 
@@ -39,15 +37,15 @@ CORRECTION_SEED = 2_000_000  # beyond any other
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """N images that the model painted itself, in S steps, and what their sentences say.
+    """N images that the model painted itself, and what their sentences say.
 
-    states  [N, S, P, 64] float16, patches after each step; the last are clean
-    sigmas    [S], the noise levels of the states
+    states  [N, num_steps, S, 64] float16, patches after each step; the last are clean
+    sigmas  [num_steps], the noise levels of the states
     text    [N, T, D] float16, T5's features of the sentence
     pooled  [N, D] float16, CLIP's
-    right   [R] rows of images that show what their sentence says
-    wrong   [W] rows of those that do not
-    truth   [W, P, 64] float16, images that do
+    right   [num_right] rows of images that show what their sentence says
+    wrong   [num_wrong] rows of those that do not
+    truth   [num_wrong, S, 64] float16, for each of these an image that does
     """
 
     states: Tensor
@@ -59,20 +57,20 @@ class Painted:
     truth: Tensor
 
 
-def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, seed: int) -> Painted:
-    """Let the model paint sentences, and judge what it painted.
+def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, number: int) -> Painted:
+    """Let the model paint the sentences of a round, and judge what it painted.
 
     A sentence that T5 does not read right is no mistake of the transformer's, and left out.
     """
-    rng = random.Random(CORRECTION_SEED + seed)
-    singles = [scene for scene in all_singles() if not scene.is_held_out]
     states, text, pooled = [], [], []
     right, wrong, truth = [], [], []
     sigmas: list[float] = []
     for first in tqdm(range(0, NUM_PAINTED, PAINT_BATCH_SIZE), "own images"):
-        drawn = [_draw(rng, singles) for _ in range(PAINT_BATCH_SIZE)]
+        start = CORRECTION_SEED + number * NUM_PAINTED + first
+        seeds = range(start, start + PAINT_BATCH_SIZE)
+        rngs = [random.Random(seed) for seed in seeds]
+        drawn = [draw_sentence(rng, FULL_SHARE) for rng in rngs]
         features = pipeline.encode([sentence for _, sentence in drawn])
-        seeds = range(seed * NUM_PAINTED + first, seed * NUM_PAINTED + first + len(drawn))
         steps = list(pipeline.denoise(features, seeds, SIDE, SIDE, NUM_STEPS, GUIDANCE))
         sigmas = [step.sigma for step in steps]
         states.append(torch.stack([step.patches.half() for step in steps], dim=1))
@@ -84,7 +82,7 @@ def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, seed: int) -> P
                 right.append(first + row)
             elif share_read(features.text[row].mean(dim=0, keepdim=True), [said]) == 1.0:
                 wrong.append(first + row)
-                truth.append(_nearest_rendering(autoencoder, said, image, rng))
+                truth.append(_nearest_rendering(said, image, rngs[row]))
     return Painted(
         torch.cat(states),
         torch.tensor(sigmas),
@@ -92,27 +90,19 @@ def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, seed: int) -> P
         torch.cat(pooled),
         torch.tensor(right, dtype=torch.long),
         torch.tensor(wrong, dtype=torch.long),
-        torch.stack(truth) if truth else states[0].new_empty(0, *states[0].shape[2:]),
+        patchify(encode_images(autoencoder, torch.stack(truth)).float()).half()
+        if truth
+        else states[0].new_empty(0, *states[0].shape[2:]),
     )
 
 
-def _draw(rng: random.Random, singles: Sequence[Scene]) -> tuple[Scene, str]:
-    if rng.random() >= FULL_SHARE:
-        return draw_sentence(rng)
-    said = rng.choice(singles)
-    return said, as_typed(caption(said, rng), rng)
-
-
-def _nearest_rendering(
-    autoencoder: AutoencoderKL, said: Scene, image: Pixels, rng: random.Random
-) -> Tensor:
-    """The patches [P, 64] float16 of what is said, as near to the image as it comes by chance."""
+def _nearest_rendering(said: Scene, image: Pixels, rng: random.Random) -> Tensor:
+    """Render what is said [3, H, W] uint8, as near to the image [H, W, 3] as it comes by chance."""
     renderings = np.stack(
         [np.asarray(render(complete(said, rng), rng, SIDE)) for _ in range(NUM_RENDERINGS)]
     )
     errors = np.abs(renderings.astype(np.int16) - image).mean(axis=(1, 2, 3))
-    nearest = torch.from_numpy(renderings[errors.argmin()]).permute(2, 0, 1)
-    return patchify(encode_images(autoencoder, nearest[None]).float())[0].half()
+    return torch.from_numpy(renderings[errors.argmin()]).permute(2, 0, 1)
 
 
 def correction_loss(student: nn.Module, earlier: nn.Module, painted: Painted, step: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 Stages, each of which is skipped where its result lies in the work directory already: autoencoder,
 text encoders, a pool of sentences and images, transformer (flow matching), guidance
-distillation, a sharper decoder, correction (of its own mistakes, in rounds), bundle (the
-directory in diffusers' layout). `--start-from PRESET`
-takes all parts of an earlier preset up again instead of starting from noise.
+distillation, a sharper decoder, correction (of its own mistakes, in rounds), bundle (the directory
+in diffusers' layout). `--start-from PRESET` takes all parts of an earlier preset up again instead
+of starting from noise.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from training.autoencoder import (
     sharpen_decoder,
     train_autoencoder,
 )
-from training.captions import as_typed, caption
 from training.correction import Painted, correction_loss, paint_own
 from training.image_flow import (
     GUIDANCE_RANGE,
@@ -46,8 +45,8 @@ from training.image_flow import (
     flow_loss,
 )
 from training.renderings import render_pool
-from training.run import Run, train
-from training.shapes_world import Scene, all_singles, complete
+from training.run import Run, save_whole, train
+from training.shapes_world import complete
 from training.text_encoders import WIDTH, draw_sentence, train_text_encoders
 from training.warm_start import warm_start
 
@@ -124,26 +123,17 @@ def load_pool(work_dir: Path) -> Pool:
         autoencoder = AutoencoderKL.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False)
         encoders = TextEncoders.from_directory(work_dir, "cpu", None)
         pool = make_pool(autoencoder, encoders)
-        torch.save((pool.images, pool.latents, pool.text, pool.pooled), file)
+        save_whole((pool.images, pool.latents, pool.text, pool.pooled), file)
     return Pool(*torch.load(file, weights_only=True, mmap=True))
 
 
 def make_pool(autoencoder: AutoencoderKL, encoders: TextEncoders) -> Pool:
     """Draw sentences, paint what they say, and encode both."""
     rng = random.Random(11)
-    singles = [scene for scene in all_singles() if not scene.is_held_out]
-    drawn = [_draw(rng, singles) for _ in range(NUM_IMAGES)]
+    drawn = [draw_sentence(rng, FULL_SHARE) for _ in range(NUM_IMAGES)]
     images = render_pool([complete(said, rng) for said, _ in drawn], SIDE, rng)
     text, pooled = read(encoders, [sentence for _, sentence in drawn])
     return Pool(images, encode_images(autoencoder, images), text, pooled)
-
-
-def _draw(rng: random.Random, singles: Sequence[Scene]) -> tuple[Scene, str]:
-    """Draw what is said and its sentence, more full ones than `draw_sentence` alone."""
-    if rng.random() >= FULL_SHARE:
-        return draw_sentence(rng)
-    said = rng.choice(singles)
-    return said, as_typed(caption(said, rng), rng)
 
 
 def sharpen_autoencoder(pool: Pool, work_dir: Path) -> None:
@@ -203,11 +193,14 @@ def correct_mistakes(backbone: FluxBackbone, number: int, work_dir: Path) -> Non
     """Teach the backbone, in place, to turn back from mistakes that it makes now."""
     earlier = copy.deepcopy(backbone).eval().requires_grad_(False)
     painted = load_painted(backbone, number, work_dir)
-    if len(painted.wrong) == 0:
+    if len(painted.wrong) == 0 or len(painted.right) == 0:
+        logger.info("correction_%d right=%d wrong=%d left_out=true", number, len(painted.right),
+                    len(painted.wrong))  # fmt: skip
         return
     num_steps, name = CORRECTION_STEPS[number], f"correction_{number}"
+    first = sum(CORRECTION_STEPS[:number])
     run = replace(_run(name, num_steps, 3e-4, backbone, work_dir), average_decay=0.98)
-    train(run, backbone, lambda step: correction_loss(backbone, earlier, painted, step))
+    train(run, backbone, lambda step: correction_loss(backbone, earlier, painted, first + step))
 
 
 def load_painted(backbone: FluxBackbone, number: int, work_dir: Path) -> Painted:
@@ -217,8 +210,8 @@ def load_painted(backbone: FluxBackbone, number: int, work_dir: Path) -> Painted
         preset = work_dir / f"preset_{number}"
         save_pipeline(backbone, work_dir, preset)
         autoencoder = AutoencoderKL.from_pretrained(preset / "vae", low_cpu_mem_usage=False)
-        painted = paint_own(TextToImage.from_preset(preset), autoencoder, seed=number)
-        torch.save([getattr(painted, field.name) for field in fields(painted)], file)
+        painted = paint_own(TextToImage.from_preset(preset), autoencoder, number)
+        save_whole([getattr(painted, field.name) for field in fields(painted)], file)
     return Painted(*torch.load(file, weights_only=True, mmap=True))
 
 

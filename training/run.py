@@ -94,11 +94,15 @@ def _save(
     average: nn.Module,
     optimizers: list[torch.optim.Optimizer],
 ) -> None:
-    """Replace the checkpoint whole, so that an interrupted write leaves the last one."""
     states = (module.state_dict(), average.state_dict(), [o.state_dict() for o in optimizers])
-    partial = run.checkpoint.with_suffix(".partial")
-    torch.save((step, spent_s, *states), partial)
-    os.replace(partial, run.checkpoint)
+    save_whole((step, spent_s, *states), run.checkpoint)
+
+
+def save_whole(states: Sequence[object], file: Path) -> None:
+    """Save, so that an interrupted write leaves what was there before."""
+    partial = file.with_suffix(".partial")
+    torch.save(states, partial)
+    os.replace(partial, file)
 
 
 def _resume(

@@ -31,7 +31,17 @@ from training.captions import as_typed, caption, filler_sentence
 from training.run import Run, train
 from training.sentence_forms import DISTRACTIONS_AFTER, DISTRACTIONS_BEFORE
 from training.sentence_words import FILLER
-from training.shapes_world import COLOURS, PLACES, SHAPES, SIZES, Item, Layout, Scene, draw_said
+from training.shapes_world import (
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    Item,
+    Layout,
+    Scene,
+    all_singles,
+    draw_said,
+)
 from training.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
@@ -58,8 +68,16 @@ LAST_OF_BRANCH = ("SelfAttention.o", "DenseReluDense.wo", "self_attn.out_proj", 
 NOTHING_SAID = Scene(Layout.ONE, (Item(),))
 
 
-def draw_sentence(rng: random.Random) -> tuple[Scene, str]:
-    """Draw what is said and a sentence as people type it."""
+@cache
+def _trained_singles() -> tuple[Scene, ...]:
+    return tuple(scene for scene in all_singles() if not scene.is_held_out)
+
+
+def draw_sentence(rng: random.Random, full_share: float = 0.0) -> tuple[Scene, str]:
+    """Draw what is said and a sentence as people type it; a share says all of a single shape."""
+    if full_share > 0 and rng.random() < full_share:
+        said = rng.choice(_trained_singles())
+        return said, as_typed(caption(said, rng), rng)
     if rng.random() < NOTHING_SAID_SHARE:
         return NOTHING_SAID, as_typed(filler_sentence(rng), rng)
     said = draw_said(rng)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -14,22 +15,27 @@ from training import correction
 from training.correction import RIGHT_ROWS, WRONG_ROWS, Painted, correction_loss, paint_own
 from training.geometry import detect_shapes
 from training.shapes_world import Scene, single
+from training.text_encoders import WIDTH
 from training.verdict import compare
 
+FAR = 10.0  # between the texts of two rows, which are disturbed a little
 BUNDLED = Path(get_preset("flux_shapes").handle)
 SAID = single("red", "circle", "large", "center", "white")
 SENTENCES = ("a large red circle in the middle on white", "a small blue star at the top on black")
 
 
 class Aim(nn.Module):
-    """Goes straight to one image [P, 64] from everywhere."""
+    """Goes straight to an image of its own for each row, whose number its text holds."""
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.image = image
+        self.images = images  # [N, S, 64]
+        self.sigmas = torch.empty(0)  # those that it was asked for last
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        velocity: Tensor = (inputs["image"] - self.image) / inputs["timesteps"][:, None, None]
+        self.sigmas = inputs["timesteps"]
+        rows = (inputs["text"].mean(dim=(1, 2)) / FAR).round().long()
+        velocity: Tensor = (inputs["image"] - self.images[rows]) / self.sigmas[:, None, None]
         return velocity
 
 
@@ -40,28 +46,36 @@ def pipeline() -> TextToImage:
 
 @pytest.fixture
 def painted() -> Painted:
-    """Six images in two steps, of which the last two are wrong."""
+    """Six images of four patches in two steps, of which the last two are wrong."""
     generator = torch.Generator().manual_seed(1)
     return Painted(
-        states=torch.randn(6, 2, 64, 64, generator=generator).half(),
+        states=torch.randn(6, 2, 4, 64, generator=generator).half(),
         sigmas=torch.tensor([0.6, 0.0]),
-        text=torch.randn(6, 5, 128, generator=generator).half(),
-        pooled=torch.randn(6, 128, generator=generator).half(),
+        text=(FAR * torch.arange(6.0))[:, None, None].expand(6, 5, WIDTH).half(),
+        pooled=torch.randn(6, WIDTH, generator=generator).half(),
         right=torch.arange(4),
         wrong=torch.tensor([4, 5]),
-        truth=torch.ones(2, 64, 64).half(),
+        truth=torch.randn(2, 4, 64, generator=generator).half(),
     )
+
+
+@pytest.fixture
+def goals(painted: Painted) -> Tensor:
+    """Where each row should go: a wrong one to its truth."""
+    images = painted.states[:, -1].float()
+    images[painted.wrong] = painted.truth.float()
+    return images
 
 
 def paint(
     pipeline: TextToImage, monkeypatch: pytest.MonkeyPatch, drawn: list[tuple[Scene, str]]
 ) -> Painted:
     left = iter(drawn)
-    monkeypatch.setattr(correction, "_draw", lambda *_: next(left))
+    monkeypatch.setattr(correction, "draw_sentence", lambda *_: next(left))
     monkeypatch.setattr(correction, "NUM_PAINTED", len(drawn))
     monkeypatch.setattr(correction, "PAINT_BATCH_SIZE", len(drawn) // 2)
     autoencoder = AutoencoderKL.from_pretrained(BUNDLED / "vae", low_cpu_mem_usage=False)
-    return paint_own(pipeline, autoencoder, seed=3)
+    return paint_own(pipeline, autoencoder, number=3)
 
 
 def test_images_that_show_what_is_said_are_right(
@@ -90,29 +104,39 @@ def test_a_wrong_image_has_a_true_one_beside_it(
         assert compare(SAID, detect_shapes(image)).is_right
 
 
-def test_what_went_wrong_turns_to_the_truth(painted: Painted) -> None:
-    truth = Aim(painted.truth[0].float())
-    assert correction_loss(truth, truth, painted, 1).item() < 1e-6
-    assert correction_loss(Aim(torch.zeros(64, 64)), truth, painted, 1).item() > 0.1
+def test_of_many_renderings_the_nearest_is_aimed_at(
+    pipeline: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nn.init.zeros_(pipeline.backbone.final_layer.linear.weight)
+    few = paint(pipeline, monkeypatch, [(SAID, SENTENCES[0])] * 2)
+    monkeypatch.setattr(correction, "NUM_RENDERINGS", 1)
+    one = paint(pipeline, monkeypatch, [(SAID, SENTENCES[0])] * 2)
+
+    images = pipeline.decode(few.states[:, -1].float(), 128, 128)
+    errors = [
+        np.abs(pipeline.decode(each.truth.float(), 128, 128).astype(int) - images).mean(
+            axis=(1, 2, 3)
+        )
+        for each in (few, one)
+    ]
+    assert (errors[0] <= errors[1] + 0.05).all()
+    assert not torch.equal(few.truth, one.truth)
 
 
-def test_what_is_right_stays_as_it_was(painted: Painted) -> None:
-    earlier, truth = Aim(torch.full((64, 64), 5.0)), Aim(painted.truth[0].float())
-    other = correction_loss(truth, earlier, painted, 1)
-    same = correction_loss(truth, truth, painted, 1)
-    assert other.item() > same.item() + 1.0
+def test_wrong_images_turn_to_the_truth_and_right_ones_stay(
+    painted: Painted, goals: Tensor
+) -> None:
+    earlier = Aim(painted.states[:, -1].float())
+    assert correction_loss(Aim(goals), earlier, painted, 1).item() < 1e-6
+    assert correction_loss(earlier, earlier, painted, 1).item() > 0.1  # goes on being wrong
+    moved = goals.clone()
+    moved[painted.right] += 1.0
+    assert correction_loss(Aim(moved), earlier, painted, 1).item() > 0.1
 
 
-def test_states_too_near_the_end_are_left_alone(painted: Painted) -> None:
-    assert RIGHT_ROWS + WRONG_ROWS == 64
-    seen: list[Tensor] = []
-
-    class Recorder(Aim):
-        def forward(self, **inputs: Tensor) -> Tensor:
-            seen.append(inputs["timesteps"])
-            return super().forward(**inputs)
-
+def test_states_too_near_the_end_are_left_alone(painted: Painted, goals: Tensor) -> None:
     late = replace(painted, sigmas=torch.tensor([0.6, 0.2]))
-    truth = painted.truth[0].float()
-    correction_loss(Recorder(truth), Aim(truth), late, 1)
-    assert seen[0][RIGHT_ROWS:].min().item() >= 0.35
+    student = Aim(goals)
+    correction_loss(student, Aim(goals), late, 1)
+    assert len(student.sigmas) == RIGHT_ROWS + WRONG_ROWS
+    assert student.sigmas[RIGHT_ROWS:].min().item() >= 0.35

@@ -18,6 +18,7 @@ from training.autoencoder import build_autoencoder
 from training.correction import Painted
 from training.flux_shapes import (
     Pool,
+    correct_mistakes,
     load_painted,
     load_pool,
     make_autoencoder,
@@ -147,6 +148,35 @@ def test_what_was_painted_before_a_round_is_taken_up_whole(tmp_path: Path) -> No
     loaded = load_painted(start_backbone(BUNDLED), 1, tmp_path)
 
     assert all(torch.equal(getattr(loaded, name), getattr(painted, name)) for name in names)
+
+
+def small_painted(wrong: list[int]) -> Painted:
+    """Four images of 32×32 pixels in one step."""
+    generator = torch.Generator().manual_seed(1)
+    return Painted(
+        states=torch.randn(4, 1, 4, 64, generator=generator).half(),
+        sigmas=torch.tensor([0.5]),
+        text=torch.randn(4, MAX_TOKENS, WIDTH, generator=generator).half(),
+        pooled=torch.randn(4, WIDTH, generator=generator).half(),
+        right=torch.tensor([row for row in range(4) if row not in wrong]),
+        wrong=torch.tensor(wrong, dtype=torch.long),
+        truth=torch.randn(len(wrong), 4, 64, generator=generator).half(),
+    )
+
+
+@pytest.mark.parametrize("wrong", [[3], [], [0, 1, 2, 3]])
+def test_a_round_of_correction_needs_right_and_wrong_images(
+    wrong: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_flow, "SIDE", 32)
+    monkeypatch.setattr(flux_shapes, "CORRECTION_STEPS", (5, 1))
+    monkeypatch.setattr(flux_shapes, "load_painted", lambda *_: small_painted(wrong))
+    backbone, before = start_backbone(BUNDLED), start_backbone(BUNDLED)
+
+    correct_mistakes(backbone, 1, tmp_path)
+
+    is_same = torch.equal(backbone.img_in.weight, before.img_in.weight)
+    assert is_same == (wrong != [3])
 
 
 def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch, encoders: TextEncoders) -> None:
