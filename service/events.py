@@ -121,6 +121,7 @@ class JobEvents:
 
     async def _unless_stopped(self, read: Awaitable[list[Event]]) -> list[Event] | None:
         task = asyncio.ensure_future(read)
+        task.add_done_callback(_forget_error)
         self._reads.add(task)
         try:
             await asyncio.wait({task})  # which, unlike the task, does not raise when it is stopped
@@ -128,6 +129,12 @@ class JobEvents:
         finally:
             task.cancel()
             self._reads.discard(task)
+
+
+def _forget_error(read: asyncio.Future[list[Event]]) -> None:
+    """Nobody asks what a read met whose follower has left: asyncio would log it."""
+    if not read.cancelled():
+        read.exception()
 
 
 def _parsed(entries: Entries) -> list[Event]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NoReturn
 
-from redis.asyncio import Redis
-
 from service.background import repeat
 from service.redis_health import RedisHealth
 from service.round_trips import RoundTrips
@@ -35,8 +33,8 @@ class _Change:
 
 
 class JobChanges:
-    def __init__(self, redis: Redis, health: RedisHealth, result_ttl_s: float) -> None:
-        self._round_trips = RoundTrips(redis)
+    def __init__(self, round_trips: RoundTrips, health: RedisHealth, result_ttl_s: float) -> None:
+        self._round_trips = round_trips
         self._health = health
         self._ttl_s = int(result_ttl_s)
         self._waiting: dict[_Change, None] = {}  # in their order

@@ -76,6 +76,7 @@ class JobClient:
     def __init__(
         self,
         redis: Redis,
+        round_trips: RoundTrips,
         health: RedisHealth,
         changes: JobChanges,
         bursts: BurstLimiter,
@@ -85,7 +86,7 @@ class JobClient:
         self._changes = changes
         self._bursts = bursts
         self._redis = redis
-        self._round_trips = RoundTrips(redis)
+        self._round_trips = round_trips
         self._ttl_s = int(result_ttl_s)
         self._ends: dict[str, set[asyncio.Event]] = {}  # by the id of the job that is waited for
         self._is_stopping = False

@@ -9,8 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from redis.asyncio import Redis
-
 from service.job_client import JobClient
 from service.redis_health import RedisHealth
 from service.round_trips import RoundTrips
@@ -40,8 +38,8 @@ class Page:
 
 
 class JobList:
-    def __init__(self, redis: Redis, health: RedisHealth, jobs: JobClient) -> None:
-        self._round_trips = RoundTrips(redis)
+    def __init__(self, round_trips: RoundTrips, health: RedisHealth, jobs: JobClient) -> None:
+        self._round_trips = round_trips
         self._health = health
         self._jobs = jobs
 

@@ -42,6 +42,7 @@ from service.metrics import DiskCollector, Metrics
 from service.middleware import RequestMiddleware
 from service.queue_stats import QueueCollector
 from service.redis_health import PROBE_TIMEOUT_S, RedisHealth
+from service.round_trips import RoundTrips
 from service.routes import (
     classify,
     embeddings,
@@ -127,6 +128,8 @@ class _RedisClients:
     """One for each way of waiting: they differ in their timeouts, and no one holds up another."""
 
     commands: AsyncRedis
+    requests: RoundTrips  # through `commands`, as the next
+    changes: RoundTrips  # of a hundred at once, for whose end no request waits
     following: AsyncRedis  # a blocking read for each follower of a job
     probing: AsyncRedis
     blocking: Redis  # for threads
@@ -159,9 +162,15 @@ async def _redis_clients(url: str) -> AsyncIterator[_RedisClients]:
         socket_timeout=_REDIS_TIMEOUT_S,
         retry=_RETRY,
     )
-    async with commands, following, probing:
+    async with (
+        commands,
+        following,
+        probing,
+        RoundTrips(commands) as requests,
+        RoundTrips(commands) as changes,
+    ):
         with blocking:
-            yield _RedisClients(commands, following, probing, blocking)
+            yield _RedisClients(commands, requests, changes, following, probing, blocking)
 
 
 @asynccontextmanager
@@ -195,15 +204,15 @@ def _parts(
     settings: ServiceSettings, metrics: Metrics, bursts: BurstLimiter, redis: _RedisClients
 ) -> Parts:
     health, ttl_s = RedisHealth(redis.probing), settings.result_ttl_s
-    changes = JobChanges(redis.commands, health, ttl_s)
-    job_client = JobClient(redis.commands, health, changes, bursts, ttl_s)
+    changes = JobChanges(redis.changes, health, ttl_s)
+    job_client = JobClient(redis.commands, redis.requests, health, changes, bursts, ttl_s)
     return Parts(
         settings=settings,
         catalog=Catalog(redis.blocking, health, settings.tasks, settings.openai_names),
         metrics=metrics,
         image_files=ImageFiles(settings.data_dir / "images"),
         jobs=job_client,
-        job_list=JobList(redis.commands, health, job_client),
+        job_list=JobList(redis.requests, health, job_client),
         job_changes=changes,
         events=JobEvents(redis.following, job_client, bursts),
         signed_urls=SignedUrls(redis.commands, settings.url_secret),

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
-from typing import TypeAlias
+from types import TracebackType
+from typing import Self, TypeAlias
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
@@ -19,10 +20,26 @@ Call: TypeAlias = tuple[Sequence[Scalar], asyncio.Future[object]]
 
 
 class RoundTrips:
+    """To be left before its client is closed, which a round trip under way would open again."""
+
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiting: list[Call] = []
         self._under_way: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait until none is under way, of callers that have left neither."""
+        await asyncio.sleep(0)  # what was asked for in this turn is sent
+        if self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def execute(self, *command: Scalar) -> object:
         """Run one command; raises what it met, or what the whole round trip did."""

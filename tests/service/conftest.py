@@ -131,14 +131,15 @@ def serve(app: FastAPI) -> Iterator[str]:
     config = uvicorn.Config(app, port=0, http=HttpProtocol, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        # were it to hang at its end, its test would fail, and the process end all the same
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
             wait_for(lambda: server.started)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join()
+            wait_for(lambda: not thread.is_alive(), 60.0)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

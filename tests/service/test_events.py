@@ -1,6 +1,7 @@
 """Following a job over server-sent events: live, from any event on, and after its end."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,17 @@ from dataclasses import dataclass
 import httpx
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import events
+from service.bursts import BurstLimiter
+from service.events import JobEvents
+from service.job_changes import JobChanges
+from service.job_client import JobClient
 from service.main import create_app
+from service.redis_health import RedisHealth
+from service.round_trips import RoundTrips
 from service.routes.events import _frames
 from service.settings import ServiceSettings
 from tests.claims import claim_one
@@ -265,6 +274,37 @@ def test_the_last_event_says_how_the_job_ended(
     worker.answer = lambda _job, _attempt: state
     with following(http, submit(http)) as frames:
         assert list(frames)[-1].data == {"type": "finished", "status": state.value}
+
+
+def test_nobody_hears_what_a_read_met_whose_follower_had_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unasked: list[dict[str, object]] = []
+
+    async def fail_when_canceled(*_: object, **__: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RedisConnectionError from None
+
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context))
+        async with AsyncRedis() as redis:
+            health, trips = RedisHealth(redis), RoundTrips(redis)
+            changes, bursts = JobChanges(trips, health, 60), BurstLimiter()
+            jobs = JobClient(redis, trips, health, changes, bursts, 60)
+            monkeypatch.setattr(redis, "xread", fail_when_canceled)
+            following = JobEvents(redis, jobs, bursts).follow("job_1", None)
+            await anext(following)
+            follower = asyncio.ensure_future(anext(following))
+            await asyncio.sleep(0.01)
+            follower.cancel()
+            await asyncio.wait({follower})
+            await asyncio.sleep(0.01)
+        gc.collect()
+
+    asyncio.run(leave())
+    assert unasked == []
 
 
 def test_closed_frames_give_their_place_up_at_once() -> None:

@@ -273,9 +273,9 @@ def test_a_request_that_was_not_told_that_it_was_attached_leaves_its_job(
 
     async def submit_both_and_leave() -> None:
         async with AsyncRedis.from_url(redis_url, decode_responses=True) as client:
-            health = RedisHealth(client)
-            changes = JobChanges(client, health, 3600)
-            jobs = JobClient(client, health, changes, BurstLimiter(), 3600)
+            health, round_trips = RedisHealth(client), RoundTrips(client)
+            changes = JobChanges(round_trips, health, 3600)
+            jobs = JobClient(client, round_trips, health, changes, BurstLimiter(), 3600)
             await jobs.submit(first, terms)
             with pytest.raises(RedisTimeoutError):
                 await jobs.submit(second, terms)

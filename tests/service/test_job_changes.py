@@ -10,6 +10,7 @@ from redis.asyncio import Redis as AsyncRedis
 from service import job_changes
 from service.job_changes import JobChanges
 from service.redis_health import RedisHealth
+from service.round_trips import RoundTrips
 from tests.service.test_redis_health import without_replicas
 from tests.worker.jobs import embeddings_job
 from worker.contract.jobs import JobState
@@ -23,7 +24,7 @@ def with_changes(url: str, use: Callable[[JobChanges], Awaitable[None]]) -> None
 
     async def run() -> None:
         async with AsyncRedis.from_url(url) as redis:
-            await use(JobChanges(redis, RedisHealth(redis), 3600))
+            await use(JobChanges(RoundTrips(redis), RedisHealth(redis), 3600))
 
     asyncio.run(run())
 

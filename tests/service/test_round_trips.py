@@ -10,7 +10,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from benchmarks.running_service import scratch_redis
 from service.round_trips import RoundTrips
+from tests.service.conftest import wait_for
 
 
 def num_reads(redis: Redis) -> int:
@@ -18,8 +20,8 @@ def num_reads(redis: Redis) -> int:
     return int(redis.info("stats")["total_reads_processed"])
 
 
-def test_commands_of_one_turn_share_a_round_trip(redis: Redis, redis_url: str) -> None:
-    async def run() -> tuple[list[object], int]:
+def test_commands_of_one_turn_share_a_round_trip() -> None:
+    async def run(redis: Redis, redis_url: str) -> tuple[list[object], int]:
         async with AsyncRedis.from_url(redis_url, decode_responses=True) as client:
             round_trips = RoundTrips(client)
             await round_trips.execute("PING")  # connects
@@ -28,7 +30,9 @@ def test_commands_of_one_turn_share_a_round_trip(redis: Redis, redis_url: str) -
             replies = await asyncio.gather(*calls)
             return list(replies), num_reads(redis) - before
 
-    replies, reads = asyncio.run(run())
+    # which nobody else asks anything
+    with scratch_redis() as server, Redis.from_url(server.connection_url) as redis:
+        replies, reads = asyncio.run(run(redis, server.connection_url))
     assert replies == [str(number) for number in range(100)]
     assert reads <= 2, "one for all of them, one for the question"
 
@@ -58,6 +62,28 @@ def test_a_caller_that_leaves_takes_no_other_with_it(redis_url: str) -> None:
             return await stayer
 
     assert asyncio.run(run()) == "stayed"
+
+
+def test_no_connection_is_left_of_a_caller_that_has_left(redis: Redis, redis_url: str) -> None:
+    name = "left-behind"
+
+    def is_gone() -> bool:
+        return name not in [client["name"] for client in redis.client_list()]
+
+    async def run() -> None:
+        client = AsyncRedis.from_url(
+            redis_url, client_name=name, retry=Retry(NoBackoff(), 1, (RedisConnectionError,))
+        )
+        async with client, RoundTrips(client) as round_trips:
+            leaver = asyncio.ensure_future(round_trips.execute("BLPOP", "empty", "0.2"))
+            while is_gone():
+                await asyncio.sleep(0.01)
+            leaver.cancel()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+        wait_for(is_gone)
+
+    asyncio.run(run())
 
 
 def test_a_script_runs_where_the_server_has_forgotten_it(redis: Redis, redis_url: str) -> None:
