@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _CANCEL_AGAIN_S = 0.5
 
@@ -24,7 +26,7 @@ async def repeat(work: Callable[[], Awaitable[object]], pause_s: float, failure:
         await asyncio.sleep(pause_s)
 
 
-async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+async def end(tasks: Collection[asyncio.Future[T]]) -> None:
     """Cancel tasks until they have ended.
 
     Once is not enough: a client that is canceled just as its answer comes, or its time is over, may

@@ -13,6 +13,7 @@ from typing import TypeAlias, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from service.background import end
 from service.bursts import BurstLimiter
 from service.errors import UnavailableError
 from service.job_client import JobClient
@@ -82,6 +83,10 @@ class JobEvents:
         for read in self._reads:
             read.cancel()
 
+    async def aclose(self) -> None:
+        """End the reads that are left: one that forgot its cancel would outlive its follower."""
+        await end(self._reads)
+
     async def _follow(self, job_id: str, last: str) -> AsyncIterator[Event | None]:
         while not self._is_stopping:
             try:
@@ -121,20 +126,18 @@ class JobEvents:
 
     async def _unless_stopped(self, read: Awaitable[list[Event]]) -> list[Event] | None:
         task = asyncio.ensure_future(read)
-        task.add_done_callback(_forget_error)
         self._reads.add(task)
+        task.add_done_callback(self._forget)
         try:
             await asyncio.wait({task})  # which, unlike the task, does not raise when it is stopped
             return None if task.cancelled() else task.result()
         finally:
             task.cancel()
-            self._reads.discard(task)
 
-
-def _forget_error(read: asyncio.Future[list[Event]]) -> None:
-    """Nobody asks what a read met whose follower has left: asyncio would log it."""
-    if not read.cancelled():
-        read.exception()
+    def _forget(self, read: asyncio.Future[list[Event]]) -> None:
+        self._reads.discard(read)
+        if not read.cancelled():
+            read.exception()  # where its follower has left nobody asks, and asyncio would log it
 
 
 def _parsed(entries: Entries) -> list[Event]:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,8 +128,9 @@ class _RedisClients:
     """One for each way of waiting: they differ in their timeouts, and no one holds up another."""
 
     commands: AsyncRedis
-    requests: RoundTrips  # through `commands`, as the next
-    changes: RoundTrips  # of a hundred at once, for whose end no request waits
+    # Through `commands`: those of requests, and a hundred changes at once, which nobody waits for.
+    requests: RoundTrips
+    changes: RoundTrips
     following: AsyncRedis  # a blocking read for each follower of a job
     probing: AsyncRedis
     blocking: Redis  # for threads
@@ -166,8 +167,8 @@ async def _redis_clients(url: str) -> AsyncIterator[_RedisClients]:
         commands,
         following,
         probing,
-        RoundTrips(commands) as requests,
-        RoundTrips(commands) as changes,
+        aclosing(RoundTrips(commands)) as requests,
+        aclosing(RoundTrips(commands)) as changes,
     ):
         with blocking:
             yield _RedisClients(commands, requests, changes, following, probing, blocking)
@@ -197,6 +198,7 @@ async def _open_parts(
             yield parts
         finally:
             await end(in_background)
+            await parts.events.aclose()
             await parts.job_changes.send()  # of those who left, or were told to come back, at last
 
 

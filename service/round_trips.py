@@ -8,38 +8,30 @@ import asyncio
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from service.background import end
 from worker.contract.record import Scalar
 
 Call: TypeAlias = tuple[Sequence[Scalar], asyncio.Future[object]]
 
 
 class RoundTrips:
-    """To be left before its client is closed, which a round trip under way would open again."""
+    """To be closed before its client is, which a round trip under way would open again."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiting: list[Call] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Wait until none is under way, of callers that have left neither."""
-        await asyncio.sleep(0)  # what was asked for in this turn is sent
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+    async def aclose(self) -> None:
+        """End what is under way; who waits for it is canceled, and most have left."""
+        while self._waiting or self._under_way:
+            await asyncio.sleep(0)  # what was asked for in this turn goes out
+            await end(self._under_way)
 
     async def execute(self, *command: Scalar) -> object:
         """Run one command; raises what it met, or what the whole round trip did."""
@@ -62,12 +54,12 @@ class RoundTrips:
         task = asyncio.create_task(self._round_trip(calls))
         self._under_way.add(task)
 
-        def end(task: asyncio.Task[None]) -> None:
+        def forget(task: asyncio.Task[None]) -> None:
             self._under_way.discard(task)
             for _, reply in calls:
                 reply.cancel()  # where the task was canceled; elsewhere each has its reply
 
-        task.add_done_callback(end)
+        task.add_done_callback(forget)
 
     async def _round_trip(self, calls: Sequence[Call]) -> None:
         replies: Sequence[object]

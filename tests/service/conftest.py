@@ -5,6 +5,7 @@ it answers is the test's. Real worker processes are tested in `tests/end_to_end`
 """
 
 import base64
+import faulthandler
 import socket
 import struct
 import threading
@@ -129,17 +130,27 @@ def _previews(job: ImageJob, attempt: int) -> Iterator[StepReport]:
 def serve(app: FastAPI) -> Iterator[str]:
     """Run the app in a real server on a free port; the value is its address."""
     config = uvicorn.Config(app, port=0, http=HttpProtocol, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        # were it to hang at its end, its test would fail, and the process end all the same
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            wait_for(lambda: server.started)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            wait_for(lambda: not thread.is_alive(), 60.0)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        in_a_thread(uvicorn.Server(config), [listener]),
+    ):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def in_a_thread(server: uvicorn.Server, sockets: list[socket.socket] | None) -> Iterator[None]:
+    """Run a server, which is to have ended at the end; the process ends even where it hangs."""
+    thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        if thread.is_alive():
+            faulthandler.dump_traceback()
+            raise AssertionError("the server hangs at its end: see the stacks of its threads")
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -15,7 +15,7 @@ from service.job_client import JobClient
 from service.main import create_app
 from service.server import Server
 from service.settings import ServiceSettings
-from tests.service.conftest import TestWorker, wait_for
+from tests.service.conftest import TestWorker, in_a_thread, wait_for
 from tests.service.test_sharing import Gate, is_reused, num_sharers
 from worker.contract.jobs import EmbeddingsJob, JobState, Task
 from worker.contract.record import record_key, waiting_key
@@ -219,14 +219,8 @@ def own_server(settings: ServiceSettings, drain_grace_s: int) -> Iterator[tuple[
     """A service that is to be stopped, and its address; it has stopped at the end."""
     own = settings.model_copy(update={"port": 0, "drain_grace_s": drain_grace_s})
     server = Server(create_app(own), own)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started)
-    try:
+    with in_a_thread(server, None):
         yield server, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def test_a_service_that_stops_cancels_nothing(

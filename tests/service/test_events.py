@@ -3,8 +3,8 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
@@ -276,35 +276,50 @@ def test_the_last_event_says_how_the_job_ended(
         assert list(frames)[-1].data == {"type": "finished", "status": state.value}
 
 
-def test_nobody_hears_what_a_read_met_whose_follower_had_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    unasked: list[dict[str, object]] = []
+def leave_amid(read: Callable[..., Awaitable[None]]) -> list[dict[str, object]]:
+    """What asyncio logs of a follower that left while this read was under way, and of its end."""
+    logged: list[dict[str, object]] = []
 
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+        async with asyncio.timeout(30), AsyncRedis() as redis:
+            patch.setattr(redis, "xread", read)
+            health, trips = RedisHealth(redis), RoundTrips(redis)
+            changes, bursts = JobChanges(trips, health, 60), BurstLimiter()
+            jobs = JobClient(redis, trips, health, changes, bursts, 60)
+            job_events = JobEvents(redis, jobs, bursts)
+            following = job_events.follow("job_1", None)
+            await anext(following)
+            follower = asyncio.ensure_future(anext(following))
+            await asyncio.sleep(0.01)
+            follower.cancel()
+            await asyncio.wait({follower})
+            await job_events.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        gc.collect()
+
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run(leave())
+    return logged
+
+
+def test_nobody_hears_what_a_read_met_whose_follower_had_left() -> None:
     async def fail_when_canceled(*_: object, **__: object) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise RedisConnectionError from None
 
-    async def leave() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context))
-        async with AsyncRedis() as redis:
-            health, trips = RedisHealth(redis), RoundTrips(redis)
-            changes, bursts = JobChanges(trips, health, 60), BurstLimiter()
-            jobs = JobClient(redis, trips, health, changes, bursts, 60)
-            monkeypatch.setattr(redis, "xread", fail_when_canceled)
-            following = JobEvents(redis, jobs, bursts).follow("job_1", None)
-            await anext(following)
-            follower = asyncio.ensure_future(anext(following))
-            await asyncio.sleep(0.01)
-            follower.cancel()
-            await asyncio.wait({follower})
-            await asyncio.sleep(0.01)
-        gc.collect()
+    assert leave_amid(fail_when_canceled) == []
 
-    asyncio.run(leave())
-    assert unasked == []
+
+def test_a_read_that_forgot_its_cancel_ends_with_the_service() -> None:
+    async def forget_a_cancel(*_: object, **__: object) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    assert leave_amid(forget_a_cancel) == []
 
 
 def test_closed_frames_give_their_place_up_at_once() -> None:

@@ -1,6 +1,7 @@
 """Commands that are sent together come back apart."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from redis import Redis
@@ -11,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from benchmarks.running_service import scratch_redis
+from service.main import _ASYNC_RETRY
 from service.round_trips import RoundTrips
 from tests.service.conftest import wait_for
 
@@ -71,19 +73,31 @@ def test_no_connection_is_left_of_a_caller_that_has_left(redis: Redis, redis_url
         return name not in [client["name"] for client in redis.client_list()]
 
     async def run() -> None:
-        client = AsyncRedis.from_url(
-            redis_url, client_name=name, retry=Retry(NoBackoff(), 1, (RedisConnectionError,))
-        )
-        async with client, RoundTrips(client) as round_trips:
-            leaver = asyncio.ensure_future(round_trips.execute("BLPOP", "empty", "0.2"))
+        client = AsyncRedis.from_url(redis_url, client_name=name, retry=_ASYNC_RETRY)
+        async with client, aclosing(RoundTrips(client)) as round_trips:
+            leaver = asyncio.ensure_future(round_trips.execute("BLPOP", "empty", "60"))
             while is_gone():
                 await asyncio.sleep(0.01)
             leaver.cancel()
+        # one that went on would connect again
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 30)
         wait_for(is_gone)
 
     asyncio.run(run())
+
+
+@pytest.mark.usefixtures("redis")
+def test_what_was_asked_for_in_the_last_turn_is_ended_too(redis_url: str) -> None:
+    async def run() -> list[object | BaseException]:
+        async with AsyncRedis.from_url(redis_url) as client:
+            round_trips = RoundTrips(client)
+            caller = asyncio.ensure_future(round_trips.execute("BLPOP", "empty", "60"))
+            await asyncio.sleep(0)
+            await round_trips.aclose()
+            return list(await asyncio.gather(caller, return_exceptions=True))
+
+    assert [type(reply) for reply in asyncio.run(run())] == [asyncio.CancelledError]
 
 
 def test_a_script_runs_where_the_server_has_forgotten_it(redis: Redis, redis_url: str) -> None:
