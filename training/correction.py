@@ -7,7 +7,8 @@ for true what it has begun. At right images under noise it stays what it is.
 """
 
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -37,24 +38,34 @@ CORRECTION_SEED = 2_000_000  # beyond any other
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """N images that the model painted itself, and what their sentences say.
+    """Images that the model painted itself, and what their sentences say: all but sigmas float16.
 
-    states  [N, num_steps, S, 64] float16, patches after each step; the last are clean
-    sigmas  [num_steps], the noise levels of the states
-    text    [N, T, D] float16, T5's features of the sentence
-    pooled  [N, D] float16, CLIP's
-    right   [num_right] rows of images that show what their sentence says
-    wrong   [num_wrong] rows of those that do not
-    truth   [num_wrong, S, 64] float16, for each of these an image that does
+    right   [R, S, 64], patches of those that show what their sentence says
+    wrong   [W, num_steps, S, 64], of those that do not, after each step; the last are clean
+    sigmas  [num_steps], the noise levels of these
+    truth   [W, S, 64], for each of the wrong ones an image that shows it
+    text    [R, T, D] and [W, T, D], T5's features of the sentences
+    pooled  [R, D] and [W, D], CLIP's
     """
 
-    states: Tensor
-    sigmas: Tensor
-    text: Tensor
-    pooled: Tensor
     right: Tensor
+    right_text: Tensor
+    right_pooled: Tensor
     wrong: Tensor
+    wrong_text: Tensor
+    wrong_pooled: Tensor
+    sigmas: Tensor
     truth: Tensor
+
+    def with_mistakes_of(self, earlier: Self) -> Self:
+        """Add those of an earlier round: what was corrected then is not to come back."""
+        return replace(
+            self,
+            wrong=torch.cat((self.wrong, earlier.wrong)),
+            wrong_text=torch.cat((self.wrong_text, earlier.wrong_text)),
+            wrong_pooled=torch.cat((self.wrong_pooled, earlier.wrong_pooled)),
+            truth=torch.cat((self.truth, earlier.truth)),
+        )
 
 
 def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, number: int) -> Painted:
@@ -63,7 +74,7 @@ def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, number: int) ->
     A sentence that T5 does not read right is no mistake of the transformer's, and left out.
     """
     states, text, pooled = [], [], []
-    right, wrong, truth = [], [], []
+    right, wrong, truths = [], [], []
     sigmas: list[float] = []
     for first in tqdm(range(0, NUM_PAINTED, PAINT_BATCH_SIZE), "own images"):
         start = CORRECTION_SEED + number * NUM_PAINTED + first
@@ -82,17 +93,20 @@ def paint_own(pipeline: TextToImage, autoencoder: AutoencoderKL, number: int) ->
                 right.append(first + row)
             elif share_read(features.text[row].mean(dim=0, keepdim=True), [said]) == 1.0:
                 wrong.append(first + row)
-                truth.append(_nearest_rendering(said, image, rngs[row]))
+                truths.append(_nearest_rendering(said, image, rngs[row]))
+    all_states, all_text, all_pooled = torch.cat(states), torch.cat(text), torch.cat(pooled)
+    truth = all_states[wrong, -1]
+    if truths:
+        truth = patchify(encode_images(autoencoder, torch.stack(truths)).float()).half()
     return Painted(
-        torch.cat(states),
-        torch.tensor(sigmas),
-        torch.cat(text),
-        torch.cat(pooled),
-        torch.tensor(right, dtype=torch.long),
-        torch.tensor(wrong, dtype=torch.long),
-        patchify(encode_images(autoencoder, torch.stack(truth)).float()).half()
-        if truth
-        else states[0].new_empty(0, *states[0].shape[2:]),
+        right=all_states[right, -1],
+        right_text=all_text[right],
+        right_pooled=all_pooled[right],
+        wrong=all_states[wrong],
+        wrong_text=all_text[wrong],
+        wrong_pooled=all_pooled[wrong],
+        sigmas=torch.tensor(sigmas),
+        truth=truth,
     )
 
 
@@ -124,44 +138,41 @@ def correction_loss(student: nn.Module, earlier: nn.Module, painted: Painted, st
 
 
 def _right(painted: Painted, generator: torch.Generator) -> Sample:
-    rows = painted.right[torch.randint(len(painted.right), (RIGHT_ROWS,), generator=generator)]
-    clean = painted.states[rows, -1].float()
+    rows = torch.randint(len(painted.right), (RIGHT_ROWS,), generator=generator)
+    clean = painted.right[rows].float()
     noise = torch.randn(clean.shape, generator=generator)
     sigma = draw_sigmas(RIGHT_ROWS, generator)
-    noisy = torch.lerp(clean, noise, sigma[:, None, None])
-    return _sample(painted, rows, noisy, noise - clean, sigma, generator)
+    return Sample(
+        noisy=torch.lerp(clean, noise, sigma[:, None, None]),
+        velocity=noise - clean,
+        text=painted.right_text[rows].float(),
+        pooled=painted.right_pooled[rows].float(),
+        sigma=sigma,
+        guidance=_draw_guidance(RIGHT_ROWS, generator),
+    )
 
 
 def _wrong(painted: Painted, generator: torch.Generator) -> Sample:
     """Half are states that the model was in, half its wrong images under noise of any level."""
-    which = torch.randint(len(painted.wrong), (WRONG_ROWS,), generator=generator)
-    rows, truth = painted.wrong[which], painted.truth[which].float()
+    rows = torch.randint(len(painted.wrong), (WRONG_ROWS,), generator=generator)
     is_early = painted.sigmas >= LEAST_SIGMA
     steps = torch.randint(int(is_early.sum()), (WRONG_ROWS,), generator=generator)
-    image = painted.states[rows, -1].float()
+    image = painted.wrong[rows, -1].float()
     noise = torch.randn(image.shape, generator=generator)
     level = torch.empty(WRONG_ROWS).uniform_(LEAST_SIGMA, 1.0, generator=generator)
     is_own = torch.arange(WRONG_ROWS) % 2 == 0
     sigma = torch.where(is_own, painted.sigmas[steps], level)
     noised = torch.lerp(image, noise, level[:, None, None])
-    noisy = torch.where(is_own[:, None, None], painted.states[rows, steps].float(), noised)
-    velocity = (noisy - truth) / sigma[:, None, None]
-    return _sample(painted, rows, noisy, velocity, sigma, generator)
-
-
-def _sample(
-    painted: Painted,
-    rows: Tensor,
-    noisy: Tensor,
-    velocity: Tensor,
-    sigma: Tensor,
-    generator: torch.Generator,
-) -> Sample:
+    noisy = torch.where(is_own[:, None, None], painted.wrong[rows, steps].float(), noised)
     return Sample(
         noisy=noisy,
-        velocity=velocity,
-        text=painted.text[rows].float(),
-        pooled=painted.pooled[rows].float(),
+        velocity=(noisy - painted.truth[rows].float()) / sigma[:, None, None],
+        text=painted.wrong_text[rows].float(),
+        pooled=painted.wrong_pooled[rows].float(),
         sigma=sigma,
-        guidance=torch.empty(len(rows)).uniform_(*GUIDANCE_RANGE, generator=generator),
+        guidance=_draw_guidance(WRONG_ROWS, generator),
     )
+
+
+def _draw_guidance(count: int, generator: torch.Generator) -> Tensor:
+    return torch.empty(count).uniform_(*GUIDANCE_RANGE, generator=generator)

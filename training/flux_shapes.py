@@ -197,6 +197,8 @@ def correct_mistakes(backbone: FluxBackbone, number: int, work_dir: Path) -> Non
         logger.info("correction_%d right=%d wrong=%d left_out=true", number, len(painted.right),
                     len(painted.wrong))  # fmt: skip
         return
+    for before in range(number):
+        painted = painted.with_mistakes_of(load_painted(backbone, before, work_dir))
     num_steps, name = CORRECTION_STEPS[number], f"correction_{number}"
     first = sum(CORRECTION_STEPS[:number])
     run = replace(_run(name, num_steps, 3e-4, backbone, work_dir), average_decay=0.98)

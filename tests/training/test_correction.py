@@ -46,15 +46,17 @@ def pipeline() -> TextToImage:
 
 @pytest.fixture
 def painted() -> Painted:
-    """Six images of four patches in two steps, of which the last two are wrong."""
+    """Four right images of four patches, and two wrong ones in two steps."""
     generator = torch.Generator().manual_seed(1)
+    text = (FAR * torch.arange(6.0))[:, None, None].expand(6, 5, WIDTH).half()
     return Painted(
-        states=torch.randn(6, 2, 4, 64, generator=generator).half(),
+        right=torch.randn(4, 4, 64, generator=generator).half(),
+        right_text=text[:4],
+        right_pooled=torch.randn(4, WIDTH, generator=generator).half(),
+        wrong=torch.randn(2, 2, 4, 64, generator=generator).half(),
+        wrong_text=text[4:],
+        wrong_pooled=torch.randn(2, WIDTH, generator=generator).half(),
         sigmas=torch.tensor([0.6, 0.0]),
-        text=(FAR * torch.arange(6.0))[:, None, None].expand(6, 5, WIDTH).half(),
-        pooled=torch.randn(6, WIDTH, generator=generator).half(),
-        right=torch.arange(4),
-        wrong=torch.tensor([4, 5]),
         truth=torch.randn(2, 4, 64, generator=generator).half(),
     )
 
@@ -62,9 +64,7 @@ def painted() -> Painted:
 @pytest.fixture
 def goals(painted: Painted) -> Tensor:
     """Where each row should go: a wrong one to its truth."""
-    images = painted.states[:, -1].float()
-    images[painted.wrong] = painted.truth.float()
-    return images
+    return torch.cat((painted.right, painted.truth)).float()
 
 
 def paint(
@@ -85,11 +85,12 @@ def test_images_that_show_what_is_said_are_right(
 
     painted = paint(pipeline, monkeypatch, [*drawn])
 
-    assert painted.right.tolist() == [0, 2]
-    last = pipeline.decode(painted.states[:, -1].float(), 128, 128)
-    assert [compare(SAID, detect_shapes(image)).is_right for image in last] == [
-        True, False, True, False,
-    ]  # fmt: skip
+    features = pipeline.encode([SENTENCES[0]] * 2)
+    assert torch.equal(painted.right_text, features.text.half())
+    assert torch.equal(painted.right_pooled, features.pooled.half())
+    for image in pipeline.decode(painted.right.float(), 128, 128):
+        assert compare(SAID, detect_shapes(image)).is_right
+    assert len(painted.wrong) == len(painted.truth) == 0
 
 
 def test_a_wrong_image_has_a_true_one_beside_it(
@@ -99,7 +100,9 @@ def test_a_wrong_image_has_a_true_one_beside_it(
 
     painted = paint(pipeline, monkeypatch, [(SAID, SENTENCES[0])] * 3 + [(SAID, SENTENCES[1])])
 
-    assert painted.wrong.tolist() == [0, 1, 2]  # the last is misread, not painted wrong
+    features = pipeline.encode([SENTENCES[0]] * 3)  # the fourth is misread, not painted wrong
+    assert torch.equal(painted.wrong_text, features.text.half())
+    assert len(painted.right) == 0
     for image in pipeline.decode(painted.truth.float(), 128, 128):
         assert compare(SAID, detect_shapes(image)).is_right
 
@@ -112,7 +115,7 @@ def test_of_many_renderings_the_nearest_is_aimed_at(
     monkeypatch.setattr(correction, "NUM_RENDERINGS", 1)
     one = paint(pipeline, monkeypatch, [(SAID, SENTENCES[0])] * 2)
 
-    images = pipeline.decode(few.states[:, -1].float(), 128, 128)
+    images = pipeline.decode(few.wrong[:, -1].float(), 128, 128)
     errors = [
         np.abs(pipeline.decode(each.truth.float(), 128, 128).astype(int) - images).mean(
             axis=(1, 2, 3)
@@ -126,12 +129,30 @@ def test_of_many_renderings_the_nearest_is_aimed_at(
 def test_wrong_images_turn_to_the_truth_and_right_ones_stay(
     painted: Painted, goals: Tensor
 ) -> None:
-    earlier = Aim(painted.states[:, -1].float())
+    earlier = Aim(torch.cat((painted.right, painted.wrong[:, -1])).float())
     assert correction_loss(Aim(goals), earlier, painted, 1).item() < 1e-6
     assert correction_loss(earlier, earlier, painted, 1).item() > 0.1  # goes on being wrong
     moved = goals.clone()
-    moved[painted.right] += 1.0
+    moved[:4] += 1.0
     assert correction_loss(Aim(moved), earlier, painted, 1).item() > 0.1
+
+
+def test_the_mistakes_of_an_earlier_round_are_learned_from_too(
+    painted: Painted, goals: Tensor
+) -> None:
+    new = replace(
+        painted,
+        wrong=painted.wrong[:1],
+        wrong_text=painted.wrong_text[:1],
+        wrong_pooled=painted.wrong_pooled[:1],
+        truth=painted.truth[:1],
+    )
+    half_right = goals.clone()
+    half_right[5] += 1.0
+    assert correction_loss(Aim(half_right), Aim(goals), new, 1).item() < 1e-6
+    both = new.with_mistakes_of(replace(painted, right=painted.right[:0]))
+    assert correction_loss(Aim(half_right), Aim(goals), both, 1).item() > 0.1
+    assert correction_loss(Aim(goals), Aim(goals), both, 1).item() < 1e-6
 
 
 def test_states_too_near_the_end_are_left_alone(painted: Painted, goals: Tensor) -> None:

@@ -7,15 +7,16 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from models.flux.backbone import FluxBackbone
 from models.flux.latents import image_ids
 from models.flux.text_encoders import TextEncoders
 from models.flux.text_to_image import TextToImage
 from models.presets import get_preset
-from training import flux_shapes, image_flow
+from training import correction, flux_shapes, image_flow
 from training.autoencoder import build_autoencoder
-from training.correction import Painted
+from training.correction import Painted, correction_loss
 from training.flux_shapes import (
     Pool,
     correct_mistakes,
@@ -140,43 +141,76 @@ def test_a_pool_that_was_kept_is_taken_up_whole(pool: Pool, tmp_path: Path) -> N
     assert all(torch.equal(getattr(loaded, name), getattr(pool, name)) for name in names)
 
 
-def test_what_was_painted_before_a_round_is_taken_up_whole(tmp_path: Path) -> None:
-    painted = Painted(*(torch.full((2,), float(i)) for i in range(len(fields(Painted)))))
+def test_what_is_painted_before_a_round_is_kept_and_taken_up_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
+        (tmp_path / part).symlink_to(BUNDLED / part)
+    (tmp_path / "vae_sharp").symlink_to(BUNDLED / "vae")
+    for name in ("NUM_PAINTED", "PAINT_BATCH_SIZE", "NUM_STEPS"):
+        monkeypatch.setattr(correction, name, 3)
+    backbone = start_backbone(BUNDLED).eval()
+    nn.init.zeros_(backbone.final_layer.linear.weight)  # it paints noise
+
+    painted = load_painted(backbone, 1, tmp_path)
+    monkeypatch.delattr(flux_shapes, "paint_own")
+    again = load_painted(backbone, 1, tmp_path)
+
+    assert len(painted.wrong) > 0
     names = [field.name for field in fields(Painted)]
-    torch.save([getattr(painted, name) for name in names], tmp_path / "painted_1.pt")
-
-    loaded = load_painted(start_backbone(BUNDLED), 1, tmp_path)
-
-    assert all(torch.equal(getattr(loaded, name), getattr(painted, name)) for name in names)
+    assert all(torch.equal(getattr(again, name), getattr(painted, name)) for name in names)
 
 
-def small_painted(wrong: list[int]) -> Painted:
+def small_painted(num_wrong: int) -> Painted:
     """Four images of 32×32 pixels in one step."""
     generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, 1, 4, 64, generator=generator).half()
+    text = torch.randn(4, MAX_TOKENS, WIDTH, generator=generator).half()
+    pooled = torch.randn(4, WIDTH, generator=generator).half()
     return Painted(
-        states=torch.randn(4, 1, 4, 64, generator=generator).half(),
+        right=images[num_wrong:, -1],
+        right_text=text[num_wrong:],
+        right_pooled=pooled[num_wrong:],
+        wrong=images[:num_wrong],
+        wrong_text=text[:num_wrong],
+        wrong_pooled=pooled[:num_wrong],
         sigmas=torch.tensor([0.5]),
-        text=torch.randn(4, MAX_TOKENS, WIDTH, generator=generator).half(),
-        pooled=torch.randn(4, WIDTH, generator=generator).half(),
-        right=torch.tensor([row for row in range(4) if row not in wrong]),
-        wrong=torch.tensor(wrong, dtype=torch.long),
-        truth=torch.randn(len(wrong), 4, 64, generator=generator).half(),
+        truth=torch.randn(num_wrong, 4, 64, generator=generator).half(),
     )
 
 
-@pytest.mark.parametrize("wrong", [[3], [], [0, 1, 2, 3]])
+@pytest.mark.parametrize("num_wrong", [1, 0, 4])
 def test_a_round_of_correction_needs_right_and_wrong_images(
-    wrong: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_wrong: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_flow, "SIDE", 32)
     monkeypatch.setattr(flux_shapes, "CORRECTION_STEPS", (5, 1))
-    monkeypatch.setattr(flux_shapes, "load_painted", lambda *_: small_painted(wrong))
+    monkeypatch.setattr(flux_shapes, "load_painted", lambda *_: small_painted(num_wrong))
     backbone, before = start_backbone(BUNDLED), start_backbone(BUNDLED)
 
     correct_mistakes(backbone, 1, tmp_path)
 
     is_same = torch.equal(backbone.img_in.weight, before.img_in.weight)
-    assert is_same == (wrong != [3])
+    assert is_same == (num_wrong != 1)
+
+
+def test_a_round_of_correction_goes_over_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watched(student: nn.Module, earlier: nn.Module, painted: Painted, step: int) -> Tensor:
+        seen.append((len(painted.right), len(painted.wrong)))
+        return correction_loss(student, earlier, painted, step)
+
+    monkeypatch.setattr(image_flow, "SIDE", 32)
+    monkeypatch.setattr(flux_shapes, "CORRECTION_STEPS", (5, 5, 1))
+    monkeypatch.setattr(
+        flux_shapes, "load_painted", lambda _, number, __: small_painted(3 - number)
+    )
+    monkeypatch.setattr(flux_shapes, "correction_loss", watched)
+    correct_mistakes(start_backbone(BUNDLED), 2, tmp_path)
+    assert seen == [(3, 1 + 3 + 2)]
 
 
 def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch, encoders: TextEncoders) -> None:
