@@ -20,7 +20,7 @@ from models.flux.latents import patchify
 from models.flux.text_to_image import TextToImage
 from training.autoencoder import encode_images
 from training.geometry import detect_shapes
-from training.image_flow import GUIDANCE_RANGE, SIDE, Sample, disturb, draw_sigmas, predict
+from training.image_flow import SIDE, Sample, disturb, draw_guidance, noised, predict
 from training.segmentation import Pixels
 from training.shapes_world import Scene, complete, render
 from training.text_encoders import draw_sentence, share_read
@@ -139,17 +139,8 @@ def correction_loss(student: nn.Module, earlier: nn.Module, painted: Painted, st
 
 def _right(painted: Painted, generator: torch.Generator) -> Sample:
     rows = torch.randint(len(painted.right), (RIGHT_ROWS,), generator=generator)
-    clean = painted.right[rows].float()
-    noise = torch.randn(clean.shape, generator=generator)
-    sigma = draw_sigmas(RIGHT_ROWS, generator)
-    return Sample(
-        noisy=torch.lerp(clean, noise, sigma[:, None, None]),
-        velocity=noise - clean,
-        text=painted.right_text[rows].float(),
-        pooled=painted.right_pooled[rows].float(),
-        sigma=sigma,
-        guidance=_draw_guidance(RIGHT_ROWS, generator),
-    )
+    text, pooled = painted.right_text[rows], painted.right_pooled[rows]
+    return noised(painted.right[rows].float(), text, pooled, generator)
 
 
 def _wrong(painted: Painted, generator: torch.Generator) -> Sample:
@@ -170,9 +161,5 @@ def _wrong(painted: Painted, generator: torch.Generator) -> Sample:
         text=painted.wrong_text[rows].float(),
         pooled=painted.wrong_pooled[rows].float(),
         sigma=sigma,
-        guidance=_draw_guidance(WRONG_ROWS, generator),
+        guidance=draw_guidance(WRONG_ROWS, generator),
     )
-
-
-def _draw_guidance(count: int, generator: torch.Generator) -> Tensor:
-    return torch.empty(count).uniform_(*GUIDANCE_RANGE, generator=generator)

@@ -37,12 +37,11 @@ from training.autoencoder import (
 )
 from training.correction import Painted, correction_loss, paint_own
 from training.image_flow import (
-    GUIDANCE_RANGE,
     SIDE,
     Sample,
     distillation_loss,
-    draw_sigmas,
     flow_loss,
+    noised,
 )
 from training.renderings import render_pool
 from training.run import Run, save_whole, train
@@ -148,16 +147,7 @@ def sample(pool: Pool, step: int) -> Sample:
     generator = torch.Generator().manual_seed(step)
     rows = torch.randint(len(pool.latents), (BATCH_SIZE,), generator=generator)
     clean = patchify(pool.latents[rows].float())
-    noise = torch.randn(clean.shape, generator=generator)
-    sigma = draw_sigmas(BATCH_SIZE, generator)
-    return Sample(
-        noisy=torch.lerp(clean, noise, sigma[:, None, None]),
-        velocity=noise - clean,
-        text=pool.text[rows].float(),
-        pooled=pool.pooled[rows].float(),
-        sigma=sigma,
-        guidance=torch.empty(BATCH_SIZE).uniform_(*GUIDANCE_RANGE, generator=generator),
-    )
+    return noised(clean, pool.text[rows], pool.pooled[rows], generator)
 
 
 def _run(name: str, num_steps: int, rate: float, backbone: FluxBackbone, work_dir: Path) -> Run:

@@ -39,6 +39,24 @@ def draw_sigmas(count: int, generator: torch.Generator) -> Tensor:
     return SIGMA_SHIFT * even / (1 + (SIGMA_SHIFT - 1) * even)
 
 
+def draw_guidance(count: int, generator: torch.Generator) -> Tensor:
+    return torch.empty(count).uniform_(*GUIDANCE_RANGE, generator=generator)
+
+
+def noised(clean: Tensor, text: Tensor, pooled: Tensor, generator: torch.Generator) -> Sample:
+    """Put clean patches [B, S, 64] under noise of any level; the texts may be float16."""
+    noise = torch.randn(clean.shape, generator=generator)
+    sigma = draw_sigmas(len(clean), generator)
+    return Sample(
+        noisy=torch.lerp(clean, noise, sigma[:, None, None]),
+        velocity=noise - clean,
+        text=text.float(),
+        pooled=pooled.float(),
+        sigma=sigma,
+        guidance=draw_guidance(len(clean), generator),
+    )
+
+
 def predict(
     backbone: nn.Module, batch: Sample, guidance: Tensor, text: Tensor, pooled: Tensor
 ) -> Tensor:
