@@ -34,13 +34,16 @@ Stream: TypeAlias = tuple[str, Entries]  # its key, and what it holds
 
 class JobEvents:
     def __init__(self, redis: Redis, jobs: JobClient, bursts: BurstLimiter) -> None:
-        """`redis` has a connection for each follower, and waits longer than the silence."""
+        """`redis` has a connection for each follower, and waits longer than the silence.
+
+        To be made in the event loop in which it is used.
+        """
         self._redis = redis
         self._jobs = jobs
         self._bursts = bursts
         self._num_followers = 0
         self._reads: set[asyncio.Future[list[Event]]] = set()
-        self._is_stopping = False
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def follow(self, job_id: str, after: str | None) -> AsyncGenerator[Event | None]:
         """Give the events after this one, old and new, until `finished`; None for a silence.
@@ -75,20 +78,19 @@ class JobEvents:
 
     @property
     def is_stopping(self) -> bool:
-        return self._is_stopping
+        return self._stopped.done()
 
     def stop(self) -> None:
         """End every following: clients come back and go on from their last event."""
-        self._is_stopping = True
-        for read in self._reads:
-            read.cancel()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
 
     async def aclose(self) -> None:
         """End the reads that are left: one that forgot its cancel would outlive its follower."""
         await end(self._reads)
 
     async def _follow(self, job_id: str, last: str) -> AsyncIterator[Event | None]:
-        while not self._is_stopping:
+        while not self.is_stopping:
             try:
                 events = await self._next(job_id, last)
             except RedisError as error:
@@ -111,7 +113,7 @@ class JobEvents:
     async def _next(self, job_id: str, last: str) -> list[Event] | None:
         """What comes after this one; nothing for a silence, None where nothing can come."""
         events = await self._unless_stopped(self._read(job_id, last))
-        if events:
+        if events is None or events:
             return events
         record = await self._jobs.status(job_id)
         if record is None:
@@ -129,8 +131,10 @@ class JobEvents:
         self._reads.add(task)
         task.add_done_callback(self._forget)
         try:
-            await asyncio.wait({task})  # which, unlike the task, does not raise when it is stopped
-            return None if task.cancelled() else task.result()
+            # no follower waits for its read to have ended: that may forget its cancel
+            either: set[asyncio.Future[list[Event]] | asyncio.Future[None]] = {task, self._stopped}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return None if self.is_stopping else task.result()
         finally:
             task.cancel()
 

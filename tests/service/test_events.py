@@ -276,8 +276,10 @@ def test_the_last_event_says_how_the_job_ended(
         assert list(frames)[-1].data == {"type": "finished", "status": state.value}
 
 
-def leave_amid(read: Callable[..., Awaitable[None]]) -> list[dict[str, object]]:
-    """What asyncio logs of a follower that left while this read was under way, and of its end."""
+def leave_amid(
+    read: Callable[..., Awaitable[None]], stops: bool = False
+) -> list[dict[str, object]]:
+    """What asyncio logs of a follower that left, or whose service stopped, amid this read."""
     logged: list[dict[str, object]] = []
 
     async def leave() -> None:
@@ -292,8 +294,12 @@ def leave_amid(read: Callable[..., Awaitable[None]]) -> list[dict[str, object]]:
             await anext(following)
             follower = asyncio.ensure_future(anext(following))
             await asyncio.sleep(0.01)
-            follower.cancel()
+            if stops:
+                job_events.stop()
+            else:
+                follower.cancel()
             await asyncio.wait({follower})
+            assert follower.cancelled() or isinstance(follower.exception(), StopAsyncIteration)
             await job_events.aclose()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()
@@ -313,13 +319,16 @@ def test_nobody_hears_what_a_read_met_whose_follower_had_left() -> None:
     assert leave_amid(fail_when_canceled) == []
 
 
-def test_a_read_that_forgot_its_cancel_ends_with_the_service() -> None:
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_read_that_forgot_its_cancel_ends_with_the_service_and_holds_up_nobody(
+    stops: bool,
+) -> None:
     async def forget_a_cancel(*_: object, **__: object) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    assert leave_amid(forget_a_cancel) == []
+    assert leave_amid(forget_a_cancel, stops) == []
 
 
 def test_closed_frames_give_their_place_up_at_once() -> None:
