@@ -22,6 +22,9 @@ MAX_GROUPS = 8  # in hand at once: each holds rows in the device's memory
 _MAX_LOADS = 64  # that are remembered
 _SMOOTHING = 0.3  # of a new measurement in what was measured lately
 _SLOW_SMOOTHING = 0.1  # likewise of what one step says little about
+# Of a step's pause. Clients that ask for the next image when they have the last come in waves, and
+# the pauses, for their images to be decoded, with them: over more steps than a wave they are even.
+_PAUSE_SMOOTHING = 1 / 32
 _FORGET_AFTER_S = 1.0  # and five steps, without one: then a group's load may be another
 
 K = TypeVar("K", bound=Hashable)
@@ -106,11 +109,12 @@ class _Load:
     """How busy a group was lately: it will be so for a while, even where it has no row just now.
 
     num_places  of its forwards
-    pause_s     from a step to the next in which the device stood still
+    pause_s     from a step to the next in which the device stood still, of so many
     """
 
     num_places: float = 0.0
     pause_s: float = 0.0
+    num_pauses: int = 0
     stepped_at: float = -math.inf
     idle_s_before: float | None = None  # of the device, until its last step; None: it had no row
 
@@ -119,7 +123,9 @@ class _Load:
             self.num_places = num_places
         self.num_places += _SLOW_SMOOTHING * (num_places - self.num_places)
         if self.idle_s_before is not None:
-            self.pause_s += _SLOW_SMOOTHING * (idle_s - self.idle_s_before - self.pause_s)
+            self.num_pauses += 1
+            weight = max(_PAUSE_SMOOTHING, 1 / self.num_pauses)
+            self.pause_s += weight * (idle_s - self.idle_s_before - self.pause_s)
         self.stepped_at, self.idle_s_before = now, idle_s
 
 

@@ -307,6 +307,26 @@ def test_pauses_between_steps_count_as_time_that_remains() -> None:
     assert remaining(simulation, rows) == pytest.approx([100 * 1.5], rel=0.05)
 
 
+def test_pauses_that_come_in_waves_are_told_evenly() -> None:
+    simulation = Simulation(Device({SMALL: 8}))
+    told: dict[str, tuple[float, float]] = {}  # by row: what remains, and when that was said
+    to_come, num_ended = list("abcdefgh"), 0
+    for _ in range(400):
+        new = [Row(name, steps_left=20) for name in to_come[:1]]
+        simulation.arrive(*new)
+        simulation.step()
+        for row in new:
+            told[row.name] = remaining(simulation, [row])[0], simulation.now
+        ended = list(simulation.ended_at)[num_ended:]
+        num_ended += len(ended)
+        simulation.now += 2.0 * len(ended)  # each image is decoded, and its client asks again
+        to_come = [*to_come[1:], *(f"{name}'" for name in ended)]
+    later = [name for name in simulation.ended_at if len(name) > 3]
+    actual = [simulation.ended_at[name] - told[name][1] for name in later]
+    assert len(later) > 80
+    assert [told[name][0] for name in later] == pytest.approx(actual, rel=0.15)
+
+
 class ByPlaces(Device):
     def step_s(self, group: Group, num_places: int, loras: frozenset[str]) -> float:  # noqa: ARG002
         return float(num_places)
