@@ -3,28 +3,35 @@
 Starts `triptych serve` and asks `flux_shapes` for images at its defaults, each client for the next
 when it has the last. Says images a second and latencies. A third load asks for previews as well:
 the events of its jobs say how soon the first one came, and how honest the estimates of the time
-that remains are.
+that remains are. With `--shallow` all of it on a `flux_shapes` of two blocks, whose steps are cheap
+against what is around them, as all steps are on a faster device.
 """
 
 import argparse
 import json
 import os
+import re
+import shutil
 import statistics
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from safetensors.torch import load_file, save_file
 
 from benchmarks.load_client import Load, LoadPlan, percentile, post, run_loads
 from benchmarks.machine import processor
 from benchmarks.reports import publish
 from benchmarks.running_service import running
+from models.presets import get_preset
 
 NUM_CLIENTS = 8
 NUM_PROMPTS = 8_000  # of a load: more than are answered, as no prompt is asked for twice
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
+LATER_BLOCK = re.compile(r"(single_)?transformer_blocks\.[1-9]")
 HONEST = 0.25  # of the time that it took: how far off an estimate may be
 
 
@@ -51,6 +58,7 @@ class Progress:
 class Report:
     machine: str
     num_cores: int
+    is_shallow: bool
     one: Load
     eight: Load
     ratio: float  # of images a second
@@ -134,10 +142,39 @@ def _first(events: Sequence[JobEvent], kind: str) -> JobEvent:
     raise ValueError(f"got a job without {kind}: {[event.kind for event in events]}")
 
 
-def measure(duration_s: float) -> Report:
+def write_shallow(directory: Path) -> None:
+    """Write `flux_shapes` with the first block of each kind alone; what it paints is no matter."""
+    source = Path(get_preset("flux_shapes").handle)
+    shutil.copytree(source, directory, ignore=shutil.ignore_patterns("transformer"))
+    config = json.loads((source / "transformer" / "config.json").read_text())
+    weights = load_file(source / "transformer" / "diffusion_pytorch_model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not LATER_BLOCK.match(name)}
+    transformer = directory / "transformer"
+    transformer.mkdir()
+    config |= {"num_layers": 1, "num_single_layers": 1}
+    (transformer / "config.json").write_text(json.dumps(config))
+    save_file(kept, transformer / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+
+
+def measure(duration_s: float, is_shallow: bool) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        if not is_shallow:
+            return _measure("flux_shapes", duration_s, is_shallow)
+        write_shallow(Path(folder) / "shallow")
+        model = {
+            "name": "shallow",
+            "handle": f"{folder}/shallow",
+            "default_size": "128x128",
+            "num_steps": 20,
+            "guidance_scale": 2.0,
+        }
+        return _measure(json.dumps([model]), duration_s, is_shallow)
+
+
+def _measure(models: str, duration_s: float, is_shallow: bool) -> Report:
     alone: list[bytes] = []
     previewed: list[bytes] = []
-    with running("triptych", "serve", TRIPTYCH_MODELS="flux_shapes") as service:
+    with running("triptych", "serve", TRIPTYCH_MODELS=models) as service:
 
         def load(asked: list[bytes], num_clients: int, answers: list[bytes]) -> Load:
             warm_up_s = duration_s / 10
@@ -154,6 +191,7 @@ def measure(duration_s: float) -> Report:
     return Report(
         machine=processor(),
         num_cores=os.cpu_count() or 1,
+        is_shallow=is_shallow,
         one=one,
         eight=eight,
         ratio=round(eight.per_s / one.per_s, 2),
@@ -165,9 +203,10 @@ def measure(duration_s: float) -> Report:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--duration-s", type=float, default=20.0, help="of each load")
+    parser.add_argument("--shallow", action="store_true", help="a model of two blocks")
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
-    publish(measure(arguments.duration_s), arguments.output)
+    publish(measure(arguments.duration_s, arguments.shallow), arguments.output)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from benchmarks.painting import (
     progress_of,
     requests,
     step_s,
+    write_shallow,
 )
+from models.flux.text_to_image import TextToImage
 from service.main import create_app
 from service.settings import ServiceSettings
 from tests.claims import claim_one
@@ -95,3 +97,9 @@ def test_no_two_loads_ask_for_the_same_image() -> None:
     asked = [*requests(0), *requests(1)]
     assert len(set(asked)) == len(asked)
     assert b'"preview_steps": [1]' in requests(2, [1])[0]
+
+
+def test_the_shallow_model_has_the_first_block_of_each_kind_alone(tmp_path: Path) -> None:
+    write_shallow(tmp_path / "shallow")
+    backbone = TextToImage.from_preset(tmp_path / "shallow").backbone
+    assert (backbone.depth, backbone.depth_single_blocks) == (1, 1)
