@@ -26,7 +26,7 @@ from training.shapes_world import Scene, complete, render
 from training.text_encoders import draw_sentence, share_read
 from training.verdict import compare
 
-NUM_PAINTED = 3200
+NUM_PAINTED = 6400
 FULL_SHARE = 0.6  # sentences that say all of a single shape, the hardest to paint
 NUM_STEPS, GUIDANCE = 10, 2.0  # half the usual steps: twice as many images in the time
 NUM_RENDERINGS = 8  # of a scene, of which the one is aimed at that is nearest to the wrong image

@@ -46,7 +46,8 @@ from training.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 32  # few sentences are longer
+T5_MAX_TOKENS = 48  # of sentences without typos none is longer
+CLIP_MAX_TOKENS = 32  # few are longer; where CLIP misses a word, T5 is believed
 WIDTH = 128
 BATCH_SIZE = 128
 NUM_EMPTY = 2  # of a batch: the empty sentence, from which guidance leads away, has the code zero
@@ -151,7 +152,7 @@ def build_t5_tokenizer() -> T5Tokenizer:
     for fragment in _fragments(words):
         for form in (fragment, fragment.upper()):
             pieces.setdefault(form, -9.0)
-    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=MAX_TOKENS)
+    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=T5_MAX_TOKENS)
 
 
 def build_clip_tokenizer() -> CLIPTokenizer:
@@ -176,7 +177,7 @@ def build_clip_tokenizer() -> CLIPTokenizer:
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     merges = [tuple(merge) for merge in _merges(bpe)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_MAX_TOKENS)
 
 
 def _merges(bpe: Tokenizer) -> list[list[str]]:
@@ -209,7 +210,7 @@ def build_encoders(
             num_hidden_layers=4,
             num_attention_heads=4,
             projection_dim=WIDTH,
-            max_position_embeddings=MAX_TOKENS,
+            max_position_embeddings=CLIP_MAX_TOKENS,
             bos_token_id=clip_tokenizer.bos_token_id,
             eos_token_id=clip_tokenizer.eos_token_id,
             pad_token_id=clip_tokenizer.pad_token_id,
@@ -308,8 +309,6 @@ def lower_case_ids(tokenizer: T5Tokenizer) -> Tensor:
 
 
 def _ids(tokenizer: T5Tokenizer | CLIPTokenizer, sentences: list[str]) -> Tensor:
-    encoded = tokenizer(
-        sentences, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
-    )
+    encoded = tokenizer(sentences, padding="max_length", truncation=True, return_tensors="pt")
     ids: Tensor = encoded.input_ids
     return ids

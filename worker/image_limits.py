@@ -51,7 +51,7 @@ _OF_PRESETS = {
         max_guidance_scale=10.0,
         default_true_cfg_scale=3.0,  # "a circle" without "red" is another colour from here on
         max_true_cfg_scale=10.0,
-        max_sequence_length=32,
+        max_sequence_length=48,
         max_images=10,
     )
 }

@@ -151,7 +151,7 @@ def painted_by_diffusers(oracle: FluxPipeline, **arguments: object) -> np.ndarra
         num_inference_steps=NUM_STEPS,
         guidance_scale=3.5,
         generator=torch.Generator().manual_seed(SEED),
-        **{"max_sequence_length": 32} | arguments,
+        **{"max_sequence_length": 48} | arguments,
     ).images[0]
     return np.asarray(image, dtype=int)
 

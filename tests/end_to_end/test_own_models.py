@@ -155,7 +155,7 @@ def painted_by_diffusers(oracle: FluxPipeline, guidance_scale: float) -> np.ndar
         height=HEIGHT,
         num_inference_steps=NUM_STEPS,
         guidance_scale=guidance_scale,
-        max_sequence_length=32,
+        max_sequence_length=48,
         generator=torch.Generator().manual_seed(SEED),
     ).images[0]
     return np.asarray(image, dtype=int)

@@ -29,7 +29,7 @@ from training.flux_shapes import (
     start_backbone,
 )
 from training.image_flow import FEATURE_NOISE, distillation_loss, flow_loss
-from training.text_encoders import MAX_TOKENS, WIDTH, draw_sentence, encode_said
+from training.text_encoders import T5_MAX_TOKENS, WIDTH, draw_sentence, encode_said
 
 BUNDLED = Path(get_preset("flux_shapes").handle)
 
@@ -40,7 +40,7 @@ def pool() -> Pool:
     codes = encode_said([draw_sentence(rng)[0] for _ in range(8)]).half()
     latents = torch.randn(8, 16, 4, 4, generator=generator).half()
     images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    return Pool(images, latents, codes[:, None].repeat(1, MAX_TOKENS, 1), codes)
+    return Pool(images, latents, codes[:, None].repeat(1, T5_MAX_TOKENS, 1), codes)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_an_earlier_preset_gives_the_weights_to_begin_with() -> None:
     for name, weight in earlier.backbone.state_dict().items():
         assert torch.equal(taken_up[name], weight), name
         assert not torch.equal(fresh[name], weight), name
-    assert earlier.text_encoders.max_tokens == MAX_TOKENS
+    assert earlier.text_encoders.max_tokens == T5_MAX_TOKENS
 
 
 def test_blocks_that_an_earlier_preset_lacks_begin_without_effect(
@@ -129,7 +129,7 @@ def test_the_features_are_those_of_the_encoders_sentence_by_sentence(
     sentences = ["a red circle", "a star above a ring", "blue"] * 22  # more than one batch
     text, pooled = read(encoders, sentences)
     alone = encoders.encode([sentences[-1]])
-    assert text.shape == (66, MAX_TOKENS, WIDTH)
+    assert text.shape == (66, T5_MAX_TOKENS, WIDTH)
     torch.testing.assert_close(text[-1].float(), alone.text[0], atol=5e-3, rtol=0)
     torch.testing.assert_close(pooled[-1].float(), alone.pooled[0], atol=5e-3, rtol=0)
 
@@ -165,7 +165,7 @@ def small_painted(num_wrong: int) -> Painted:
     """Four images of 32×32 pixels in one step."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, 1, 4, 64, generator=generator).half()
-    text = torch.randn(4, MAX_TOKENS, WIDTH, generator=generator).half()
+    text = torch.randn(4, T5_MAX_TOKENS, WIDTH, generator=generator).half()
     pooled = torch.randn(4, WIDTH, generator=generator).half()
     return Painted(
         right=images[num_wrong:, -1],
@@ -218,7 +218,7 @@ def test_a_pool_fits_together(monkeypatch: pytest.MonkeyPatch, encoders: TextEnc
     made = make_pool(build_autoencoder(), encoders)
     assert made.images.shape == (3, 3, 128, 128)
     assert made.latents.shape == (3, 16, 16, 16)
-    assert made.text.shape == (3, MAX_TOKENS, WIDTH)
+    assert made.text.shape == (3, T5_MAX_TOKENS, WIDTH)
     assert made.pooled.shape == (3, WIDTH)
 
 

@@ -1,5 +1,6 @@
 """What the text encoders of `flux_shapes` are trained to say."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -7,15 +8,16 @@ import torch
 from transformers import T5Tokenizer
 
 from training import text_encoders
-from training.shapes_world import Item, Layout, Scene
+from training.captions import caption
+from training.shapes_world import Item, Layout, Scene, all_singles
 from training.text_encoders import (
-    MAX_TOKENS,
     NOTHING_SAID,
     WIDTH,
     build_clip_tokenizer,
     build_encoders,
     build_t5_tokenizer,
     code_words,
+    draw_sentence,
     encode_said,
     lower_case_ids,
     share_read,
@@ -72,8 +74,18 @@ def test_known_words_are_one_token_and_any_text_can_be_read(t5_tokenizer: T5Toke
     assert clip_tokenizer.tokenize("a RED circle") == ["a</w>", "red</w>", "circle</w>"]
     for text in ("", "zebra", "红色圆圈", "🟥" * 40):
         for tokenizer in (t5_tokenizer, clip_tokenizer):
-            row = tokenizer(text, padding="max_length", max_length=MAX_TOKENS, truncation=True)
-            assert len(row.input_ids) == MAX_TOKENS
+            row = tokenizer(text, padding="max_length", truncation=True)
+            assert len(row.input_ids) == tokenizer.model_max_length
+
+
+def test_t5_reads_every_sentence_to_its_end(t5_tokenizer: T5Tokenizer) -> None:
+    rng, singles = random.Random(3), list(all_singles())
+    scenes = [rng.choice(singles) for _ in range(1000)] + [
+        draw_sentence(rng)[0] for _ in range(1000)
+    ]
+    sentences = [caption(said, rng) for said in scenes]
+    num_tokens = [len(ids) for ids in t5_tokenizer(sentences).input_ids]
+    assert max(num_tokens) <= t5_tokenizer.model_max_length
 
 
 def test_layers_that_an_earlier_encoder_lacks_begin_without_effect(tmp_path: Path) -> None:

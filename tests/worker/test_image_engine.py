@@ -824,7 +824,7 @@ def test_what_a_step_costs_is_measured_after_warming_up(
         warm.work.use_time()
     assert pipeline.batch_sizes[:4] == [1, 1, 1, 2]
     table = warm.work._costs.of(MODEL).table
-    assert len(table[96]) > 1  # of 32 text tokens and 64 patches
+    assert len(table[112]) > 1  # of 48 text tokens and 64 patches
     assert all(seconds > 0 for costs in table.values() for seconds in costs.values())
 
 
@@ -849,7 +849,7 @@ def test_under_load_steps_are_measured_now_and_then(
     warm.advance(7)
     warm.work.finish()
     assert len(pipeline.batch_sizes) == 1 + 7 + 2  # the image that nobody sees, the job's
-    assert 96 in warm.work._costs.of(MODEL).table
+    assert 112 in warm.work._costs.of(MODEL).table
 
 
 def test_a_signal_ends_a_measurement_and_loses_none(
@@ -870,4 +870,4 @@ def test_what_cannot_be_measured_leaves_the_worker_as_it_is(
     monkeypatch.setattr(pipeline, "step", lambda _: 1 / 0)
     warm.work.use_time()
     assert not warm.work.wants_time
-    assert warm.work._costs.of(MODEL).places_that_pay(96) == 1
+    assert warm.work._costs.of(MODEL).places_that_pay(112) == 1

@@ -101,8 +101,8 @@ def test_a_text_has_the_tokens_that_its_job_asks_for() -> None:
 
 
 def test_more_tokens_than_the_model_of_this_worker_reads_are_not_cut() -> None:
-    with pytest.raises(NotServedError, match="flux_shapes reads 32 tokens, not 33"):
-        encode(job_with(max_sequence_length=33), pipeline=TinyImagePipeline(), cache=text_cache())
+    with pytest.raises(NotServedError, match="flux_shapes reads 48 tokens, not 49"):
+        encode(job_with(max_sequence_length=49), pipeline=TinyImagePipeline(), cache=text_cache())
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])

@@ -1,9 +1,10 @@
 """What text-to-image models take: FLUX.1's limits, and what the configuration says instead."""
 
 import pytest
+from transformers import T5Tokenizer
 
 from models.errors import PresetError
-from models.presets import PRESETS, PresetTask
+from models.presets import PRESETS, PresetTask, get_preset
 from worker.image_limits import FluxProperties, limits_of, preset_limits
 from worker.model_specs import ModelSpec
 
@@ -40,6 +41,11 @@ def test_a_default_size_may_be_asked_for() -> None:
 
 def test_a_prompt_has_no_more_tokens_than_the_tokenizer_reads() -> None:
     assert limits_of(spec(), FluxProperties(False, 77)).max_sequence_length == 77
+
+
+def test_the_bundled_model_is_given_all_tokens_that_it_reads() -> None:
+    tokenizer = T5Tokenizer.from_pretrained(f"{get_preset('flux_shapes').handle}/tokenizer_2")
+    assert preset_limits("flux_shapes").max_sequence_length == tokenizer.model_max_length
 
 
 def test_loras_are_listed_as_they_are_configured() -> None:

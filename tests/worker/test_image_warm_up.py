@@ -61,8 +61,8 @@ def test_a_slow_device_measures_no_more_rows_once_the_time_is_over(
     measuring = image_warm_up.warm_up(pipeline, card_of("flux_shapes", Task.IMAGES))
     measure_all(measuring, slow)
     assert slow.batch_sizes == batch_sizes  # the first is the image that nobody sees
-    assert measuring.costs.places_that_pay(96) == 1
-    assert measuring.costs.step_s(96, 1, frozenset()) == row_s
+    assert measuring.costs.places_that_pay(112) == 1
+    assert measuring.costs.step_s(112, 1, frozenset()) == row_s
 
 
 @pytest.mark.parametrize("row_s", [0.03])
@@ -72,8 +72,8 @@ def test_a_first_step_that_loads_kernels_for_long_ends_no_measuring(slow: Slow) 
     measuring = image_warm_up.warm_up(pipeline, card_of("flux_shapes", Task.IMAGES))
     assert slow.batch_sizes == [1]
     measure_all(measuring, slow)
-    assert measuring.costs.step_s(96, 1, frozenset()) == pytest.approx(slow.row_s)
-    assert measuring.costs.step_s(96, 4, frozenset()) == pytest.approx(4 * slow.row_s)
+    assert measuring.costs.step_s(112, 1, frozenset()) == pytest.approx(slow.row_s)
+    assert measuring.costs.step_s(112, 4, frozenset()) == pytest.approx(4 * slow.row_s)
 
 
 @pytest.mark.parametrize("row_s", [0.8])
@@ -84,9 +84,9 @@ def test_one_row_pays_and_takes_as_long_as_the_first_did_until_more_is_measured(
         cast(ImagePipeline, slow), card_of("flux_shapes", Task.IMAGES)
     )
     assert slow.batch_sizes == [1]
-    assert measuring.costs.places_that_pay(96) == measuring.costs.places_that_pay(9000) == 1
-    assert measuring.costs.step_s(96, 1, frozenset()) == row_s
-    assert measuring.costs.step_s(9600, 1, frozenset()) == pytest.approx(100 * row_s)
+    assert measuring.costs.places_that_pay(112) == measuring.costs.places_that_pay(9000) == 1
+    assert measuring.costs.step_s(112, 1, frozenset()) == row_s
+    assert measuring.costs.step_s(11200, 1, frozenset()) == pytest.approx(100 * row_s)
 
 
 @pytest.mark.parametrize("row_s", [0.07])
@@ -97,7 +97,7 @@ def test_what_is_measured_before_a_model_is_ready_is_known_then_and_takes_a_mome
         cast(ImagePipeline, slow), card_of("flux_shapes", Task.IMAGES)
     )
     assert slow.batch_sizes == [1, 1, 1, 2, 2, 4]
-    assert measuring.costs.step_s(96, 2, frozenset()) == pytest.approx(2 * row_s)
+    assert measuring.costs.step_s(112, 2, frozenset()) == pytest.approx(2 * row_s)
 
 
 @pytest.mark.parametrize("row_s", [0.03])
@@ -114,8 +114,8 @@ def test_what_neighbours_disturbed_is_measured_again_later(slow: Slow) -> None:
     slow.launch_s = 0.1
     slow.disturbed = {4, 8}
     measuring = image_warm_up.warm_up(pipeline, card_of("flux_shapes", Task.IMAGES))
-    assert measuring.costs.places_that_pay(96) == 2
+    assert measuring.costs.places_that_pay(112) == 2
     slow.disturbed = set()
     measure_all(measuring, slow)
-    assert measuring.costs.places_that_pay(96) == 8
-    assert measuring.costs.step_s(96, 8, frozenset()) == pytest.approx(0.18)
+    assert measuring.costs.places_that_pay(112) == 8
+    assert measuring.costs.step_s(112, 8, frozenset()) == pytest.approx(0.18)

@@ -63,7 +63,7 @@ def expected_patches(
         guidance_scale=3.5,
         generator=generators(seeds),
         output_type="latent",
-        **{"prompt": PROMPT, "max_sequence_length": 32} | arguments,
+        **{"prompt": PROMPT, "max_sequence_length": 48} | arguments,
     ).images
     return patches
 

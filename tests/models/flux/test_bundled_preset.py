@@ -26,7 +26,7 @@ def test_diffusers_paints_the_same_latents_from_the_bundled_directory() -> None:
         num_inference_steps=8,
         guidance_scale=2.0,
         generator=torch.Generator().manual_seed(1),
-        max_sequence_length=32,
+        max_sequence_length=48,
         output_type="latent",
     ).images
 

@@ -123,7 +123,7 @@ def test_a_pipeline_comes_from_a_preset_by_its_name_or_its_directory(
         ({"true_cfg_scale": 2.0}, "true_cfg_scale 2.0 needs negative_prompts"),
         ({"strength": 0.5}, "strength 0.5 has no effect without start_images"),
         ({"flow_shift": 0.0}, "flow_shift 0.0 is not a finite number above 0"),
-        ({"max_sequence_length": 0}, "max_sequence_length 0 is not in 1 … 32"),
+        ({"max_sequence_length": 0}, "max_sequence_length 0 is not in 1 … 48"),
     ],
 )
 def test_a_bad_option_is_refused(

@@ -158,7 +158,7 @@ def test_rows_of_mixed_guidance_and_steps_equal_diffusers(pipelines: Pipelines) 
             num_inference_steps=wish.num_steps,
             guidance_scale=wish.guidance_scale,
             generator=torch.Generator().manual_seed(wish.seed),
-            max_sequence_length=32,
+            max_sequence_length=48,
             output_type="latent",
         ).images
         torch.testing.assert_close(row.patches[None], expected, atol=LATENTS, rtol=0)
@@ -227,7 +227,7 @@ def test_prompts_are_read_while_other_rows_are_painted(pipeline: TextToImage) ->
 def test_a_row_knows_where_it_stands(pipeline: TextToImage) -> None:
     row = replace(PLAIN, num_steps=2, true_cfg_scale=2.0).begin(pipeline)
     assert (row.step, row.num_steps, row.sigma, row.is_done) == (0, 2, 1.0, False)
-    assert (row.num_patches, row.num_text_tokens, row.num_places) == (24, 32, 2)
+    assert (row.num_patches, row.num_text_tokens, row.num_places) == (24, 48, 2)
     pipeline.step([row])
     pipeline.step([row])
     assert (row.step, row.sigma, row.is_done) == (2, 0.0, True)
@@ -258,7 +258,7 @@ def test_the_rows_of_a_call_share_what_is_made_of_their_start_image(
 def test_rows_that_cannot_share_a_forward_are_refused(pipeline: TextToImage) -> None:
     small = replace(PLAIN, size=(64, 64)).begin(pipeline)
     large = PLAIN.begin(pipeline)
-    with pytest.raises(ValueError, match="same patches and text tokens; got 16 and 32, 24 and 32"):
+    with pytest.raises(ValueError, match="same patches and text tokens; got 16 and 48, 24 and 48"):
         pipeline.step([large, small])
     assert (large.step, small.step) == (0, 0)
 
@@ -278,7 +278,7 @@ def test_a_step_of_no_rows_is_refused(pipeline: TextToImage) -> None:
 
 def test_a_negative_prompt_of_another_length_is_refused(pipeline: TextToImage) -> None:
     negative = Negative(pipeline.encode([UNWANTED], 16), 2.0)
-    with pytest.raises(ValueError, match=r"the negative prompt has 16 text tokens; .* 32 are"):
+    with pytest.raises(ValueError, match=r"the negative prompt has 16 text tokens; .* 48 are"):
         pipeline.begin(pipeline.encode([PROMPT]), [7], *WIDE, 5, 3.5, negative=negative)
 
 

@@ -133,7 +133,7 @@ def test_the_originals_files_paint_as_diffusers(
         num_inference_steps=4,
         guidance_scale=3.5,
         generator=torch.Generator().manual_seed(7),
-        max_sequence_length=32,
+        max_sequence_length=48,
         output_type="latent",
     ).images
     torch.testing.assert_close(last.patches, expected, atol=1e-4, rtol=0)

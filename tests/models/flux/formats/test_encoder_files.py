@@ -196,7 +196,7 @@ def test_several_files_of_one_encoder_are_refused(tmp_path: Path, t5: T5EncoderM
         load_t5(tmp_path, "cpu", None)
 
 
-@pytest.mark.parametrize("length", [1, 5, 32])
+@pytest.mark.parametrize("length", [1, 5, 48])
 def test_prompts_are_padded_or_cut_to_the_length_that_is_asked_for(
     pipelines: Pipelines, length: int
 ) -> None:
@@ -212,13 +212,13 @@ def test_prompts_are_padded_or_cut_to_the_length_that_is_asked_for(
     assert features.truncated == (length < 4, True)
 
 
-@pytest.mark.parametrize("length", [0, 33, 513])
+@pytest.mark.parametrize("length", [0, 49, 513])
 def test_a_length_that_the_preset_does_not_read_is_refused(
     pipelines: Pipelines, length: int
 ) -> None:
     encoders = TextEncoders.from_directory(pipelines["schnell"][1], "cpu", None)
 
-    with pytest.raises(ValueError, match=rf"max_sequence_length {length} is not in 1 … 32"):
+    with pytest.raises(ValueError, match=rf"max_sequence_length {length} is not in 1 … 48"):
         encoders.encode(["a red circle"], length)
 
 
