@@ -22,9 +22,11 @@ MAX_GROUPS = 8  # in hand at once: each holds rows in the device's memory
 _MAX_LOADS = 64  # that are remembered
 _SMOOTHING = 0.3  # of a new measurement in what was measured lately
 _SLOW_SMOOTHING = 0.1  # likewise of what one step says little about
-# Of a step's pause. Clients that ask for the next image when they have the last come in waves, and
-# the pauses, for their images to be decoded, with them: over more steps than a wave they are even.
+# Of a step's pause. Clients that ask for the next image when they have the last come in waves, as
+# long as an image, and the pauses for their images to be decoded with them. What an image is told
+# should not hang on where in a wave it begins: of 20 steps it does by a tenth, of 50 by a fifth.
 _PAUSE_SMOOTHING = 1 / 32
+_STEPS_WITHOUT_PAUSE = 8  # before the first measured one: that may be the only one
 _FORGET_AFTER_S = 1.0  # and five steps, without one: then a group's load may be another
 
 K = TypeVar("K", bound=Hashable)
@@ -109,7 +111,8 @@ class _Load:
     """How busy a group was lately: it will be so for a while, even where it has no row just now.
 
     num_places  of its forwards
-    pause_s     from a step to the next in which the device stood still, of so many
+    pause_s     from a step to the next in which the device stood still
+    num_pauses  that this is the mean of
     """
 
     num_places: float = 0.0
@@ -121,10 +124,12 @@ class _Load:
     def note_step(self, num_places: int, seconds: float, now: float, idle_s: float) -> None:
         if now - self.stepped_at > _FORGET_AFTER_S + 5 * seconds:
             self.num_places = num_places
+            if self.idle_s_before is None:  # it had no row, and did not wait for its turn
+                self.pause_s, self.num_pauses = 0.0, 0
         self.num_places += _SLOW_SMOOTHING * (num_places - self.num_places)
         if self.idle_s_before is not None:
             self.num_pauses += 1
-            weight = max(_PAUSE_SMOOTHING, 1 / self.num_pauses)
+            weight = max(_PAUSE_SMOOTHING, 1 / (_STEPS_WITHOUT_PAUSE + self.num_pauses))
             self.pause_s += weight * (idle_s - self.idle_s_before - self.pause_s)
         self.stepped_at, self.idle_s_before = now, idle_s
 

@@ -327,6 +327,43 @@ def test_pauses_that_come_in_waves_are_told_evenly() -> None:
     assert [told[name][0] for name in later] == pytest.approx(actual, rel=0.15)
 
 
+def test_pauses_of_a_busy_time_are_forgotten_with_it() -> None:
+    simulation = Simulation()
+    simulation.arrive(Row("a", steps_left=30))
+    while "a" not in simulation.ended_at:
+        simulation.step()
+        simulation.now += 2.0
+    simulation.now += 1000.0
+    later = [Row("b", steps_left=20)]
+    simulation.arrive(*later)
+    simulation.step()
+    assert remaining(simulation, later) == [19.0]
+
+
+def test_pauses_are_remembered_while_a_group_waits_for_its_turn() -> None:
+    simulation = Simulation(Device({LARGE: 1}))
+    rows = rows_of(SMALL, "a", steps=400)
+    simulation.arrive(*rows, Row("large", LARGE, 1000))
+    for _ in range(330):
+        names = simulation.step()
+        simulation.now += 2.0 if names == ["a"] else 0.0
+    [told], began = remaining(simulation, rows), simulation.now
+    while "a" not in simulation.ended_at:
+        names = simulation.step()
+        simulation.now += 2.0 if names == ["a"] else 0.0
+    assert told == pytest.approx(simulation.ended_at["a"] - began, rel=0.1)
+
+
+def test_one_pause_at_the_beginning_is_not_taken_for_all() -> None:
+    simulation = Simulation()
+    rows = rows_of(SMALL, "a", steps=20)
+    simulation.arrive(*rows)
+    simulation.step()
+    simulation.now += 3.0  # its preview is the first, and has kernels to load
+    simulation.step()
+    assert remaining(simulation, rows) == pytest.approx([18.0], rel=0.35)
+
+
 class ByPlaces(Device):
     def step_s(self, group: Group, num_places: int, loras: frozenset[str]) -> float:  # noqa: ARG002
         return float(num_places)
