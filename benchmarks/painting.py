@@ -58,7 +58,6 @@ class Progress:
 class Report:
     machine: str
     num_cores: int
-    is_shallow: bool
     one: Load
     eight: Load
     ratio: float  # of images a second
@@ -156,22 +155,15 @@ def write_shallow(directory: Path) -> None:
     save_file(kept, transformer / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
 
-def measure(duration_s: float, is_shallow: bool) -> Report:
-    with tempfile.TemporaryDirectory() as folder:
-        if not is_shallow:
-            return _measure("flux_shapes", duration_s, is_shallow)
-        write_shallow(Path(folder) / "shallow")
-        model = {
-            "name": "shallow",
-            "handle": f"{folder}/shallow",
-            "default_size": "128x128",
-            "num_steps": 20,
-            "guidance_scale": 2.0,
-        }
-        return _measure(json.dumps([model]), duration_s, is_shallow)
+def shallow_model(directory: Path) -> str:
+    """Write it, and give TRIPTYCH_MODELS that serves it with the defaults of `flux_shapes`."""
+    write_shallow(directory)
+    defaults = {"default_size": "128x128", "num_steps": 20, "guidance_scale": 2.0}
+    return json.dumps([{"name": "shallow", "handle": str(directory), **defaults}])
 
 
-def _measure(models: str, duration_s: float, is_shallow: bool) -> Report:
+def measure(models: str, duration_s: float) -> Report:
+    """Ask the only one of these models for images."""
     alone: list[bytes] = []
     previewed: list[bytes] = []
     with running("triptych", "serve", TRIPTYCH_MODELS=models) as service:
@@ -191,7 +183,6 @@ def _measure(models: str, duration_s: float, is_shallow: bool) -> Report:
     return Report(
         machine=processor(),
         num_cores=os.cpu_count() or 1,
-        is_shallow=is_shallow,
         one=one,
         eight=eight,
         ratio=round(eight.per_s / one.per_s, 2),
@@ -206,7 +197,9 @@ def main() -> None:
     parser.add_argument("--shallow", action="store_true", help="a model of two blocks")
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
-    publish(measure(arguments.duration_s, arguments.shallow), arguments.output)
+    with tempfile.TemporaryDirectory() as folder:
+        models = shallow_model(Path(folder) / "shallow") if arguments.shallow else "flux_shapes"
+        publish(measure(models, arguments.duration_s), arguments.output)
 
 
 if __name__ == "__main__":
