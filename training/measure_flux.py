@@ -1,6 +1,7 @@
 """How well an image preset paints: its images of free and of drawn prompts, judged by pixels.
 
-`vit_shapes` names the images of single shapes as well; it and the judge share no code.
+`vit_shapes` names the images of single shapes as well; it and the judge share no code, but it has
+learned from such images, which the judge had named.
 """
 
 import json

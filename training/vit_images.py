@@ -1,4 +1,4 @@
-"""Images for `vit_shapes`: drawn afresh, then augmented as images are when they come back.
+"""Images for `vit_shapes`: drawn afresh, or painted by the image model, then augmented.
 
 An image shows one shape, several or none, half of them as the shapes world lays them. It is drawn
 with colours a little off, maybe shown in a screenshot, resampled or sent through JPEG; then, as
@@ -39,6 +39,7 @@ SUPERSAMPLING = 3
 HALF_RANGE = 127.5  # grey levels: pixels become [-1, 1]
 
 NO_SHAPE_SHARE, SCENE_SHARE, SCATTERED_SHARE = 0.05, 0.55, 0.1  # the rest: one shape anywhere
+OWN_SHARE = 0.25  # of all images, where there are such
 AUGMENTED_SHARE = 0.7
 OFF_COLOUR_SHARE = 0.3
 MAX_OFFSET = 25  # sRGB levels
@@ -71,10 +72,16 @@ class Batch:
     class_ids: Tensor  # [B]
 
 
-def draw_batch(seed: int, size: int) -> Batch:
-    """Draw and augment a batch; the seed decides about all of it."""
+def draw_batch(seed: int, size: int, own: Sequence[DrawnImage] = ()) -> Batch:
+    """Draw and augment a batch; the seed decides about all of it.
+
+    `own` are images of SIDE that `flux_shapes` painted: OWN_SHARE of the batch is drawn from them.
+    """
     rng = random.Random(seed)
-    drawn = [draw_image(rng) for _ in range(size)]
+    drawn = [
+        rng.choice(own) if own and rng.random() < OWN_SHARE else draw_image(rng)
+        for _ in range(size)
+    ]
     images = [np.asarray(_shown(each, rng)) for each in drawn]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() / HALF_RANGE - 1.0
     augmented = augment(pixels, torch.Generator().manual_seed(seed))

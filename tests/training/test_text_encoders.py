@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import T5Tokenizer
 
+from models.presets import get_preset
 from training import text_encoders
 from training.captions import caption
 from training.shapes_world import Item, Layout, Scene, all_singles
@@ -26,6 +27,8 @@ from training.text_encoders import (
 
 RED_CIRCLE, BLUE_STAR = Item("red", "circle", "large"), Item("blue", "star")
 SINGLE = Scene(Layout.ONE, (RED_CIRCLE,), "top left", "white")
+
+BUNDLED = Path(get_preset("flux_shapes").handle)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,12 @@ def test_known_words_are_one_token_and_any_text_can_be_read(t5_tokenizer: T5Toke
             assert len(row.input_ids) == tokenizer.model_max_length
 
 
-def test_t5_reads_every_sentence_to_its_end(t5_tokenizer: T5Tokenizer) -> None:
+@pytest.mark.parametrize("is_bundled", [False, True])
+def test_t5_reads_a_sentence_without_typos_to_its_end(
+    t5_tokenizer: T5Tokenizer, is_bundled: bool
+) -> None:
+    if is_bundled:  # which has an earlier vocabulary
+        t5_tokenizer = T5Tokenizer.from_pretrained(BUNDLED / "tokenizer_2")
     rng, singles = random.Random(3), list(all_singles())
     scenes = [rng.choice(singles) for _ in range(1000)] + [
         draw_sentence(rng)[0] for _ in range(1000)

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from training.shapes_world import COLOURS
@@ -14,6 +15,7 @@ from training.vit_images import (
     NO_SHAPE,
     SEVERAL,
     SIDE,
+    DrawnImage,
     augment,
     draw_batch,
     draw_image,
@@ -34,6 +36,14 @@ def test_a_batch_follows_from_its_seed() -> None:
     assert first.images.abs().max() <= 1.0
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.class_ids, again.class_ids)
+
+
+def test_some_images_of_a_batch_are_the_image_models_own() -> None:
+    own = [DrawnImage(Image.new("RGB", (SIDE, SIDE)), "gray arrow", radius=0.3)]
+
+    batch = draw_batch(seed=1, size=200, own=own)
+
+    assert 30 < (batch.class_ids == LABELS.index("gray arrow")).sum() < 70
 
 
 def test_most_images_show_a_single_shape() -> None:
