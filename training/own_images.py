@@ -29,16 +29,16 @@ def load_own_images(painted: Sequence[Path], work_dir: Path) -> list[DrawnImage]
 
     Those that show nothing to it are left out. What was decoded once is kept in the directory.
     """
+    if not painted:
+        return []
     file = work_dir / "own_images.pt"
-    if painted and not file.exists():
+    if not file.exists():
         work_dir.mkdir(parents=True, exist_ok=True)
         pipeline = TextToImage.from_preset("flux_shapes")
         decoded = (pixels for rounds in painted for pixels in _decoded(pipeline, rounds))
         drawn = [own for pixels in tqdm(decoded, "own images") if (own := _labelled(pixels))]
         images = torch.from_numpy(np.stack([np.asarray(own.image) for own in drawn]))
         save_whole((images, [own.label for own in drawn], [own.radius for own in drawn]), file)
-    if not painted:
-        return []
     images, names, radii = torch.load(file, weights_only=True)
     return [
         DrawnImage(Image.fromarray(pixels), name, radius)

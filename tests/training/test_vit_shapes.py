@@ -91,3 +91,16 @@ def test_the_dense_layer_gives_the_logits_of_the_factored_head() -> None:
     head.copy_into(dense)
 
     torch.testing.assert_close(dense(features.mean(dim=1)), head(features))
+
+
+def test_a_head_that_begins_with_a_dense_layer_of_sums_gives_its_logits() -> None:
+    torch.manual_seed(1)
+    dense, again = nn.Linear(8, len(LABELS)), nn.Linear(8, len(LABELS))
+    FactoredHead(8).copy_into(dense)
+
+    head = FactoredHead(8)
+    head.copy_from(dense)
+
+    head.copy_into(again)
+    torch.testing.assert_close(again.weight, dense.weight)
+    torch.testing.assert_close(again.bias, dense.bias)
